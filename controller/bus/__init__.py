@@ -1,0 +1,1 @@
+"""The doorbell: kombu over RabbitMQ, or over the process's own memory."""

@@ -1,0 +1,265 @@
+"""Receives messages: one thread, some queues, one handler for each message."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from kombu import Connection, Consumer
+
+from controller.bus import memory, repair
+from controller.bus.connection import BROKER_ERRORS, connect, drain
+from controller.bus.publisher import Letter, Publisher
+from controller.bus.topology import DEAD, Topology
+from controller.conf.settings import Settings
+from controller.domain.errors import CloudError, PoisonMessage, Unavailable
+from controller.domain.messages import Message
+from controller.domain.wire import decode, encode
+
+log = structlog.get_logger(__name__)
+
+# Carries out one message; what it returns goes back to a caller that waits for an answer.
+Handler = Callable[[Message], Message | None]
+# Carries out some messages at once; all of them, or none.
+BatchHandler = Callable[[Sequence[Message]], None]
+# Takes a dead letter: its body and where it came from and why.
+DeadHandler = Callable[[bytes, dict[str, str]], None]
+
+_ATTEMPTS, _ERROR, _FROM = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
+
+
+class _BusLostError(Exception):
+    """The broker went while a handler waited; told apart from what a handler itself may raise."""
+
+
+_LOST: tuple[type[BaseException], ...] = (*BROKER_ERRORS, _BusLostError)
+
+
+class QueueConsumer:
+    """Consumes some queues of a cloud until it is stopped; comes back by itself when the broker does.
+
+    A message is acknowledged when its handler has returned. While what the handler needs is not available
+    (``Unavailable``), the message is held and tried again; after any other error it goes to the end of its queue,
+    and to the dead letters after ``max_attempts``. A message that cannot be read goes there at once.
+    """
+
+    def __init__(self, settings: Settings, queues: Sequence[str], handler: Handler, name: str) -> None:
+        self._settings = settings
+        self._topology = Topology(settings)
+        self._names = queues
+        self._handler = handler
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
+        self._connection: Connection | None = None
+        self._publisher = Publisher(settings)
+        self._prefetch = settings.bus.prefetch
+        self._priority = random.randrange(1, 1 << 15)  # noqa: S311 - no secret
+        # Since when this consumer has had its broker without a break, by the monotonic clock.
+        self.listening_since: float | None = None
+
+    def start(self) -> None:
+        """Begin in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask to end; ``join`` waits for it."""
+        self._stop.set()
+        memory.wake(self._queue(n).name for n in self._names)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the message in hand is done."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with connect(self._settings) as connection:
+                    self._connection = connection
+                    self._consume(connection)
+            except _LOST as error:
+                began, self.listening_since = self.listening_since is not None, None
+                if not self._stop.is_set():
+                    log.warning("bus lost, trying again", queues=self._names, reason=str(error))
+                    self._stop.wait(self._settings.bus.retry_after_s)
+                if not began and repair.may_be_broken(error) and not self._stop.is_set():
+                    self._mend()
+        self._publisher.close()
+
+    def _mend(self) -> None:
+        """The broker was there and would not let us consume."""
+        try:
+            repair.mend(self._settings, [self._queue(n) for n in self._names])
+        except BROKER_ERRORS as error:
+            log.warning("queues not looked after", queues=self._names, reason=str(error))
+
+    def _consume(self, connection: Connection) -> None:
+        consumer = Consumer(
+            connection,
+            [self._consumed(n) for n in self._names],
+            on_message=self._take,
+            prefetch_count=self._prefetch,
+            accept=["json"],
+        )
+        with consumer:
+            self.listening_since = time.monotonic()
+            while not self._stop.is_set():
+                self._receive(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        drain(connection, self._settings)
+
+    def _queue(self, name: str) -> Any:
+        return self._topology.queue(name)
+
+    def _consumed(self, name: str) -> Any:
+        """The queue, as this consumer wants it: of several, one gets what it can hold, and the next what is beyond.
+
+        Shared out evenly, each would find fewer messages together and need more transactions for the same work
+        (https://www.rabbitmq.com/docs/consumer-priority).
+        """
+        queue = self._queue(name)
+        queue.consumer_arguments = {"x-priority": self._priority}
+        return queue
+
+    def _take(self, raw: Any) -> None:
+        try:
+            answer = self._carry_out(decode(raw.body))
+        except PoisonMessage as error:
+            self._bury(raw, str(error))
+        except Unavailable:
+            return  # stopping: not acknowledged, so it is delivered again
+        except _BusLostError:
+            raise
+        except Exception as error:
+            log.exception("handler failed", queue=raw.delivery_info.get("routing_key"))
+            self._put_back(raw, error)
+        else:
+            if answer is not None:
+                self._answer(raw, answer)
+        raw.ack()
+
+    def _carry_out(self, message: Message) -> Message | None:
+        while True:
+            try:
+                return self._handler(message)
+            except Unavailable as error:
+                if self._stop.wait(1.0):
+                    raise
+                log.warning("waiting", kind=message.KIND, reason=str(error))
+                self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        if self._connection is not None and not self._settings.embedded_bus:
+            try:
+                self._connection.heartbeat_check()
+            except BROKER_ERRORS as error:
+                raise _BusLostError(str(error)) from error
+
+    def _put_back(self, raw: Any, error: Exception) -> None:
+        attempts = int((raw.headers or {}).get(_ATTEMPTS, 0)) + 1
+        if attempts >= self._settings.bus.max_attempts or not _may_pass(error):
+            self._bury(raw, f"{type(error).__name__}: {error}")
+            return
+        self._stop.wait(min(0.05 * 2**attempts, 2.0))
+        key = raw.delivery_info["routing_key"]
+        self._publisher.publish([Letter(raw.body, self._topology.exchange, key, headers={_ATTEMPTS: attempts})])
+
+    def _bury(self, raw: Any, reason: str) -> None:
+        queue = raw.delivery_info.get("routing_key", "")
+        log.error("message set aside as a dead letter", queue=queue, reason=reason)
+        dead = self._topology.dead_letters()
+        headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: int((raw.headers or {}).get(_ATTEMPTS, 0)) + 1}
+        self._publisher.publish([Letter(raw.body, dead.exchange, DEAD, dead, headers)])
+
+    def _answer(self, raw: Any, answer: Message) -> None:
+        reply_to = raw.properties.get("reply_to")
+        if reply_to:
+            properties = {"correlation_id": raw.properties.get("correlation_id")}
+            self._publisher.publish([Letter(encode(answer), self._topology.exchange, reply_to, properties=properties)])
+
+
+class BatchConsumer(QueueConsumer):
+    """Hands over as many messages at a time as have come together within ``[bus] linger_ms``, ``[bus] batch`` at
+    most, to be handled in one transaction. When a batch fails, each message is handled alone, so that one bad
+    message harms no other."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str], handler: BatchHandler, name: str) -> None:
+        super().__init__(settings, queues, self._handle_one, name)
+        self._handle_batch = handler
+        self._held: list[Any] = []
+        self._prefetch = settings.bus.batch
+        self._linger_s = settings.bus.linger_ms / 1000
+
+    def _handle_one(self, message: Message) -> None:
+        self._handle_batch([message])
+
+    def _consume(self, connection: Connection) -> None:
+        self._held = []  # what an earlier connection delivered is delivered again
+        super()._consume(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        # Something may be held already: a broker delivers as soon as the first of several queues is consumed.
+        if not self._held:
+            drain(connection, self._settings)
+        end = time.monotonic() + self._linger_s
+        while self._held and len(self._held) < self._prefetch:
+            # What is there already is taken in any case, however late it has become.
+            left_s = max(0.0, end - time.monotonic())
+            if not drain(connection, self._settings, left_s) and not left_s:
+                break
+        held, self._held = self._held, []
+        if len(held) == 1:
+            super()._take(held[0])
+        elif held:
+            self._flush(held)
+
+    def _take(self, raw: Any) -> None:
+        self._held.append(raw)
+
+    def _flush(self, held: Sequence[Any]) -> None:
+        try:
+            self._handle_batch([decode(raw.body) for raw in held])
+        except _BusLostError:
+            raise
+        except Exception as error:
+            log.warning("batch failed, each message alone", messages=len(held), reason=str(error))
+            for raw in held:
+                super()._take(raw)
+        else:
+            held[-1].ack(multiple=True)
+
+
+class DeadLetterConsumer(QueueConsumer):
+    """Consumes the dead letters, whoever set them aside: a consumer, or the broker."""
+
+    def __init__(self, settings: Settings, handler: DeadHandler) -> None:
+        super().__init__(settings, [DEAD], lambda _: None, name=DEAD)
+        self._dead_handler = handler
+
+    def _queue(self, name: str) -> Any:  # noqa: ARG002
+        return self._topology.dead_letters()
+
+    def _take(self, raw: Any) -> None:
+        headers = raw.headers or {}
+        death = (headers.get("x-death") or [{}])[0]
+        about = {
+            "queue": str(headers.get(_FROM) or death.get("routing-keys", [""])[0]),
+            "reason": str(headers.get(_ERROR) or f"set aside by the broker: {death.get('reason', 'unknown')}"),
+        }
+        body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
+        while True:
+            try:
+                self._dead_handler(body, about)
+                break
+            except Unavailable:
+                if self._stop.wait(1.0):
+                    return
+                self._keep_alive()
+        raw.ack()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again makes sense: not after an error that is the message's own fault."""
+    return not isinstance(error, CloudError) or error.retriable

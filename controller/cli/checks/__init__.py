@@ -1,0 +1,1 @@
+"""What `pileus check` looks at: a file for each part of a site."""

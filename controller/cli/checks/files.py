@@ -1,0 +1,96 @@
+"""What lies on this machine: configuration, key, folders; and what the kernel lets a process open."""
+
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller.cli.checks.item import Item, Status, Subject, fail, ok, warn
+from controller.domain.errors import CloudError
+from controller.limits import check_pool, database_threads, missing_files, open_files
+from controller.operations import secrets
+
+_GIB = 1024**3
+_LOW_GIB = 5
+
+
+def key_file(subject: Subject) -> Sequence[Item]:
+    """The key for secrets at rest is there, and its owner's alone."""
+    path = subject.settings.secret_key_file
+    try:
+        secrets.derived_key(subject.settings, "check")
+    except CloudError as error:
+        advice = "copy it from the machine where the cloud was set up, for the user that the services run as"
+        return [fail("secret key file", str(error).rstrip("."), advice)]
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return [fail("secret key file", f"{path} has mode {mode:04o}", f"chmod 0600 {path}, if nobody has read it")]
+    return [ok("secret key file", f"{path}, mode {mode:04o}")]
+
+
+def state_dir(subject: Subject) -> Sequence[Item]:
+    """The folder of the cloud is there, can be written, and by nobody else."""
+    return [_folder("state folder", subject.settings.state_dir, "[DEFAULT] state_dir")]
+
+
+def image_store(subject: Subject) -> Sequence[Item]:
+    """The folder of the images is there and has room."""
+    path = subject.settings.image_store
+    if not path.exists() and os.access(path.parent, os.W_OK):
+        return [ok("image store", f"{path} will be made by the first image")]
+    item = _folder("image store", path, "[images] store; several APIs need one shared folder")
+    if item.status is not Status.OK:
+        return [item]
+    free_gib = shutil.disk_usage(path).free / _GIB
+    seen = f"{path}, {free_gib:.0f} GiB free"
+    if free_gib < _LOW_GIB:
+        return [warn("image store", seen, "an image may not fit: make room")]
+    return [ok("image store", seen)]
+
+
+def pool(subject: Subject) -> Sequence[Item]:
+    """Each process here has a connection for each of its threads."""
+    conf = subject.settings.database
+    threads = {
+        names: sum(database_threads(n, subject.settings) for n in names) for names in map(tuple, _processes(subject))
+    }
+    most = max(threads, key=lambda names: threads[names])
+    try:
+        check_pool(most, subject.settings)
+    except CloudError as error:
+        return [fail("connection pool", str(error).rstrip("."), "change [database]")]
+    return [
+        ok("connection pool", f"{conf.pool_size} + {conf.max_overflow} connections, {threads[most]} needed at most")
+    ]
+
+
+def file_limit(subject: Subject) -> Sequence[Item]:
+    """A process that is started as this one was may open as many files as it may need."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needs = [open_files(names, subject.settings) for names in _processes(subject)]
+    most = max(needs, key=lambda n: sum(n.values()))
+    if missing := missing_files(most, hard):
+        return [fail("open files", missing, "`systemctl show -p LimitNOFILE UNIT` says what a unit has")]
+    limit = "any number" if hard == resource.RLIM_INFINITY else hard
+    return [ok("open files", f"{sum(most.values())} needed at most by one process, {limit} allowed")]
+
+
+def _processes(subject: Subject) -> list[Sequence[str]]:
+    """With the embedded bus all services are one process."""
+    return [subject.services] if subject.settings.embedded_bus else [[n] for n in subject.services]
+
+
+def _folder(name: str, path: Path, option: str) -> Item:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        return fail(name, f"{path}: {error.strerror}", f"see {option}")
+    if not path.is_dir():
+        return fail(name, f"{path} is no folder", f"see {option}")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return fail(name, f"{path} cannot be written by this user", "give it to the user that the services run as")
+    if mode & 0o002:
+        return fail(name, f"{path} can be written by anybody (mode {mode:04o})", f"chmod o-w {path}")
+    return ok(name, f"{path}, mode {mode:04o}")

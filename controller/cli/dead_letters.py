@@ -1,0 +1,49 @@
+"""`pileus dead-letter`: messages that no handler could carry out."""
+
+import click
+
+from controller.cli.operator import Operator, output_option, pass_operator
+from controller.cli.output import print_row, print_rows, row
+from controller.operations import dead_letters
+
+_FIELDS = ("id", "at", "queue", "reason", "replay_at", "body")
+
+
+@click.group("dead-letter")
+def dead_letter() -> None:
+    """Messages that no handler could carry out."""
+
+
+@dead_letter.command("list")
+@output_option
+@pass_operator
+def list_(operator: Operator) -> None:
+    """List them, the newest first."""
+    print_rows(operator, [row(d, *_FIELDS) for d in operator.read(dead_letters.list_dead_letters)], _FIELDS[:5])
+
+
+@dead_letter.command()
+@click.argument("letter", type=int)
+@output_option
+@pass_operator
+def show(operator: Operator, letter: int) -> None:
+    """Show one of them, with its content."""
+    print_row(operator, row(operator.read(lambda tx: dead_letters.get_dead_letter(tx, letter)), *_FIELDS))
+
+
+@dead_letter.command()
+@click.argument("letters", type=int, nargs=-1, required=True)
+@pass_operator
+def replay(operator: Operator, letters: tuple[int, ...]) -> None:
+    """Have the controller send them again."""
+    operator.write(lambda tx: dead_letters.replay(tx, letters))
+    click.echo(f"{len(letters)} will be sent again")
+
+
+@dead_letter.command()
+@click.argument("letters", type=int, nargs=-1, required=True)
+@pass_operator
+def discard(operator: Operator, letters: tuple[int, ...]) -> None:
+    """Throw them away."""
+    operator.write(lambda tx: dead_letters.discard(tx, letters))
+    click.echo(f"{len(letters)} are gone")

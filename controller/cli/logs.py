@@ -1,0 +1,99 @@
+"""Logging of a process: structlog and the libraries' own loggers, one line an event, no secrets."""
+
+import logging
+import os
+import re
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from controller.conf.settings import Settings
+
+MAX_BYTES = 10 * 1024 * 1024
+KEPT_FILES = 5
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_SECRET_NAME = re.compile(r"secret|password|token|credential|user_data|private_key", re.IGNORECASE)
+# Libraries that tell at INFO what only they want to know.
+_QUIET = ("kombu", "amqp", "sqlalchemy", "alembic", "waitress", "werkzeug", "botocore", "urllib3")
+
+
+def set_up_logging(settings: Settings, file: Path | None = None) -> None:
+    """Log to standard error, or to a file of bounded size that also takes what the process prints by itself."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        # Plain text: the traceback formatters of structlog print local variables, and with them secrets.
+        structlog.processors.format_exc_info,
+        hide_secrets,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = RotatingStandardStreams(file) if file else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(settings)],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.general.log_level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def hide_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Blank passwords in URLs, and every field whose name says that it is secret."""
+    for name, value in event.items():
+        if isinstance(value, str) and _SECRET_NAME.search(name):
+            event[name] = "***"
+        elif isinstance(value, str) and "://" in value:
+            event[name] = _CREDENTIALS.sub("***", value)
+    return event
+
+
+def _renderer(settings: Settings) -> Processor:
+    if settings.general.log_format == "json":
+        return structlog.processors.JSONRenderer(default=str)
+    return structlog.dev.ConsoleRenderer(
+        colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback, pad_level=False
+    )
+
+
+class RotatingStandardStreams(RotatingFileHandler):
+    """A log file that standard output and error go to as well, so that nothing printed is lost or grows for ever."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(file, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+        self._redirect()
+
+    def doRollover(self) -> None:  # noqa: N802 - logging's name
+        """Begin a new file."""
+        super().doRollover()
+        self._redirect()
+
+    def _redirect(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        assert self.stream is not None
+        for stream in (1, 2):
+            os.dup2(self.stream.fileno(), stream)

@@ -1,0 +1,68 @@
+"""The services there are, found by entry point: the controller imports none of them."""
+
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from controller.bus.bus import Bus
+from controller.conf.settings import Settings
+from controller.domain.clock import system_clock
+from controller.domain.errors import ConfigurationError
+from controller.operations.cloud import Cloud
+
+GROUP = "pileus.services"
+# The doors open last and close first: what is asked then finds somebody behind them.
+ORDER = ("compute", "network", "scheduler", "controller", "metadata", "api")
+
+
+class Service(Protocol):
+    """One part of the control plane; threads are its own."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+
+    def stop(self) -> None:
+        """End in bounded time. Guests, dnsmasq and libvirtd go on."""
+
+    def destroy(self) -> None:
+        """Remove everything that it made on this machine, also when nothing runs."""
+
+
+def service_names() -> list[str]:
+    """Every service that is installed, in the order in which they start."""
+    found = {e.name for e in entry_points(group=GROUP)}
+    return [n for n in ORDER if n in found] + sorted(found - set(ORDER))
+
+
+def make_services(names: Sequence[str], settings: Settings, stack: ExitStack) -> list[Service]:
+    """These services, not yet started, on one bus and at most one database; ``stack`` closes both.
+
+    Raises:
+        ConfigurationError: a service that is not installed.
+    """
+    classes = [_load(name) for name in names]
+    cloud = Cloud.connect(settings) if any(map(_takes_cloud, classes)) else None
+    bus = cloud.bus if cloud else Bus(settings)
+    stack.callback(bus.close)  # type: ignore[attr-defined]
+    if cloud:
+        stack.callback(cloud.database.close)
+    return [c(cloud) if _takes_cloud(c) else c(settings, bus, system_clock) for c in classes]
+
+
+def _takes_cloud(service: Any) -> bool:
+    """An agent does not: it has no credentials for the database."""
+    return "cloud" in inspect.signature(service).parameters
+
+
+def _load(name: str) -> Any:
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        raise ConfigurationError(reason=f"no service {name!r} is installed; there are {', '.join(service_names())}")
+    try:
+        return next(iter(found)).load()
+    except ImportError as error:
+        raise ConfigurationError(reason=f"the service {name} cannot be loaded: {error}") from error

@@ -1,0 +1,86 @@
+"""`pileus status`: what runs, and whether it is well."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import func, select
+from sqlalchemy.engine import make_url
+
+from controller.cli.daemon import Daemon
+from controller.cli.health import api_problem, bus_problem, database_problem
+from controller.cli.operator import Operator, output_option, pass_operator
+from controller.cli.output import print_row
+from controller.cli.services import service_names
+from controller.conf.settings import Settings
+from controller.db.models import Host, Instance
+from controller.domain.states import State
+from controller.operations import schema
+from controller.operations.cloud import Transaction
+
+
+@click.command()
+@output_option
+@pass_operator
+def status(operator: Operator) -> None:
+    """Show services, hosts and instances. Exit status 1 when the cloud is not up, or not well."""
+    document = describe(operator)
+    print_row(operator, document)
+    sys.exit(0 if document["healthy"] else 1)
+
+
+def describe(operator: Operator) -> dict[str, Any]:
+    """The state of the cloud; ``problems`` says what is not as it should be."""
+    settings = operator.settings
+    pid = Daemon(settings.state_dir).pid()
+    problems = {
+        "api": api_problem(settings),
+        "database": database_problem(operator.cloud),
+        "bus": bus_problem(settings),
+    }
+    counts: dict[str, dict[str, int]] = {"hosts": {}, "instances": {}}
+    if not problems["database"]:
+        if (revision := schema.current(settings)) == schema.newest():
+            counts = operator.read(_count)
+        else:
+            problems["database"] = f"its tables are at revision {revision}, not {schema.newest()}: `pileus db upgrade`"
+    # At a site the services are processes of their own, which their supervisor knows.
+    up = bool(pid) or not (settings.embedded_bus or problems["api"])
+    return {
+        "state_dir": settings.state_dir,
+        "url": settings.public_url,
+        "up": up,
+        "healthy": up and not any(problems.values()),
+        "pid": pid,
+        "memory_mib": _memory_mib(pid) if pid else None,
+        "services": service_names() if pid else [],
+        "database": _engine(settings),
+        "bus": settings.bus.url.partition(":")[0],
+        "problems": {name: text for name, text in problems.items() if text},
+        **counts,
+    }
+
+
+def _count(tx: Transaction) -> dict[str, dict[str, int]]:
+    hosts = Counter(
+        f"{mode.lower()}" if is_up else "down" for mode, is_up in tx.session.execute(select(Host.mode, Host.up))
+    )
+    instances = tx.session.execute(
+        select(Instance.state, func.count().label("n")).where(Instance.state != State.DELETED).group_by(Instance.state)
+    )
+    return {"hosts": dict(sorted(hosts.items())), "instances": {row.state: row.n for row in instances}}
+
+
+def _engine(settings: Settings) -> str:
+    return make_url(settings.database_url).get_backend_name()
+
+
+def _memory_mib(pid: int) -> int | None:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    resident = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return int(resident[0]) // 1024 if resident else None

@@ -1,0 +1,67 @@
+"""Reads a configuration file into ``Settings``."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from oslo_config import cfg
+
+from controller.conf.options import list_opts, section_name
+from controller.conf.settings import Settings
+from controller.domain.errors import ConfigurationError
+
+FILE_NAME = "pileus.conf"
+_CLOUD_ID = re.compile(r"[0-9a-f]{8}")
+
+
+def default_state_dir() -> Path:
+    """Where a cloud lives when nobody says: $PILEUS_STATE, or a folder of the system's or of the user's."""
+    if named := os.environ.get("PILEUS_STATE"):
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/pileus")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pileus"
+
+
+def load_settings(file: Path | None, overrides: Mapping[tuple[str, str], Any] | None = None) -> Settings:
+    """The settings of a file, the defaults where it is silent; ``overrides`` by (section, option) win.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, an option of the wrong type or out of its range.
+    """
+    conf = cfg.ConfigOpts()
+    for section, opts in list_opts():
+        conf.register_opts(opts, group=None if section == "DEFAULT" else section)
+    try:
+        conf(args=[], project="pileus", default_config_files=[str(file)] if file else [], default_config_dirs=[])
+        for (section, name), value in (overrides or {}).items():
+            conf.set_override(name, value, group=None if section == "DEFAULT" else section)
+        settings = _read(conf)
+    except (cfg.Error, ValueError) as error:
+        raise ConfigurationError(reason=f"{file or 'defaults'}: {error}") from error
+    _check(settings)
+    return settings
+
+
+def _read(conf: cfg.ConfigOpts) -> Settings:
+    hints = get_type_hints(Settings)
+    sections = {}
+    for f in fields(Settings):
+        section = section_name(f.name)
+        group = conf if section == "DEFAULT" else conf[section]
+        values = {o.name: group[o.name] for o in fields(hints[f.name])}
+        sections[f.name] = hints[f.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return replace(Settings(), **sections)
+
+
+def _check(settings: Settings) -> None:
+    """What no single option's range can say."""
+    if not _CLOUD_ID.fullmatch(settings.general.cloud_id):
+        raise ConfigurationError(reason="[DEFAULT] cloud_id must be 8 hexadecimal digits")
+    if settings.database.answer_timeout_s <= settings.database.lock_timeout_s:
+        raise ConfigurationError(reason="[database] answer_timeout_s must be greater than lock_timeout_s")
+    if settings.network.vlan_first > settings.network.vlan_last:
+        raise ConfigurationError(reason="[network] vlan_first must not be greater than vlan_last")

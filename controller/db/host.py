@@ -1,0 +1,84 @@
+"""Hosts and what is claimed of them."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
+
+
+class HostMode(StrEnum):
+    """What the operator wants of a host; whether it lives is another question, answered by its heartbeats."""
+
+    READY = "READY"
+    DISABLED = "DISABLED"
+    DRAINING = "DRAINING"
+
+
+class Host(Base):
+    """A host: what its agent reported, what may be promised of it (``*_limit``), what is promised (``*_used``).
+
+    ``*_used`` change only in the transaction of the claim; their sum over the claims is audited. ``labels``,
+    ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
+    no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
+    """
+
+    __tablename__ = "hosts"
+    __table_args__ = (
+        CheckConstraint("vcpus_used >= 0 AND memory_used_mib >= 0 AND disk_used_gib >= 0", name="used"),
+        TABLE_ARGS,
+    )
+
+    id: Mapped[str] = mapped_column(Name, primary_key=True)
+    mode: Mapped[str] = mapped_column(String(16))
+    up: Mapped[bool]
+    hypervisor: Mapped[str] = mapped_column(String(16))
+    architecture: Mapped[str] = mapped_column(String(16))
+    zone: Mapped[str] = mapped_column(String(64))
+    labels: Mapped[str] = mapped_column(LongText, default="")
+    boot_id: Mapped[str] = mapped_column(String(64), default="")
+    disk_backends: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    images: Mapped[str | None] = mapped_column(LongText)
+    allowed_macs: Mapped[str | None] = mapped_column(LongText)
+    drift: Mapped[str] = mapped_column(String(1024), default="", server_default="")
+    vcpus: Mapped[int]
+    memory_mib: Mapped[int]
+    disk_gib: Mapped[int]
+    vcpus_limit: Mapped[int]
+    memory_limit_mib: Mapped[int]
+    disk_limit_gib: Mapped[int]
+    vcpus_used: Mapped[int] = mapped_column(default=0)
+    memory_used_mib: Mapped[int] = mapped_column(default=0)
+    disk_used_gib: Mapped[int] = mapped_column(default=0)
+    last_seen_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class Claim(Base):
+    """A share of a host held by an instance; held until the host says that the guest is gone."""
+
+    __tablename__ = "claims"
+    __table_args__ = TABLE_ARGS
+
+    instance_id: Mapped[str] = mapped_column(Id, ForeignKey("instances.id"), primary_key=True)
+    host_id: Mapped[str] = mapped_column(Name, ForeignKey("hosts.id"), primary_key=True, index=True)
+    vcpus: Mapped[int]
+    memory_mib: Mapped[int]
+    disk_gib: Mapped[int]
+
+
+class JoinToken(Base):
+    """Lets hosts whose name matches ``name_pattern`` (shell style) register themselves, until it expires or
+    ``uses_left`` is 0. Only its hash is kept."""
+
+    __tablename__ = "join_tokens"
+    __table_args__ = TABLE_ARGS
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    name_pattern: Mapped[str] = mapped_column(Name, default="*")
+    uses_left: Mapped[int]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]

@@ -1,0 +1,379 @@
+"""What travels on the bus: typed, versioned, flat JSON.
+
+A command is imperative and has one addressee; an event is in the past tense. Fields are added, never edited
+or removed: a reader ignores fields that it does not know and fills in the default of those it misses, so that
+two releases can talk to each other (``controller.domain.wire``). ``tests/unit/golden/messages`` holds one file for
+each message.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from controller.domain.states import Event
+
+# What ``HostReported.probe_error`` says until the first run of the probe has ended.
+PROBE_PENDING = "pending"
+# The queue of the calls to the network node; its doorbells have another.
+NETWORK_EVIDENCE = "network-evidence"
+# The generation of a guest that is there, but of which its agent was never told, or has lost what it was told.
+UNTOLD = -1
+
+
+class Desired(StrEnum):
+    """What an agent is to make true of a guest."""
+
+    RUNNING = "RUNNING"
+    SHUT_OFF = "SHUT_OFF"
+    ABSENT = "ABSENT"
+
+
+class Power(StrEnum):
+    """What an agent sees of a guest."""
+
+    RUNNING = "RUNNING"
+    SHUT_OFF = "SHUT_OFF"
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base of all messages; ``queue`` is where it goes."""
+
+    KIND: ClassVar[str]
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue that this message is for."""
+        raise NotImplementedError
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NicSpec:
+    """One network interface of a guest."""
+
+    network_id: str
+    vlan: int
+    mac: str
+    ip: str
+    prefix_length: int
+    physical_network: str = "default"
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The image a guest's disk begins as; ``url`` is where this agent may fetch it (file, http or https)."""
+
+    image_id: str
+    sha256: str
+    size_bytes: int
+    format: str
+    url: str
+    virtual_size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """A guest, wholly described: what an agent needs to make it without asking anybody.
+
+    ``generation`` rises with every wish; an agent ignores what is older than what it has seen.
+    ``reboot`` asks for one restart at this generation.
+    """
+
+    instance_id: str
+    generation: int
+    desired: Desired
+    project_id: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    architecture: str = "x86_64"
+    image: ImageSpec | None = None
+    nics: tuple[NicSpec, ...] = ()
+    reboot: bool = False
+
+
+@dataclass(frozen=True)
+class GuestReport:
+    """What became of a guest at a generation; ``reason`` is for a person."""
+
+    instance_id: str
+    generation: int
+    event: Event
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class GuestState:
+    """A guest as a heartbeat tells it: the newest generation that was carried out, and its power."""
+
+    instance_id: str
+    generation: int
+    power: Power
+
+
+# --- doorbells -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScheduleReservation(Message):
+    """To a scheduler: the rows of this reservation that are REQUESTED want a host."""
+
+    KIND = "ScheduleReservation"
+    reservation_id: str
+
+    @property
+    def queue(self) -> str:
+        return "schedule"
+
+
+@dataclass(frozen=True)
+class WireInstances(Message):
+    """To the network service: make bridges, DHCP and DNS of these networks equal to the rows, then have the
+    hosts build these instances. With no instances: only make equal."""
+
+    KIND = "WireInstances"
+    network_ids: tuple[str, ...]
+    instance_ids: tuple[str, ...] = ()
+
+    @property
+    def queue(self) -> str:
+        return "network"
+
+
+# --- to one agent ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReconcileGuests(Message):
+    """To the agent of one host: make each guest as desired. Doing it twice is doing it once."""
+
+    KIND = "ReconcileGuests"
+    host: str
+    guests: tuple[GuestSpec, ...]
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
+class ReadConsole(Message):
+    """To the agent of one host: answer with the end of a guest's serial console (a call: see ``Bus.call``)."""
+
+    KIND = "ReadConsole"
+    host: str
+    instance_id: str
+    max_bytes: int = 65536
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
+class ConsoleRead(Message):
+    """The answer to ReadConsole; ``data`` is base64, empty when the guest has written nothing."""
+
+    KIND = "ConsoleRead"
+    instance_id: str
+    data: str
+    error: str = ""
+
+    @property
+    def queue(self) -> str:
+        raise TypeError("an answer goes to the caller's own queue")
+
+
+# --- from the agents -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GuestsChanged(Message):
+    """From an agent: a batch of what became of its guests."""
+
+    KIND = "GuestsChanged"
+    host: str
+    reports: tuple[GuestReport, ...]
+
+    @property
+    def queue(self) -> str:
+        return "events"
+
+
+@dataclass(frozen=True)
+class HostReported(Message):
+    """From an agent, now and then: I live, this is what I have, these are my guests.
+
+    ``at`` is the agent's own clock, ISO 8601; only its difference from the receiver's is ever used, to warn.
+    ``images`` are checksums. ``allowed_macs`` is None where no probe says which MAC addresses the host may carry, or
+    has not said it yet; ``probe_error`` tells why not: PROBE_PENDING, or for a person what went wrong.
+    """
+
+    KIND = "HostReported"
+    host: str
+    at: str
+    boot_id: str
+    hypervisor: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    architecture: str = "x86_64"
+    zone: str = ""
+    labels: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    guests: tuple[GuestState, ...] = ()
+    sequence: int = 0
+    disk_backends: tuple[str, ...] = ()
+    allowed_macs: tuple[str, ...] | None = None
+    probe_error: str = ""
+
+    @property
+    def queue(self) -> str:
+        return "events"
+
+
+# --- the auditor's calls ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadHostEvidence(Message):
+    """To the agent of one host: answer with what is there, whoever made it (a call: see ``Bus.call``)."""
+
+    KIND = "ReadHostEvidence"
+    host: str
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
+class RemoveTaps(Message):
+    """To the agent of one host: remove those of these taps that no guest holds open, answer with what is there then."""
+
+    KIND = "RemoveTaps"
+    host: str
+    taps: tuple[str, ...]
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
+class DiskState:
+    """A disk, or what is left of one: whose, and the newest generation that was carried out for that instance."""
+
+    instance_id: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class HostEvidence(Message):
+    """The answer to both: this cloud's domains, disks, and the names of its taps.
+
+    ``pending`` are the instances that the agent has work in hand for. With an ``error``, nothing else is true.
+    """
+
+    KIND = "HostEvidence"
+    host: str
+    guests: tuple[GuestState, ...] = ()
+    disks: tuple[DiskState, ...] = ()
+    taps: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def queue(self) -> str:
+        raise TypeError("an answer goes to the caller's own queue")
+
+
+@dataclass(frozen=True)
+class ReadNetworkEvidence(Message):
+    """To the network node: answer with what bridges, dnsmasq and nftables are (a call)."""
+
+    KIND = "ReadNetworkEvidence"
+
+    @property
+    def queue(self) -> str:
+        return NETWORK_EVIDENCE
+
+
+@dataclass(frozen=True)
+class MendNetworks(Message):
+    """To the network node: make all networks equal to their rows now, answer with what they are then (a call)."""
+
+    KIND = "MendNetworks"
+
+    @property
+    def queue(self) -> str:
+        return NETWORK_EVIDENCE
+
+
+@dataclass(frozen=True)
+class SegmentEvidence:
+    """One network on the network node, with a row or without.
+
+    ``bridge``: it is there, up, with the gateway's address. ``servers`` are its living dnsmasq processes.
+    ``lease_max`` is what dnsmasq's file says, -1 for nothing. ``served`` are MAC,IP,NAME as DHCP gives them,
+    ``given`` MAC,IP of the lease file; ``wrong_options`` what the file has too much (+) or too little (-).
+    """
+
+    network_id: str
+    bridge: bool
+    servers: int
+    lease_max: int
+    served: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    wrong_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NetworkEvidence(Message):
+    """The answer to both; ``firewall`` is what the table has too much (+) or too little (-).
+
+    Without ``host_side`` networks are rows only: then, and with an ``error``, nothing else is true.
+    """
+
+    KIND = "NetworkEvidence"
+    host_side: bool
+    segments: tuple[SegmentEvidence, ...] = ()
+    firewall: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def queue(self) -> str:
+        raise TypeError("an answer goes to the caller's own queue")
+
+
+def host_queue(host: str) -> str:
+    """The queue of one host's agent."""
+    return f"compute.{host}"
+
+
+MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(
+    {
+        m.KIND: m
+        for m in (
+            ScheduleReservation,
+            WireInstances,
+            ReconcileGuests,
+            ReadConsole,
+            ConsoleRead,
+            GuestsChanged,
+            HostReported,
+            ReadHostEvidence,
+            RemoveTaps,
+            HostEvidence,
+            ReadNetworkEvidence,
+            MendNetworks,
+            NetworkEvidence,
+        )
+    }
+)

@@ -1,0 +1,51 @@
+"""All checks, run on one snapshot, so that work in flight is never taken for a breach."""
+
+from sqlalchemy.orm import Session
+
+from controller.operations.audit import (
+    constraints,
+    evidence,
+    hosts,
+    instances,
+    leases,
+    networks,
+    on_hosts,
+    on_network,
+    placement,
+    quotas,
+)
+from controller.operations.audit.breach import Breach, Check
+from controller.operations.audit.evidence import Evidence, EvidenceCheck
+from controller.operations.cloud import Transaction
+
+CHECKS: tuple[Check, ...] = (
+    *instances.CHECKS,
+    *constraints.CHECKS,
+    *hosts.CHECKS,
+    *networks.CHECKS,
+    *leases.CHECKS,
+    *placement.CHECKS,
+    *quotas.CHECKS,
+)
+EVIDENCE_CHECKS: tuple[EvidenceCheck, ...] = (*evidence.CHECKS, *on_hosts.CHECKS, *on_network.CHECKS)
+
+
+def audit(tx: Transaction, seen: Evidence | None = None) -> list[Breach]:
+    """Every breach, by promise. To be the first that is done in its transaction; takes no lock.
+
+    Without evidence only the rows are looked at. What it proves may be work in flight: see ``Breach.proof``.
+    """
+    _take_snapshot(tx.session)
+    found = [breach for check in CHECKS for breach in check(tx)]
+    if seen is not None:
+        found += [breach for look in EVIDENCE_CHECKS for breach in look(tx, seen)]
+    return sorted(found, key=lambda b: (b.promise, b.subject, b.what))
+
+
+def _take_snapshot(session: Session) -> None:
+    """All statements see one moment. SQLite's transactions always do."""
+    name = session.get_bind().dialect.name
+    if name == "postgresql":
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+    elif name != "sqlite":
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})

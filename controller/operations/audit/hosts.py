@@ -1,0 +1,115 @@
+"""Promise 3: what a host has promised is the sum of its claims, within its limits, one claim for each instance."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Executable, and_, func, not_, or_, select
+
+from controller.db.models import Claim, Host, Instance
+from controller.domain.states import State
+from controller.operations.audit.breach import PLACED, Breach, Mend, Remedy
+from controller.operations.cloud import Transaction
+
+_RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")
+_RECOUNT = "`pileus audit --repair` sets the counters to the sum of the claims"
+
+
+def counters(tx: Transaction) -> list[Breach]:
+    """A host's counters are the sums of the claims on it, and not above what may be promised of it."""
+    claims = (
+        select(
+            Claim.host_id,
+            func.sum(Claim.vcpus).label("vcpus"),
+            func.sum(Claim.memory_mib).label("memory_mib"),
+            func.sum(Claim.disk_gib).label("disk_gib"),
+        )
+        .group_by(Claim.host_id)
+        .subquery()
+    )
+    sums = [func.coalesce(c, 0) for c in (claims.c.vcpus, claims.c.memory_mib, claims.c.disk_gib)]
+    used = (Host.vcpus_used, Host.memory_used_mib, Host.disk_used_gib)
+    limits = (Host.vcpus_limit, Host.memory_limit_mib, Host.disk_limit_gib)
+    wrong = [u != s for u, s in zip(used, sums, strict=True)] + [
+        u > limit for u, limit in zip(used, limits, strict=True)
+    ]
+    rows = tx.session.execute(
+        select(Host.id, *used, *sums, *limits).outerjoin(claims, claims.c.host_id == Host.id).where(or_(*wrong))
+    )
+    return [breach for row in rows for breach in _counters(row)]
+
+
+def _counters(row: Sequence[Any]) -> list[Breach]:
+    host, *numbers = row
+    found = []
+    for n, resource in enumerate(_RESOURCES):
+        used, claimed, limit = int(numbers[n]), int(numbers[3 + n]), int(numbers[6 + n])
+        subject = f"host {host}"
+        if used != claimed:
+            found.append(
+                Breach(
+                    3,
+                    f"it counts {used} {resource} as used, its claims add up to {claimed}",
+                    subject,
+                    _RECOUNT,
+                    Remedy(Mend.RECOUNT_HOST, subject=host),
+                )
+            )
+        if used > limit:
+            advice = "it has shrunk, or a ratio was lowered: `pileus host drain`, move instances away, or give it more"
+            found.append(Breach(3, f"{used} {resource} are promised of it, the limit is {limit}", subject, advice))
+    return found
+
+
+def claims(tx: Transaction) -> list[Breach]:
+    """An instance that is on a host has one claim there, of its own size; any other has none."""
+    placed = Instance.state.in_(PLACED)
+    may_have = or_(placed, Instance.state == State.ERROR)
+    return [
+        *_each(
+            tx,
+            select(Instance.id, Instance.state).where(placed, Instance.host_id.is_(None)),
+            "it is {} and on no host",
+            "terminate it",
+        ),
+        *_each(
+            tx,
+            select(Instance.id, Instance.state, Instance.host_id)
+            .outerjoin(Claim, and_(Claim.instance_id == Instance.id, Claim.host_id == Instance.host_id))
+            .where(Instance.host_id.is_not(None), may_have, Claim.instance_id.is_(None)),
+            "it is {} on {} without a claim there",
+            "the host may be promised twice: disable the host, terminate the instance",
+        ),
+        *_each(
+            tx,
+            select(Claim.instance_id, Claim.host_id, Instance.state, Instance.host_id)
+            .outerjoin(Instance, Instance.id == Claim.instance_id)
+            .where(or_(Instance.host_id.is_(None), Instance.host_id != Claim.host_id, not_(may_have))),
+            "it has a claim on {}, but is {} on {}",
+            f"nothing uses the claim: delete the row; {_RECOUNT}",
+        ),
+        *_each(
+            tx,
+            select(Instance.id, Claim.host_id)
+            .join(Claim, and_(Claim.instance_id == Instance.id, Claim.host_id == Instance.host_id))
+            .where(
+                or_(
+                    Claim.vcpus != Instance.vcpus,
+                    Claim.memory_mib != Instance.memory_mib,
+                    Claim.disk_gib != Instance.disk_gib,
+                )
+            ),
+            "its claim on {} is not of its size",
+            "terminate and launch it again",
+        ),
+    ]
+
+
+def _each(tx: Transaction, rows: Executable, what: str, advice: str) -> Sequence[Breach]:
+    """A breach for each row: the subject, then what fills the text."""
+    return [
+        Breach(3, what.format(*(v or "none" for v in values)), subject, advice)
+        for subject, *values in tx.session.execute(rows)
+    ]
+
+
+CHECKS = (counters, claims)

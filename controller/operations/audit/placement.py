@@ -1,0 +1,66 @@
+"""Promise 6: an instance is where it may be, by its lease's pins, its host's MAC addresses and its group."""
+
+from sqlalchemy import and_, exists, func, or_, select
+
+from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
+from controller.domain.states import State
+from controller.operations.audit.breach import PLACED, Breach
+from controller.operations.cloud import Transaction
+from controller.operations.host_macs import mac_disagreements
+
+# On its way out, an instance may share its host with the one that comes in its place.
+_STAYING = tuple(s for s in PLACED if s is not State.DELETING)
+
+
+def pins(tx: Transaction) -> list[Breach]:
+    """A lease with pins is used on one of its hosts only."""
+    any_pin = exists().where(LeasePin.lease_id == Lease.id)
+    this_pin = exists().where(LeasePin.lease_id == Lease.id, LeasePin.host_id == Instance.host_id)
+    rows = tx.session.execute(
+        select(Lease.ip, Instance.id, Instance.host_id)
+        .join(Instance, Instance.id == Lease.instance_id)
+        .join(Network, Network.id == Lease.network_id)
+        .where(
+            Instance.host_id.is_not(None),
+            or_(and_(Network.kind == NetworkKind.PINNED, ~this_pin), and_(any_pin, ~this_pin)),
+        )
+    )
+    advice = "terminate it and launch it again, or import the lease with this host among its pins"
+    return [Breach(6, f"it is on {host}, its lease {ip} is not pinned there", i, advice) for ip, i, host in rows]
+
+
+def pinned_nowhere(tx: Transaction) -> list[Breach]:
+    """A lease of a pinned network has a host."""
+    rows = tx.session.execute(
+        select(Lease.ip, Network.id)
+        .join(Network, Network.id == Lease.network_id)
+        .where(Network.kind == NetworkKind.PINNED, ~exists().where(LeasePin.lease_id == Lease.id))
+    )
+    advice = "no instance can ever have it: import it again with its hosts"
+    return [Breach(6, f"its lease in {network} is pinned to no host", ip, advice) for ip, network in rows]
+
+
+def macs(tx: Transaction) -> list[Breach]:
+    """What hosts are allowed to carry and what is pinned to them agree."""
+    advice = "correct the host's list or import the leases again; see `pileus host show`"
+    return [Breach(6, str(d), f"host {d.host_id}", advice) for d in mac_disagreements(tx)]
+
+
+def spread(tx: Transaction) -> list[Breach]:
+    """Of a spread group no two are on one host."""
+    rows = tx.session.execute(
+        select(Instance.group_id, Instance.host_id, func.count())
+        .join(PlacementGroup, PlacementGroup.id == Instance.group_id)
+        .where(
+            PlacementGroup.strategy == GroupStrategy.SPREAD,
+            Instance.host_id.is_not(None),
+            Instance.state.in_(_STAYING),
+        )
+        .group_by(Instance.group_id, Instance.host_id)
+        .having(func.count() > 1)
+    )
+    advice = "terminate all but one of them there and launch them again"
+    return [Breach(6, f"{count} of the spread group are on {host}", group or "", advice) for group, host, count in rows]
+
+
+CHECKS = (pins, pinned_nowhere, macs, spread)

@@ -1,0 +1,49 @@
+"""Promise 8: the quota used is what is there."""
+
+from sqlalchemy import func, or_, select
+
+from controller.db.models import Instance, Project
+from controller.operations.audit.breach import Breach, Mend, Remedy
+from controller.operations.cloud import Transaction
+from controller.operations.lifecycle import COUNTED
+
+
+def quotas(tx: Transaction) -> list[Breach]:
+    """Each project's counters are the sums of its instances that count."""
+    rows = (
+        select(
+            Instance.project_id,
+            func.count().label("instances"),
+            func.sum(Instance.vcpus).label("vcpus"),
+            func.sum(Instance.memory_mib).label("memory_mib"),
+        )
+        .where(Instance.state.in_(list(COUNTED)))
+        .group_by(Instance.project_id)
+        .subquery()
+    )
+    used = {
+        "instances": (Project.used_instances, func.coalesce(rows.c.instances, 0)),
+        "vCPU": (Project.used_vcpus, func.coalesce(rows.c.vcpus, 0)),
+        "MiB of memory": (Project.used_memory_mib, func.coalesce(rows.c.memory_mib, 0)),
+    }
+    wrong = tx.session.execute(
+        select(Project.id, *(column for pair in used.values() for column in pair))
+        .outerjoin(rows, rows.c.project_id == Project.id)
+        .where(or_(*(counter != counted for counter, counted in used.values())))
+    )
+    advice = "`pileus audit --repair` sets the counters to what is there"
+    return [
+        Breach(
+            8,
+            f"{counter} {what} are counted as used, {counted} are there",
+            f"project {project}",
+            advice,
+            Remedy(Mend.RECOUNT_PROJECT, subject=project),
+        )
+        for project, *numbers in wrong
+        for what, counter, counted in zip(used, map(int, numbers[::2]), map(int, numbers[1::2]), strict=True)
+        if counter != counted
+    ]
+
+
+CHECKS = (quotas,)

@@ -1,0 +1,162 @@
+"""Mends what is safe to mend. Whatever it does, a guest that a row owns on its host is never stopped by it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import structlog
+from sqlalchemy import func, select
+
+from controller.db.models import Claim, Host, Instance, Project
+from controller.domain.errors import BusUnavailable
+from controller.domain.messages import (
+    Desired,
+    GuestReport,
+    GuestsChanged,
+    GuestSpec,
+    MendNetworks,
+    Power,
+    ReconcileGuests,
+    RemoveTaps,
+)
+from controller.domain.states import Event
+from controller.operations import sweeps
+from controller.operations.audit.breach import Breach, Mend, Remedy
+from controller.operations.cloud import Cloud, Transaction
+from controller.operations.events import apply_reports
+from controller.operations.held import chunks
+from controller.operations.lifecycle import COUNTED
+
+log = structlog.get_logger(__name__)
+
+# More guests and disks without a row than this look like a database that was restored from an old copy.
+MOST_REMOVALS = 20
+_EVENT_OF = {Power.RUNNING: Event.RUNNING, Power.SHUT_OFF: Event.SHUT_OFF}
+
+
+def mend(cloud: Cloud, breaches: Iterable[Breach], timeout_s: float, most_removals: int = MOST_REMOVALS) -> list[str]:
+    """Do what the breaches' remedies say; whether it helped, the next look tells. Answers with what it refused to do.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    by_mend: dict[Mend, list[Remedy]] = defaultdict(list)
+    for breach in breaches:
+        if breach.remedy is not None:
+            by_mend[breach.remedy.mend].append(breach.remedy)
+            log.warning("audit mends", subject=breach.subject, what=breach.what, mend=breach.remedy.mend.value)
+    if remedies := by_mend[Mend.RECOUNT_HOST]:
+        cloud.write(lambda tx: recount_hosts(tx, {r.subject for r in remedies}))
+    if projects := by_mend[Mend.RECOUNT_PROJECT]:
+        cloud.write(lambda tx: recount_projects(tx, {r.subject for r in projects}))
+    if by_mend[Mend.SWEEP]:
+        _sweep(cloud)
+    if powers := by_mend[Mend.TAKE_POWER]:
+        cloud.write(lambda tx: apply_reports(tx, _reports(powers)))
+    refused = _remove_guests(cloud, by_mend[Mend.REMOVE_GUEST], most_removals)
+    refused += _remove_taps(cloud, by_mend[Mend.REMOVE_TAP], timeout_s)
+    if by_mend[Mend.REWIRE]:
+        try:
+            cloud.bus.call(MendNetworks(), timeout_s)
+        except (BusUnavailable, TimeoutError) as error:
+            refused.append(f"the networks were not mended: {error or 'no answer'}")
+    return refused
+
+
+def recount_hosts(tx: Transaction, host_ids: Iterable[str]) -> None:
+    """Set the hosts' counters to the sums of their claims, while claims go on.
+
+    With the row locked, whoever has changed a counter has committed, claims and all; whoever has not yet will change
+    it by what they add or take, not to what they believe it is.
+    """
+    locked = select(Host).where(Host.id.in_(sorted(host_ids))).order_by(Host.id).with_for_update()
+    for host in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
+        sums = (func.coalesce(func.sum(c), 0) for c in (Claim.vcpus, Claim.memory_mib, Claim.disk_gib))
+        counted = tx.session.execute(select(*sums).where(Claim.host_id == host.id)).one()
+        host.vcpus_used, host.memory_used_mib, host.disk_used_gib = map(int, counted)
+
+
+def recount_projects(tx: Transaction, project_ids: Iterable[str]) -> None:
+    """Set the projects' counters to what counts of their instances; as ``recount_hosts``."""
+    locked = select(Project).where(Project.id.in_(sorted(project_ids))).order_by(Project.id).with_for_update()
+    for project in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
+        sums = (func.coalesce(func.sum(c), 0) for c in (Instance.vcpus, Instance.memory_mib))
+        counting = (Instance.project_id == project.id, Instance.state.in_(list(COUNTED)))
+        counted = tx.session.execute(select(func.count(), *sums).where(*counting)).one()
+        project.used_instances, project.used_vcpus, project.used_memory_mib = map(int, counted)
+
+
+def _sweep(cloud: Cloud) -> None:
+    """As the controller's own sweep; as many rounds as there is work, within reason."""
+    for _ in range(100):
+        if cloud.write(sweeps.expire) < sweeps.BATCH:
+            return
+
+
+def _reports(remedies: Iterable[Remedy]) -> list[GuestsChanged]:
+    return [
+        GuestsChanged(
+            r.host,
+            (GuestReport(r.subject, r.generation, _EVENT_OF[r.power or Power.SHUT_OFF], "seen by the audit"),),
+        )
+        for r in remedies
+    ]
+
+
+def _remove_guests(cloud: Cloud, remedies: Sequence[Remedy], most: int) -> list[str]:
+    if not remedies:
+        return []
+    ids = {r.subject for r in remedies}
+    ownerless = ids - cloud.read(lambda tx: _known(tx, sorted(ids)))
+    if len(ownerless) > most:
+        return [
+            f"nothing was removed: {len(ownerless)} guests or disks have no row, more than --most-removals {most}: "
+            "was the database restored from an old copy?"
+        ]
+    owned = cloud.read(lambda tx: _owned(tx, sorted(ids)))  # once more, and last
+    by_host: dict[str, dict[str, GuestSpec]] = defaultdict(dict)
+    for r in remedies:
+        if (r.subject, r.host) not in owned:
+            by_host[r.host][r.subject] = _absent(r)
+    commands = [ReconcileGuests(host, tuple(specs.values())) for host, specs in sorted(by_host.items())]
+    try:
+        cloud.bus.send_all(commands)
+    except BusUnavailable as error:
+        return [f"guests were not removed: {error}"]
+    return []
+
+
+def _known(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    found = (tx.session.scalars(select(Instance.id).where(Instance.id.in_(chunk))) for chunk in chunks(ids))
+    return {i for rows in found for i in rows}
+
+
+def _owned(tx: Transaction, ids: Sequence[str]) -> set[tuple[str, str | None]]:
+    query = select(Instance.id, Instance.host_id)
+    found = (tx.session.execute(query.where(Instance.id.in_(chunk))) for chunk in chunks(ids))
+    return {pair for rows in found for pair in rows}
+
+
+def _absent(remedy: Remedy) -> GuestSpec:
+    return GuestSpec(
+        instance_id=remedy.subject,
+        generation=remedy.generation,
+        desired=Desired.ABSENT,
+        project_id="",
+        name=remedy.subject,
+        vcpus=0,
+        memory_mib=0,
+        disk_gib=0,
+    )
+
+
+def _remove_taps(cloud: Cloud, remedies: Iterable[Remedy], timeout_s: float) -> list[str]:
+    by_host: dict[str, list[str]] = defaultdict(list)
+    for r in remedies:
+        by_host[r.host].append(r.subject)
+    refused = []
+    for host, names in sorted(by_host.items()):
+        try:
+            cloud.bus.call(RemoveTaps(host, tuple(names)), timeout_s)
+        except (BusUnavailable, TimeoutError) as error:
+            refused.append(f"interfaces of {host} were not removed: {error or 'no answer'}")
+    return refused

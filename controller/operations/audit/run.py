@@ -1,0 +1,108 @@
+"""One run of the auditor on a live cloud: looks, looks again, mends what is safe, and looks whether that helped."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.operations.audit.audit import audit
+from controller.operations.audit.breach import Breach
+from controller.operations.audit.evidence import TIMEOUT_S, Evidence, gather
+from controller.operations.audit.repair import MOST_REMOVALS, mend
+from controller.operations.cloud import Cloud
+
+# Looks after a repair until what was mended must be seen to be.
+_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to run: ``settle_s`` is between two looks; ``most_removals``: more guests than that are not removed."""
+
+    repair: bool = False
+    evidence: bool = True
+    settle_s: float = 3.0
+    timeout_s: float = TIMEOUT_S
+    most_removals: int = MOST_REMOVALS
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is broken now, what was and is mended, and what else the operator should know."""
+
+    breaches: Sequence[Breach] = ()
+    mended: Sequence[Breach] = ()
+    notes: Sequence[str] = field(default=())
+
+
+def run_audit(cloud: Cloud, wishes: Wishes = Wishes(), pause: Callable[[float], None] = time.sleep) -> Report:
+    """Audit, and repair where that is wished. Raises DatabaseUnavailable."""
+    auditor = _Auditor(cloud, wishes, pause)
+    found = auditor.look()
+    if not (wishes.repair and any(b.remedy for b in found)):
+        return Report(found, (), auditor.notes())
+    refused = mend(cloud, found, wishes.timeout_s, wishes.most_removals)
+    tried = {b.key for b in found if b.remedy is not None}
+    left = found
+    for _ in range(_LOOKS):
+        pause(wishes.settle_s)
+        left = auditor.look()
+        if refused or not tried & {b.key for b in left}:
+            break
+    still = {b.key for b in left}
+    mended = [b for b in found if b.remedy is not None and b.key not in still]
+    return Report(left, mended, [*refused, *auditor.notes()])
+
+
+class _Auditor:
+    """Looks; what was seen outside the database is believed when it is seen twice."""
+
+    def __init__(self, cloud: Cloud, wishes: Wishes, pause: Callable[[float], None]) -> None:
+        self._cloud = cloud
+        self._wishes = wishes
+        self._pause = pause
+        self._down: Sequence[str] = ()
+
+    def look(self) -> list[Breach]:
+        first = self._once()
+        suspects = {b.key for b in first if b.proof}
+        if not suspects:
+            return first
+        self._pause(self._wishes.settle_s)
+        return [b for b in self._once() if not b.proof or b.key in suspects]
+
+    def notes(self) -> list[str]:
+        if not self._wishes.evidence:
+            return ["only the database was looked at: no host, no DHCP, no firewall"]
+        if not self._down:
+            return []
+        named = ", ".join(self._down[:10]) + (", ..." if len(self._down) > 10 else "")
+        return [f"hosts that are down were not looked at: {named}"]
+
+    def _once(self) -> list[Breach]:
+        # The hosts first, then the rows: what appears on a host in between has had its row before.
+        seen: Evidence | None = None
+        if self._wishes.evidence:
+            seen = gather(self._cloud, self._wishes.timeout_s)
+            self._down = seen.down
+        return self._cloud.read(lambda tx: audit(tx, seen))
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as JSON: what ``--output json`` prints and the running cloud answers with."""
+    return {
+        "clean": not report.breaches,
+        "breaches": [_breach(b) for b in report.breaches],
+        "mended": [_breach(b) for b in report.mended],
+        "notes": list(report.notes),
+    }
+
+
+def _breach(breach: Breach) -> dict[str, Any]:
+    return {
+        "promise": breach.promise,
+        "what": breach.what,
+        "subject": breach.subject,
+        "advice": breach.advice,
+        "remedy": breach.remedy.mend.value if breach.remedy else "",
+    }

@@ -1,0 +1,58 @@
+"""Claims of host capacity: one conditional UPDATE a host decides the race, the row count tells who won."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, insert, update
+
+from controller.db.models import Claim, Host, HostMode
+from controller.domain.errors import ClaimConflict
+from controller.operations.cloud import Transaction
+from controller.operations.held import HeldInstance
+
+_H = Host.__table__
+_TAKE = (
+    update(_H)  # type: ignore[arg-type]
+    .where(
+        _H.c.id == bindparam("host"),
+        _H.c.up,
+        _H.c.mode == HostMode.READY,
+        _H.c.vcpus_used + bindparam("n_vcpus") <= _H.c.vcpus_limit,
+        _H.c.memory_used_mib + bindparam("n_memory_mib") <= _H.c.memory_limit_mib,
+        _H.c.disk_used_gib + bindparam("n_disk_gib") <= _H.c.disk_limit_gib,
+    )
+    .values(
+        vcpus_used=_H.c.vcpus_used + bindparam("n_vcpus"),
+        memory_used_mib=_H.c.memory_used_mib + bindparam("n_memory_mib"),
+        disk_used_gib=_H.c.disk_used_gib + bindparam("n_disk_gib"),
+    )
+)
+
+
+def claim_hosts(tx: Transaction, instances: Sequence[HeldInstance]) -> None:
+    """Claim for the instances what they need of the hosts named in their ``host_id``, all or nothing.
+
+    Raises:
+        ClaimConflict: a host has less room than the placement saw, or takes no instances any more.
+    """
+    needed: dict[str, Counter[str]] = defaultdict(Counter)
+    for i in instances:
+        of_host = needed[i.host_id or ""]
+        of_host["n_vcpus"] += i.vcpus
+        of_host["n_memory_mib"] += i.memory_mib
+        of_host["n_disk_gib"] += i.disk_gib
+    wanted = [{"host": host, **needed[host]} for host in sorted(needed)]
+    taken = tx.session.connection().execute(_TAKE, wanted)
+    if taken.rowcount != len(wanted):
+        raise ClaimConflict(kind="host", id=wanted[0]["host"] if len(wanted) == 1 else f"{len(wanted)} hosts")
+    claims = [
+        {
+            "instance_id": i.id,
+            "host_id": i.host_id,
+            "vcpus": i.vcpus,
+            "memory_mib": i.memory_mib,
+            "disk_gib": i.disk_gib,
+        }
+        for i in instances
+    ]
+    tx.session.execute(insert(Claim.__table__), claims)  # type: ignore[arg-type]

@@ -1,0 +1,63 @@
+"""What doors, workers and commands hold in their hands: settings, database, bus, clock and ids, passed in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from controller.bus.bus import Bus, Sender
+from controller.conf.settings import Settings
+from controller.db.database import Database
+from controller.domain.clock import Clock, system_clock
+from controller.domain.ids import IdSource
+from controller.domain.messages import Message
+
+T = TypeVar("T")
+
+
+@dataclass
+class Transaction:
+    """One transaction under way. What is put into ``outbox`` leaves after the commit, and only then."""
+
+    session: Session
+    now: datetime
+    ids: IdSource
+    settings: Settings
+    outbox: list[Message] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One process's cloud. ``write`` and ``read`` run an operation: a function of a Transaction."""
+
+    settings: Settings
+    database: Database
+    bus: Sender
+    clock: Clock = system_clock
+    ids: IdSource = field(default_factory=IdSource.system)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> "Cloud":
+        """A cloud on the real engines that the settings name; nothing is opened before it is used."""
+        return cls(settings, Database(settings), Bus(settings))
+
+    def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in one transaction, then ring its doorbells. See ``Database.write`` for what it raises."""
+        sent: list[Message] = []
+
+        def work(session: Session) -> T:
+            tx = Transaction(session, self.clock(), self.ids, self.settings)
+            result = operation(tx)
+            session.flush()
+            sent[:] = tx.outbox
+            return result
+
+        result = self.database.write(work)
+        self.bus.ring(sent)
+        return result
+
+    def read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation on a snapshot; whatever it writes or rings is dropped."""
+        return self.database.read(lambda s: operation(Transaction(s, self.clock(), self.ids, self.settings)))

@@ -1,0 +1,38 @@
+"""A host that will never be back: forgotten, with an end for all that it carried."""
+
+from sqlalchemy import select
+
+from controller.db.models import Host, Instance
+from controller.domain.errors import Conflict, HostNotFound
+from controller.domain.states import Event
+from controller.operations.cloud import Transaction
+from controller.operations.hosts import remove_host
+from controller.operations.lifecycle import lock_instances, move
+
+
+def give_up(tx: Transaction, host_id: str) -> int:
+    """Remove a host that is down; its instances end in ERROR, or DELETED where that was asked. Answers how many
+    instances that were. Should the host come back all the same, their guests are sent away.
+
+    Raises:
+        HostNotFound
+        Conflict: the host is heard of.
+        InUse: leases are pinned to it.
+    """
+    host = tx.session.get(Host, host_id, with_for_update=True)
+    if host is None:
+        raise HostNotFound(id=host_id)
+    if host.up:
+        raise Conflict(reason=f"host {host_id} is heard of: only one that is down can be given up with its instances")
+    carried = tx.session.scalars(select(Instance.id).where(Instance.host_id == host_id)).all()
+    instances = [i for i in lock_instances(tx, carried) if i.host_id == host_id]
+    move(
+        tx,
+        instances,
+        Event.HOST_GONE,
+        detail=f"host {host_id} was given up, and the disk with it",
+        reason_code="Server.InternalError",
+    )
+    tx.session.flush()
+    remove_host(tx, host_id)
+    return len(instances)

@@ -1,0 +1,93 @@
+"""Instances as the operations hold them: locked in the database, a few columns in memory.
+
+Thousands of them move in one transaction, so they are plain records, not ORM objects: read by one SELECT,
+written back by one UPDATE for each group that changes alike.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, select
+
+from controller.db.models import Instance
+from controller.domain.states import State
+from controller.operations.cloud import Transaction
+
+# How many ids one statement names; engines limit the parameters of a statement.
+CHUNK = 1000
+
+
+@dataclass(slots=True)
+class HeldInstance:
+    """An instance whose row is locked until the transaction ends; fields follow what is written."""
+
+    id: str
+    reservation_id: str
+    launch_index: int
+    project_id: str
+    state: State
+    state_since: datetime
+    deadline_at: datetime | None
+    ring_at: datetime | None
+    rings: int
+    generation: int
+    image_id: str
+    instance_type: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    zone: str
+    group_id: str | None
+    wanted_ip: str
+    network_id: str
+    host_id: str | None
+    launched_at: datetime | None
+
+
+_COLUMNS = tuple(getattr(Instance, name) for name in HeldInstance.__slots__)
+
+
+def lock_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
+    """The instances of these ids, locked until the transaction ends, always in the same order."""
+    ordered = sorted(ids)
+    found: list[HeldInstance] = []
+    for chunk in chunks(ordered):
+        found += _lock(tx, Instance.id.in_(chunk))
+    return found
+
+
+def read_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
+    """The instances of these ids, not locked: for telling others about them."""
+    found: list[HeldInstance] = []
+    for chunk in chunks(sorted(ids)):
+        found += _read(tx, select(*_COLUMNS).where(Instance.id.in_(chunk)))
+    return found
+
+
+def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[HeldInstance]:
+    """What is REQUESTED of these reservations, locked."""
+    found: list[HeldInstance] = []
+    for chunk in chunks(sorted(reservation_ids)):
+        found += _lock(tx, Instance.reservation_id.in_(chunk), Instance.state == State.REQUESTED)
+    return found
+
+
+def chunks(ids: Sequence[str]) -> list[Sequence[str]]:
+    """The ids, as many at a time as one statement names."""
+    return [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
+
+
+def _lock(tx: Transaction, *where: ColumnElement[bool]) -> list[HeldInstance]:
+    return _read(tx, select(*_COLUMNS).where(*where).order_by(Instance.id).with_for_update())
+
+
+def _read(tx: Transaction, query: Select[Any]) -> list[HeldInstance]:
+    return [_held(*row) for row in tx.session.execute(query)]
+
+
+def _held(
+    instance_id: str, reservation_id: str, launch_index: int, project_id: str, state: str, *rest: Any
+) -> HeldInstance:
+    return HeldInstance(instance_id, reservation_id, launch_index, project_id, State(state), *rest)

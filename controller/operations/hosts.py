@@ -1,0 +1,301 @@
+"""Hosts: registered when they join or by their heartbeats, steered by the operator."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.orm.attributes import set_committed_value
+
+from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
+from controller.domain.drift import accepted, drift
+from controller.domain.errors import HostNotFound, InUse, InvalidParameter, PoisonMessage
+from controller.domain.host_facts import check_facts
+from controller.domain.messages import PROBE_PENDING, HostReported
+from controller.domain.states import Event, State
+from controller.operations.cloud import Transaction
+from controller.operations.host_macs import MacDisagreement, mac_disagreements
+from controller.operations.lifecycle import lock_instances, move
+
+__all__ = [
+    "HostDetail",
+    "MacDisagreement",
+    "accept",
+    "get_host",
+    "list_hosts",
+    "mac_disagreements",
+    "mark_lost",
+    "register",
+    "remove_host",
+    "report",
+    "report_all",
+    "set_facts",
+    "set_mode",
+    "show_host",
+]
+
+log = structlog.get_logger(__name__)
+
+# The free space of a disk is never twice the same: a smaller change than this share of it is none.
+_DISK_CHANGE = 0.05
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class HostDetail:
+    """A host, what it carries, how many leases are pinned to it, and where its MAC addresses differ from them."""
+
+    host: Host
+    instances: Sequence[Instance]
+    pins: int
+    mac_disagreements: Sequence[MacDisagreement]
+
+
+def list_hosts(tx: Transaction) -> Sequence[Host]:
+    """All hosts, by name."""
+    return tx.session.scalars(select(Host).order_by(Host.id)).all()
+
+
+def get_host(tx: Transaction, host_id: str) -> Host:
+    """One host. Raises HostNotFound."""
+    host = tx.session.get(Host, host_id)
+    if host is None:
+        raise HostNotFound(id=host_id)
+    return host
+
+
+def show_host(tx: Transaction, host_id: str) -> HostDetail:
+    """A host with what belongs to it. Raises HostNotFound."""
+    host = get_host(tx, host_id)
+    query = select(Instance).where(Instance.host_id == host_id).order_by(Instance.created_at, Instance.id)
+    instances = tx.session.scalars(query).all()
+    return HostDetail(host, instances, _pins(tx, host_id), mac_disagreements(tx, host_id))
+
+
+def set_mode(tx: Transaction, host_id: str, mode: HostMode) -> Host:
+    """READY takes new instances; DISABLED and DRAINING take none. Raises HostNotFound."""
+    host = get_host(tx, host_id)
+    host.mode = mode
+    return host
+
+
+def accept(tx: Transaction, host_id: str) -> Host:
+    """From now on the host is registered as what it is. What is wrong with it otherwise stays in its drift.
+
+    Raises:
+        HostNotFound
+    """
+    host = tx.session.get(Host, host_id, with_for_update=True)
+    if host is None:
+        raise HostNotFound(id=host_id)
+    host.drift = accepted(host.drift)
+    return host
+
+
+def remove_host(tx: Transaction, host_id: str) -> None:
+    """Forget a host that carries nothing; should its agent still live and registration be open, its next heartbeat
+    registers it again.
+
+    Raises:
+        HostNotFound, InUse
+    """
+    host = tx.session.get(Host, host_id, with_for_update=True)
+    if host is None:
+        raise HostNotFound(id=host_id)
+    claims = tx.session.scalar(select(func.count()).select_from(Claim).where(Claim.host_id == host_id))
+    pins = _pins(tx, host_id)
+    if claims or pins:
+        users = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((claims, "instance"), (pins, "pinned lease")) if n]
+        raise InUse(kind="host", id=host_id, user=" and ".join(users))
+    tx.session.delete(host)
+
+
+def report(tx: Transaction, message: HostReported) -> Host | None:
+    """Take one heartbeat: see ``report_all``. None: the host has not joined, and registration is not open."""
+    return report_all(tx, [message]).get(message.host)
+
+
+def report_all(tx: Transaction, messages: Iterable[HostReported]) -> dict[str, Host]:
+    """Take heartbeats, the last one of each host: renew what is known of the hosts, register those that are new.
+
+    An unchanged host costs a share of one SELECT and one UPDATE. What the heartbeats say of guests is not taken here.
+    Where registration is not open, hosts that never joined are missing from the answer, and nothing is written.
+
+    Raises:
+        PoisonMessage: a heartbeat that cannot be true.
+    """
+    newest = {m.host: m for m in messages}
+    for message in newest.values():
+        _check(message)
+    # Locked in the order in which claims lock them.
+    query = select(Host).where(Host.id.in_(newest)).order_by(Host.id).with_for_update(key_share=True)
+    hosts = {h.id: h for h in tx.session.scalars(query.execution_options(populate_existing=True))}
+    unchanged = []
+    for host_id in sorted(newest):
+        message, host = newest[host_id], hosts.get(host_id)
+        _warn_of_clock(tx, message)
+        if host is None and not _is_open(tx):
+            _log_stranger(host_id)
+        elif host is None:
+            hosts[host_id] = register(tx, message)
+        else:
+            _renew(tx, host, message)
+            if not tx.session.is_modified(host):
+                unchanged.append(host)
+    _seen(tx, unchanged)
+    return hosts
+
+
+def register(tx: Transaction, facts: HostReported) -> Host:
+    """A new host, up when its first heartbeat says so."""
+    host = Host(
+        id=facts.host,
+        mode=HostMode.READY,
+        created_at=tx.now,
+        vcpus_used=0,
+        memory_used_mib=0,
+        disk_used_gib=0,
+        drift="",
+        up=True,
+    )
+    set_facts(tx, host, facts)
+    host.last_seen_at = tx.now
+    tx.session.add(host)
+    log.info("host registered", host=facts.host, vcpus=facts.vcpus, memory_mib=facts.memory_mib)
+    return host
+
+
+def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
+    """Write what the host is, and what may be promised of it, into its row."""
+    conf = tx.settings.scheduler
+    host.hypervisor, host.architecture = facts.hypervisor, facts.architecture
+    host.zone = facts.zone or tx.settings.api.zone
+    host.labels, host.disk_backends = _csv(facts.labels), _csv(facts.disk_backends)
+    host.boot_id = facts.boot_id
+    host.images = _csv(facts.images)
+    if facts.allowed_macs is not None:
+        host.allowed_macs = _csv(facts.allowed_macs)
+    elif not facts.probe_error:
+        host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
+    host.vcpus, host.memory_mib, host.disk_gib = facts.vcpus, facts.memory_mib, _steady(host.disk_gib, facts.disk_gib)
+    host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), _LARGEST)
+    host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), _LARGEST)
+    host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), _LARGEST)
+
+
+def mark_lost(tx: Transaction) -> list[str]:
+    """Hosts whose heartbeats stopped are down, their running instances UNKNOWN: no guest is stopped for it."""
+    before = tx.now - timedelta(seconds=tx.settings.controller.host_down_after_s)
+    lost = tx.session.scalars(
+        select(Host).where(Host.up, Host.last_seen_at < before).order_by(Host.id).with_for_update(skip_locked=True)
+    ).all()
+    for host in lost:
+        host.up = False
+    tx.session.flush()
+    # Those of hosts that were down before, too: a report of theirs may have come late.
+    seen = {
+        row.id: row.last_seen_at
+        for row in tx.session.execute(
+            select(Instance.id, Host.last_seen_at)
+            .join(Host, Host.id == Instance.host_id)
+            .where(Instance.state == State.ACTIVE, Host.up.is_(False))
+        )
+    }
+    instances = [i for i in lock_instances(tx, seen) if i.state is State.ACTIVE]
+    move(tx, instances, Event.HOST_LOST, detail=lambda i: f"host {i.host_id} was last heard of at {seen[i.id]:%FT%TZ}")
+    return [h.id for h in lost]
+
+
+def _warn_of_clock(tx: Transaction, message: HostReported) -> None:
+    try:
+        skew_s = (datetime.fromisoformat(message.at) - tx.now).total_seconds()
+    except (ValueError, TypeError):
+        log.warning("heartbeat without a readable time", host=message.host, at=message.at[:40])
+        return
+    if abs(skew_s) > tx.settings.controller.clock_skew_warn_s:
+        log.warning(
+            "a host's clock differs from ours, or its heartbeat was late", host=message.host, seconds=round(skew_s)
+        )
+
+
+def _check(message: HostReported) -> None:
+    try:
+        check_facts(message)
+    except InvalidParameter as error:
+        raise PoisonMessage(reason=f"heartbeat of {message.host[:63]!r}: {error}") from error
+
+
+def _renew(tx: Transaction, host: Host, message: HostReported) -> None:
+    """The row after a heartbeat; ``last_seen_at`` only where something else changes too."""
+    before = _registered(host)
+    host.up = True
+    set_facts(tx, host, message)
+    host.drift = drift(host.drift, before, _registered(host), _notes(host, message))
+    if tx.session.is_modified(host):
+        host.last_seen_at = tx.now
+
+
+def _seen(tx: Transaction, hosts: Sequence[Host]) -> None:
+    if not hosts:
+        return
+    tx.session.execute(
+        update(Host)
+        .where(Host.id.in_([h.id for h in hosts]))
+        .values(last_seen_at=tx.now)
+        .execution_options(synchronize_session=False)
+    )
+    for host in hosts:
+        set_committed_value(host, "last_seen_at", tx.now)
+
+
+def _registered(host: Host) -> dict[str, str]:
+    return {
+        "vcpus": str(host.vcpus),
+        "memory_mib": str(host.memory_mib),
+        "disk_gib": str(host.disk_gib),
+        "hypervisor": host.hypervisor,
+        "architecture": host.architecture,
+        "zone": host.zone,
+        "disk_backends": host.disk_backends,
+        "labels": host.labels,
+    }
+
+
+def _notes(host: Host, message: HostReported) -> list[str]:
+    """What is wrong with the host now."""
+    notes = []
+    if message.probe_error not in ("", PROBE_PENDING):
+        notes.append(f"MAC probe: {message.probe_error[:200].replace(';', ',')}")
+    for what, used, limit in (
+        ("vCPUs", host.vcpus_used, host.vcpus_limit),
+        ("MiB of memory", host.memory_used_mib, host.memory_limit_mib),
+        ("GiB of disk", host.disk_used_gib, host.disk_limit_gib),
+    ):
+        if used > limit:
+            notes.append(f"{used} {what} are claimed, {limit} may be")
+    return notes
+
+
+def _steady(known: int | None, now: int) -> int:
+    return known if known is not None and abs(now - known) <= known * _DISK_CHANGE else now
+
+
+def _csv(values: Iterable[str]) -> str:
+    return ",".join(sorted(set(values)))
+
+
+def _pins(tx: Transaction, host_id: str) -> int:
+    return tx.session.scalar(select(func.count()).select_from(LeasePin).where(LeasePin.host_id == host_id)) or 0
+
+
+def _is_open(tx: Transaction) -> bool:
+    setting = tx.settings.controller.open_registration
+    return tx.settings.embedded_bus if setting == "auto" else setting == "true"
+
+
+@lru_cache(maxsize=1000)
+def _log_stranger(host_id: str) -> None:
+    """Once for each of them, as long as there are not too many."""
+    log.warning("heartbeat of a host that has not joined", host=host_id)

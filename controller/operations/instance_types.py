@@ -1,0 +1,64 @@
+"""Instance types, seeded with names that stock tools know."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from controller.db.models import InstanceType
+from controller.domain.errors import AlreadyExists, InvalidParameter
+from controller.operations.cloud import Transaction
+
+# name: vCPUs, memory in MiB, disk in GiB. vCPUs and memory are EC2's; p1.tiny is made for the demo image.
+SEED = {
+    "p1.tiny": (1, 128, 1),
+    "t1.micro": (1, 613, 4),
+    "t2.nano": (1, 512, 4),
+    "t2.micro": (1, 1024, 8),
+    "t2.small": (1, 2048, 20),
+    "t2.medium": (2, 4096, 40),
+    "t2.large": (2, 8192, 80),
+    "t3.nano": (2, 512, 4),
+    "t3.micro": (2, 1024, 8),
+    "t3.small": (2, 2048, 20),
+    "t3.medium": (2, 4096, 40),
+    "m1.small": (1, 1740, 20),
+    "m1.medium": (1, 3840, 40),
+    "m1.large": (2, 7680, 80),
+    "m1.xlarge": (4, 15360, 160),
+    "m5.large": (2, 8192, 80),
+    "m5.xlarge": (4, 16384, 160),
+    "m5.2xlarge": (8, 32768, 320),
+    "c5.large": (2, 4096, 40),
+    "c5.xlarge": (4, 8192, 80),
+    "r5.large": (2, 16384, 80),
+}
+
+
+def seed(tx: Transaction) -> None:
+    """Add the types that are not there yet; those that an operator changed stay."""
+    existing = set(tx.session.scalars(select(InstanceType.name)))
+    for name, (vcpus, memory_mib, disk_gib) in SEED.items():
+        if name not in existing:
+            tx.session.add(InstanceType(name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib))
+
+
+def list_types(tx: Transaction) -> Sequence[InstanceType]:
+    """All types that can be asked for, the smallest first."""
+    query = select(InstanceType).where(InstanceType.enabled)
+    return tx.session.scalars(query.order_by(InstanceType.memory_mib, InstanceType.vcpus, InstanceType.name)).all()
+
+
+def add_type(tx: Transaction, name: str, vcpus: int, memory_mib: int, disk_gib: int) -> InstanceType:
+    """Add a type.
+
+    Raises:
+        AlreadyExists, InvalidParameter
+    """
+    if tx.session.get(InstanceType, name) is not None:
+        raise AlreadyExists(kind="instance type", id=name)
+    for parameter, value in (("vcpus", vcpus), ("memory_mib", memory_mib), ("disk_gib", disk_gib)):
+        if value < 1:
+            raise InvalidParameter(parameter=parameter, value=value, reason="it must be at least 1")
+    row = InstanceType(name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
+    tx.session.add(row)
+    return row

@@ -1,0 +1,198 @@
+"""Moves instances along the transition table, with everything that a move brings with it.
+
+The only writer of ``Instance.state``. What goes with a state - deadline, next ring, quota, claim, lease, story -
+changes here, in the transaction of the move.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from controller.db.models import Claim, Host, Instance, Project, Step
+from controller.domain.messages import Message, ScheduleReservation, WireInstances
+from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
+from controller.operations.cloud import Transaction
+from controller.operations.guests import reconcile_commands
+from controller.operations.held import HeldInstance, chunks, lock_instances
+from controller.operations.leases import give_back
+
+# Instances that count against their project's quota: those on their way out, or failed, do not.
+COUNTED = frozenset(State) - {State.DELETING, State.DELETED, State.ERROR}
+
+# What a story says of an event: the same for all, or told of each instance.
+Detail = str | Callable[[Any], str]
+
+__all__ = ["COUNTED", "doorbells", "lock_instances", "move", "ring_later", "tell", "waiting"]
+
+
+def move(
+    tx: Transaction,
+    instances: Iterable[HeldInstance],
+    event: Event,
+    *,
+    detail: Detail = "",
+    reason_code: str = "",
+    new_wish: bool = False,
+) -> None:
+    """Apply ``event`` to locked instances. ``new_wish`` makes it a newer generation, for agents to heed.
+
+    Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released. A changed
+    ``host_id`` of the instances is written with the state.
+
+    Raises:
+        IncorrectInstanceState: the table has no such row for one of them; nothing may be committed then.
+    """
+    moved = [(i, i.state, next_state(i.state, event)) for i in instances]
+    if not moved:
+        return
+    _count_quota(tx, moved)
+    if event in (Event.GONE, Event.HOST_GONE):
+        _release(tx, [i for i, _, _ in moved])
+    alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
+    for instance, before, after in moved:
+        newer = new_wish or (after is State.ERROR and before is not State.ERROR)
+        first_boot = after is State.ACTIVE and instance.launched_at is None
+        alike[before, after, newer, first_boot, instance.host_id].append(instance)
+    for (before, after, newer, first_boot, host_id), group in alike.items():
+        values = {**waiting(tx, after, host_id), "host_id": host_id}
+        values |= _reason(event, before, after, detail if isinstance(detail, str) else "", reason_code)
+        if first_boot:
+            values["launched_at"] = tx.now
+        _write(tx, group, after, values, newer)
+    tell(tx, [i for i, _, _ in moved], event, detail)
+
+
+def waiting(tx: Transaction, state: State, host_id: str | None) -> dict[str, datetime | State | int | None]:
+    """The columns that go with a state: since when, until when, when its doorbell is rung again."""
+    deadline_s = DEADLINE_S.get(state)
+    awaited = state in TRANSITIONAL or (state is State.ERROR and host_id is not None)
+    columns: dict[str, datetime | State | int | None] = {
+        "state": state,
+        "state_since": tx.now,
+        "deadline_at": tx.now + timedelta(seconds=deadline_s) if deadline_s else None,
+        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s) if awaited else None,
+        "rings": 0,
+    }
+    if state is State.DELETED:
+        columns["deleted_at"] = tx.now
+    return columns
+
+
+def ring_later(tx: Transaction, instances: Iterable[HeldInstance]) -> None:
+    """Set when each one's doorbell is rung again: the pause doubles with each ring."""
+    conf = tx.settings.controller
+    by_rings: dict[int, list[str]] = defaultdict(list)
+    for instance in instances:
+        by_rings[min(instance.rings + 1, 30)].append(instance.id)
+    for rings, ids in by_rings.items():
+        pause_s = min(conf.ring_after_s * 2**rings, conf.ring_max_s)
+        _update(tx, ids, {"rings": rings, "ring_at": tx.now + timedelta(seconds=pause_s)})
+
+
+def tell(tx: Transaction, instances: Iterable[HeldInstance | Instance], event: str, detail: Detail = "") -> None:
+    """Add a line to the story of each instance."""
+    text = detail if callable(detail) else lambda _: detail
+    lines = [
+        {"instance_id": i.id, "at": tx.now, "event": str(event), "state": str(i.state), "detail": text(i)}
+        for i in instances
+    ]
+    if lines:
+        tx.session.execute(insert(Step.__table__), lines)  # type: ignore[arg-type]
+
+
+def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Message]:
+    """What to ring so that somebody takes care of these instances, by their state."""
+    messages: list[Message] = []
+    requested = {i.reservation_id for i in instances if i.state is State.REQUESTED}
+    messages += [ScheduleReservation(r) for r in sorted(requested)]
+    building = [i for i in instances if i.state is State.BUILDING]
+    if building:
+        networks = tuple(sorted({i.network_id for i in building}))
+        messages.append(WireInstances(networks, tuple(sorted(i.id for i in building))))
+    others = [i for i in instances if i.state not in (State.REQUESTED, State.BUILDING)]
+    return messages + list(reconcile_commands(tx, others))
+
+
+def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
+    """A failure keeps its reason until the instance runs again; a guest that went by itself says why."""
+    if (after is State.ERROR and before is not State.ERROR) or event is Event.SHUT_OFF:
+        return {"reason": detail, "reason_code": code}
+    if after in (State.ACTIVE, State.STARTING):
+        return {"reason": "", "reason_code": ""}
+    return {}
+
+
+def _write(tx: Transaction, group: Sequence[HeldInstance], after: State, values: dict[str, Any], newer: bool) -> None:
+    _update(tx, [i.id for i in group], values | ({"generation": Instance.generation + 1} if newer else {}))
+    for instance in group:
+        instance.state = after
+        instance.generation += newer
+        instance.state_since = tx.now
+        instance.deadline_at, instance.ring_at, instance.rings = values["deadline_at"], values["ring_at"], 0
+        instance.launched_at = values.get("launched_at", instance.launched_at)
+
+
+def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> None:
+    for chunk in chunks(ids):
+        tx.session.execute(
+            update(Instance).where(Instance.id.in_(chunk)).values(**values).execution_options(synchronize_session=False)
+        )
+
+
+def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> None:
+    """Give back the claims and leases of instances whose guests are gone."""
+    freed: set[str] = set()
+    given_back: dict[str, Counter[str]] = defaultdict(Counter)
+    for ids in chunks([i.id for i in instances]):
+        for claim in tx.session.scalars(select(Claim).where(Claim.instance_id.in_(ids))):
+            back = given_back[claim.host_id]
+            back["n_vcpus"] += claim.vcpus
+            back["n_memory_mib"] += claim.memory_mib
+            back["n_disk_gib"] += claim.disk_gib
+        tx.session.execute(delete(Claim).where(Claim.instance_id.in_(ids)).execution_options(synchronize_session=False))
+        freed |= give_back(tx, ids)
+    if given_back:
+        _give_back(tx, given_back)
+    for instance in instances:
+        instance.host_id = None
+    if freed:
+        tx.outbox.append(WireInstances(tuple(sorted(freed))))
+
+
+def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
+    table = Host.__table__
+    tx.session.connection().execute(
+        update(table)  # type: ignore[arg-type]
+        .where(table.c.id == bindparam("host"))
+        .values(
+            vcpus_used=table.c.vcpus_used - bindparam("n_vcpus"),
+            memory_used_mib=table.c.memory_used_mib - bindparam("n_memory_mib"),
+            disk_used_gib=table.c.disk_used_gib - bindparam("n_disk_gib"),
+        ),
+        [{"host": host, **given_back[host]} for host in sorted(given_back)],
+    )
+
+
+def _count_quota(tx: Transaction, moved: Iterable[tuple[HeldInstance, State, State]]) -> None:
+    left: Counter[str] = Counter()
+    vcpus: Counter[str] = Counter()
+    memory_mib: Counter[str] = Counter()
+    for instance, before, after in moved:
+        change = (before in COUNTED) - (after in COUNTED)
+        left[instance.project_id] += change
+        vcpus[instance.project_id] += change * instance.vcpus
+        memory_mib[instance.project_id] += change * instance.memory_mib
+    for project_id in sorted(p for p in left if left[p]):
+        tx.session.execute(
+            update(Project)
+            .where(Project.id == project_id)
+            .values(
+                used_instances=Project.used_instances - left[project_id],
+                used_vcpus=Project.used_vcpus - vcpus[project_id],
+                used_memory_mib=Project.used_memory_mib - memory_mib[project_id],
+            )
+            .execution_options(synchronize_session=False)
+        )

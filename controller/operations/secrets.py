@@ -1,0 +1,89 @@
+"""Secrets at rest: one key in a file, others derived from it; hashes for what only has to be recognised."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from controller.conf.settings import Settings
+from controller.domain.errors import ConfigurationError
+
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1}
+
+
+def create_key_file(path: Path) -> None:
+    """Write a new key, readable by its owner alone; an existing one stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+
+
+def encrypt(settings: Settings, secret: str) -> str:
+    """Encrypt a secret for the database."""
+    return _fernet(settings.secret_key_file).encrypt(secret.encode()).decode()
+
+
+def decrypt(settings: Settings, text: str) -> str:
+    """What ``encrypt`` was given.
+
+    Raises:
+        ConfigurationError: it was encrypted with another key.
+    """
+    try:
+        return _fernet(settings.secret_key_file).decrypt(text.encode()).decode()
+    except InvalidToken:
+        raise ConfigurationError(
+            reason=f"{settings.secret_key_file} is not the key with which this database's secrets were encrypted"
+        ) from None
+
+
+def derived_key(settings: Settings, purpose: str) -> bytes:
+    """A key for one purpose, the same in every process that has the key file."""
+    return _derive(settings.secret_key_file, purpose)
+
+
+def hash_password(password: str) -> str:
+    """A salted scrypt hash."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **_SCRYPT).hex()}"
+
+
+def password_matches(password: str, stored: str) -> bool:
+    """Compare in constant time."""
+    kind, _, rest = stored.partition("$")
+    salt, _, digest = rest.partition("$")
+    if kind != "scrypt":
+        return False
+    return hmac.compare_digest(
+        hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_SCRYPT), bytes.fromhex(digest)
+    )
+
+
+def hash_token(token: str) -> str:
+    """Tokens are long and random, a plain hash is enough."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _fernet(path: Path) -> Fernet:
+    return Fernet(base64.urlsafe_b64encode(_derive(path, "secrets-at-rest")))
+
+
+@lru_cache(maxsize=32)
+def _derive(path: Path, purpose: str) -> bytes:
+    try:
+        master = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(reason=f"the key file {path} cannot be read: {error}") from error
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(master)

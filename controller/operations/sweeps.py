@@ -1,0 +1,73 @@
+"""What a sweep does: finds rows that wait for something and rings again, or ends their waiting with a reason."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, func, or_, select
+
+from controller.db.models import Instance, Reservation
+from controller.domain.states import Event, State
+from controller.operations import tags
+from controller.operations.cloud import Transaction
+from controller.operations.held import HeldInstance, lock_instances
+from controller.operations.lifecycle import doorbells, move, ring_later
+
+# Rows that one sweep takes at most; the next one takes the rest.
+BATCH = 500
+
+_WHY = {
+    State.REQUESTED: "no scheduler placed it in time",
+    State.BUILDING: "its host did not report it running in time",
+    State.STOPPING: "its host did not report it shut off in time",
+    State.STARTING: "its host did not report it running in time",
+    State.REBOOTING: "its host did not report it running in time",
+    State.DELETING: "its host did not report it gone in time; terminate it again, or `pileus host remove --force`",
+}
+
+
+def expire(tx: Transaction) -> int:
+    """End what has outstayed its state's deadline. Answers how many."""
+    overdue = tx.session.scalars(
+        select(Instance.id).where(Instance.deadline_at <= tx.now).order_by(Instance.deadline_at).limit(BATCH)
+    ).all()
+    instances = [i for i in lock_instances(tx, overdue) if i.deadline_at and i.deadline_at <= tx.now]
+    by_state: dict[State, list[HeldInstance]] = {}
+    for instance in instances:
+        by_state.setdefault(instance.state, []).append(instance)
+    for state, of_state in by_state.items():
+        move(tx, of_state, Event.EXPIRED, detail=f"{_WHY[state]} ({state})", reason_code="Server.InternalError")
+    return len(instances)
+
+
+def ring(tx: Transaction) -> int:
+    """Ring again for what has waited long enough; each time the pause doubles. Answers how many.
+
+    What is to be rung later than any pause lasts was written before a clock stepped back: it has waited long enough.
+    """
+    conf = tx.settings.controller
+    never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))
+    is_due = or_(Instance.ring_at <= tx.now, Instance.ring_at > never)
+    due = tx.session.scalars(select(Instance.id).where(is_due).order_by(Instance.ring_at).limit(BATCH)).all()
+    instances = [i for i in lock_instances(tx, due) if i.ring_at and not tx.now < i.ring_at <= never]
+    ring_later(tx, instances)
+    tx.outbox += doorbells(tx, instances)
+    return len(instances)
+
+
+def purge(tx: Transaction) -> int:
+    """Remove the rows of instances that were deleted long ago. Answers how many."""
+    before = tx.now - timedelta(seconds=tx.settings.controller.purge_deleted_after_s)
+    old = tx.session.scalars(
+        select(Instance.id).where(Instance.deleted_at <= before).order_by(Instance.deleted_at).limit(BATCH)
+    ).all()
+    if not old:
+        return 0
+    reservations = tx.session.scalars(select(Instance.reservation_id).where(Instance.id.in_(old)).distinct()).all()
+    tags.forget(tx, old)
+    tx.session.execute(delete(Instance).where(Instance.id.in_(old)))
+    left = select(func.count()).where(Instance.reservation_id == Reservation.id).scalar_subquery()
+    tx.session.execute(
+        delete(Reservation)
+        .where(Reservation.id.in_(reservations), left == 0)
+        .execution_options(synchronize_session=False)
+    )
+    return len(old)

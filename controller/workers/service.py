@@ -1,0 +1,112 @@
+"""The controller as a service: applies agents' events, sweeps, keeps dead letters. Several may run side by side."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import structlog
+
+from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
+from controller.domain.errors import BusUnavailable, PoisonMessage
+from controller.domain.messages import GuestsChanged, HostReported, Message
+from controller.domain.wire import decode
+from controller.operations import dead_letters, hosts, sweeps
+from controller.operations.cloud import Cloud, Transaction
+from controller.operations.events import apply_heartbeats, apply_reports
+from controller.workers.periodic import Periodic
+
+log = structlog.get_logger(__name__)
+
+_EVENTS = "events"
+_STOP_S = 10
+_PURGE_EVERY_S = 60
+
+
+class ControllerService:
+    """What nobody else does: it hears the agents, and it finds again what was lost."""
+
+    name: ClassVar[str] = "controller"
+    needs_database: ClassVar[bool] = True
+
+    def __init__(self, cloud: Cloud, can_hear: Callable[[], bool] | None = None) -> None:
+        """``can_hear`` says whether a host's silence means anything: as a rule, what the consumer of events knows."""
+        self._cloud = cloud
+        self._can_hear = can_hear or self._has_listened
+        self._events = BatchConsumer(cloud.settings, [_EVENTS], self.handle, name=_EVENTS)
+        self._dead = DeadLetterConsumer(cloud.settings, self.bury)
+        every_s = cloud.settings.controller.sweep_s
+        self._sweeps = [
+            Periodic("sweep", every_s, self.sweep),
+            Periodic("purge", _PURGE_EVERY_S, lambda: cloud.write(sweeps.purge)),
+        ]
+
+    def handle(self, messages: Sequence[Message]) -> None:
+        """Apply the events of agents that have come together, in one transaction.
+
+        Raises:
+            PoisonMessage: one is not an event.
+        """
+        reports = [m for m in messages if isinstance(m, GuestsChanged)]
+        heartbeats = {m.host: m for m in messages if isinstance(m, HostReported)}
+        strangers = [m.KIND for m in messages if not isinstance(m, GuestsChanged | HostReported)]
+        if strangers:
+            raise PoisonMessage(reason=f"{strangers[0]} is not an event")
+        self._cloud.write(lambda tx: self._apply(tx, reports, list(heartbeats.values())))
+
+    @staticmethod
+    def _apply(tx: Transaction, reports: Sequence[GuestsChanged], heartbeats: Sequence[HostReported]) -> None:
+        if reports:
+            apply_reports(tx, reports)
+        if heartbeats:
+            apply_heartbeats(tx, heartbeats)
+
+    def bury(self, body: bytes, about: dict[str, str]) -> None:
+        """Keep a dead letter in the database, where the operator finds it."""
+        self._cloud.write(lambda tx: dead_letters.bury(tx, body, about["queue"], about["reason"]))
+
+    def sweep(self) -> None:
+        """One round: what is overdue, what waits for a doorbell, which hosts went silent, what is to be replayed."""
+        cloud = self._cloud
+        if expired := cloud.write(sweeps.expire):
+            log.warning("instances outstayed their deadline", count=expired)
+        if rung := cloud.write(sweeps.ring):
+            log.info("rang again", count=rung)
+        if self._can_hear() and (lost := cloud.write(hosts.mark_lost)):
+            log.warning("hosts are down", hosts=lost)
+        self._replay()
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._events.start()
+        self._dead.start()
+        for sweep in self._sweeps:
+            sweep.start()
+
+    def stop(self) -> None:
+        """End when the work in hand is done."""
+        for consumer in (self._events, self._dead):
+            consumer.stop()
+        for sweep in self._sweeps:
+            sweep.stop(_STOP_S)
+        for consumer in (self._events, self._dead):
+            consumer.join(_STOP_S)
+
+    def destroy(self) -> None:
+        """The controller leaves nothing on its machine but the database."""
+
+    def _has_listened(self) -> bool:
+        """Silence means something only if we have been listening for longer than a host may be silent."""
+        since = self._events.listening_since
+        return since is not None and time.monotonic() - since > self._cloud.settings.controller.host_down_after_s
+
+    def _replay(self) -> None:
+        for letter in self._cloud.read(dead_letters.to_replay):
+            try:
+                self._cloud.bus.send(decode(letter.body))
+            except BusUnavailable:
+                return
+            except PoisonMessage as error:
+                log.warning("a dead letter cannot be read", id=letter.id, reason=str(error))
+                self._cloud.write(lambda tx, i=letter.id: dead_letters.give_up(tx, i))  # type: ignore[misc]
+                continue
+            self._cloud.write(lambda tx, i=letter.id: dead_letters.discard(tx, [i]))  # type: ignore[misc]
