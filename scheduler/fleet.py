@@ -1,0 +1,221 @@
+"""All hosts as arrays: built from rows once, then updated in place."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.changes import Changes
+from scheduler.host import Host, Request, listed
+
+if TYPE_CHECKING:
+    from scheduler.ranking import Ranking
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+_ALL = slice(None)
+_KEPT_CHANGES = 4096
+
+
+class Fleet:
+    """The hosts by index. An index stays a host's own; ``rank`` orders them by id, for ties.
+
+    ``free`` and ``limit`` have a row for vCPUs, memory and disk each. ``epoch`` rises when what a host *is* changed;
+    what it carries is told by ``changes``. Not for use by two threads at once.
+    """
+
+    def __init__(self, rows: Sequence[Host] = ()) -> None:
+        self.ids: list[str] = []
+        self.index: dict[str, int] = {}
+        self.words: list[str] = []
+        self.epoch = 0
+        self.changes = Changes(_KEPT_CHANGES)
+        self.rankings: dict[object, Ranking] = {}
+        self.known: Bools = np.zeros(0, bool)
+        self.up: Bools = np.zeros(0, bool)
+        self.rank: Ints = np.zeros(0, np.int64)
+        self.free: Ints = np.zeros((3, 0), np.int64)
+        self.limit: Ints = np.zeros((3, 0), np.int64)
+        # mode, hypervisor, architecture, zone: indexes of words
+        self.codes: Ints = np.zeros((4, 0), np.int64)
+        self._code_of: dict[str, int] = {}
+        self._described: list[tuple[object, ...]] = []
+        self._items: dict[str, list[frozenset[str]]] = {"label": [], "image": []}
+        self._having: dict[tuple[str, str], Bools] = {}
+        self.refresh(rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def refresh(self, rows: Sequence[Host]) -> None:
+        """Take rows over as they are; hosts of which no row is given stay as they were."""
+        if not rows:
+            return
+        self._append([row.id for row in rows if row.id not in self.index])
+        at = np.fromiter((self.index[row.id] for row in rows), np.int64, len(rows))
+        numbers = np.array([row[6:12] for row in rows], np.int64).T
+        limit, free = numbers[0::2], numbers[1::2]
+        changed = ((self.limit[:, at] != limit) | (self.free[:, at] != free)).any(axis=0)
+        self.limit[:, at] = limit
+        self.free[:, at] = free
+        self.changes.add(at[changed].tolist())
+        for i, row in zip(at.tolist(), rows, strict=True):
+            description = (*row[1:6], *row[12:])
+            if self._described[i] != description:
+                self._described[i] = description
+                self._describe(i, row)
+
+    def remove(self, host_ids: Iterable[str]) -> None:
+        """Forget hosts that are no longer there; their indexes stay empty."""
+        for host_id in host_ids:
+            self.known[self.index[host_id]] = False
+            self._described[self.index[host_id]] = ()
+            self.epoch += 1
+
+    def take(self, host_id: str, request: Request, count: int = 1) -> None:
+        """The host carries ``count`` more of the request's instances (negative: fewer)."""
+        i = self.index[host_id]
+        vcpus, memory_mib, disk_gib = request.need
+        self.free[0, i] -= count * vcpus
+        self.free[1, i] -= count * memory_mib
+        self.free[2, i] -= count * disk_gib
+        self.changes.add((i,))
+
+    def give_back(self, host_id: str, request: Request, count: int = 1) -> None:
+        """The host carries ``count`` fewer."""
+        self.take(host_id, request, -count)
+
+    def take_each(self, host_ids: Sequence[str], request: Request) -> None:
+        """One more instance for each time that a host is named."""
+        if len(host_ids) == 1:
+            self.take(host_ids[0], request)
+            return
+        index = self.index
+        at = np.fromiter((index[h] for h in host_ids), np.int64, len(host_ids))
+        counts = np.bincount(at, minlength=len(self))
+        self.free -= np.array(request.need, np.int64)[:, None] * counts
+        self.changes.add(np.flatnonzero(counts).tolist())
+
+    def hosts(self, at: Ints | None = None) -> "Hosts":
+        """The hosts of these indexes, which may repeat; all of them by default."""
+        return Hosts(self, _ALL if at is None else at)
+
+    def code(self, word: str) -> int:
+        """The number of a word, -1 where no host has it."""
+        return self._code_of.get(word, -1)
+
+    def having(self, kind: str, item: str) -> Bools:
+        """Which hosts have the label or the image (``kind``)."""
+        found = self._having.get((kind, item))
+        if found is None:
+            items = self._items[kind]
+            found = self._having[kind, item] = np.fromiter((item in of for of in items), bool, len(items))
+        return found
+
+    def _append(self, ids: Sequence[str]) -> None:
+        more = len(ids)
+        if not more:
+            return
+        for host_id in ids:
+            self.index[host_id] = len(self.ids)
+            self.ids.append(host_id)
+        self._described += [()] * more
+        for items in self._items.values():
+            items += [frozenset()] * more
+        self.known = np.append(self.known, np.zeros(more, bool))
+        self.up = np.append(self.up, np.zeros(more, bool))
+        blank = np.zeros((3, more), np.int64)
+        self.free = np.append(self.free, blank, axis=1)
+        self.limit = np.append(self.limit, blank, axis=1)
+        self.codes = np.append(self.codes, np.zeros((4, more), np.int64), axis=1)
+        self.rank = np.empty(len(self), np.int64)
+        self.rank[sorted(range(len(self)), key=self.ids.__getitem__)] = np.arange(len(self))
+
+    def _describe(self, i: int, row: Host) -> None:
+        self.known[i] = True
+        self.up[i] = row.up
+        self.codes[:, i] = [self._learn(w) for w in (row.mode, row.hypervisor, row.architecture, row.zone)]
+        self._items["label"][i] = listed(row.labels)
+        self._items["image"][i] = listed(row.images)
+        self._having.clear()
+        self.epoch += 1
+
+    def _learn(self, word: str) -> int:
+        code = self._code_of.setdefault(word, len(self.words))
+        if code == len(self.words):
+            self.words.append(word)
+        return code
+
+
+class Hosts:
+    """Some hosts of a fleet, as filters and weighers see them: every array has one entry for each of ``at``."""
+
+    __slots__ = ("_at", "_fleet")
+
+    def __init__(self, fleet: Fleet, at: Ints | slice) -> None:
+        self._fleet = fleet
+        self._at = at
+
+    def __len__(self) -> int:
+        return len(self._fleet) if isinstance(self._at, slice) else len(self._at)
+
+    @property
+    def up(self) -> Bools:
+        """Whether their heartbeats arrive."""
+        return self._fleet.up[self._at]
+
+    @property
+    def mode(self) -> Ints:
+        """What the operator wants, as codes of ``words``."""
+        return self._fleet.codes[0, self._at]
+
+    @property
+    def hypervisor(self) -> Ints:
+        """Codes of ``words``."""
+        return self._fleet.codes[1, self._at]
+
+    @property
+    def architecture(self) -> Ints:
+        """Codes of ``words``."""
+        return self._fleet.codes[2, self._at]
+
+    @property
+    def zone(self) -> Ints:
+        """Codes of ``words``."""
+        return self._fleet.codes[3, self._at]
+
+    @property
+    def free(self) -> Ints:
+        """What may still be promised: vCPUs, memory in MiB, disk in GiB."""
+        return self._fleet.free[:, self._at]
+
+    @property
+    def limit(self) -> Ints:
+        """What may be promised in all: vCPUs, memory in MiB, disk in GiB."""
+        return self._fleet.limit[:, self._at]
+
+    @property
+    def words(self) -> Sequence[str]:
+        """What the codes mean."""
+        return self._fleet.words
+
+    def code(self, word: str) -> int:
+        """The code of a word, -1 where no host has it."""
+        return self._fleet.code(word)
+
+    def labelled(self, label: str) -> Bools:
+        """Which of them have the label."""
+        return self._fleet.having("label", label)[self._at]
+
+    def with_image(self, sha256: str) -> Bools:
+        """Which of them have the image's file already."""
+        return self._fleet.having("image", sha256)[self._at]
+
+    def among(self, host_ids: Iterable[str]) -> Bools:
+        """Which of them are these hosts."""
+        named = np.zeros(len(self._fleet), bool)
+        named[[self._fleet.index[h] for h in host_ids if h in self._fleet.index]] = True
+        return named[self._at]

@@ -1,0 +1,96 @@
+"""Placement: a request, a fleet and a policy in, a plan out; the same arguments give the same plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controller.db.models import GroupStrategy
+from scheduler.filling import fill, gather
+from scheduler.fleet import Fleet, Ints
+from scheduler.host import Request
+from scheduler.matching import match
+from scheduler.pins import PinnedLeases
+from scheduler.policy import Policy
+from scheduler.ranking import Ranking, ranking_of
+
+# Up to here one choice after the other costs less than arrays of all hosts.
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the instances go: for each one that found a host, its host's id, in order, and its lease where leases are
+    pinned.
+
+    ``refusals`` counts hosts by filter and reason; ``considered`` is how many there were, ``free_leases`` likewise.
+    """
+
+    host_ids: tuple[str, ...]
+    considered: int
+    refusals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    lease_ids: tuple[int, ...] = ()
+    free_leases: int | None = None
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+
+    def explain_refusals(self) -> str:
+        """One line for a person: how many hosts each filter refused, and why."""
+        if not self.considered:
+            return "there is no host"
+        parts = [f"{n} by {name} ({why})" for (name, why), n in sorted(self.refusals.items(), key=lambda r: -r[1])]
+        line = f"of {self.considered} hosts refused: {', '.join(parts) or 'none'}"
+        return line if self.free_leases is None else f"{line}; {self.free_leases} pinned leases are free"
+
+
+def place(request: Request, fleet: Fleet, *, policy: Policy, leases: PinnedLeases | None = None) -> Placement:
+    """Choose a host for each instance of the request, the one that weighs least first, ties to the smaller id; as
+    many as fit. With ``leases`` each one gets a lease that is pinned to its host, and no assignment of leases would
+    place more.
+
+    Nothing is taken: that is ``commit``'s, once the plan was accepted.
+    """
+    if leases is not None and len(leases.supply) != len(fleet):
+        raise ValueError("the fleet has gained hosts: its pinned leases have to be made again")
+    ranking = ranking_of(request, fleet, policy, leases)
+    hosts, lease_ids = _choose(request, fleet, policy, leases, ranking)
+    return Placement(
+        host_ids=tuple([fleet.ids[host] for host in hosts]),
+        considered=int(np.count_nonzero(fleet.known)),
+        refusals=ranking.refusals(),
+        lease_ids=tuple(lease_ids),
+        free_leases=None if leases is None else leases.free,
+        ranking=ranking,
+    )
+
+
+def commit(placement: Placement, request: Request, fleet: Fleet, leases: PinnedLeases | None = None) -> None:
+    """Count the plan as carried out."""
+    fleet.take_each(placement.host_ids, request)
+    if leases is not None:
+        leases.take(placement.lease_ids)
+    if len(placement.host_ids) == 1 and placement.ranking is not None:
+        placement.ranking.took(fleet.index[placement.host_ids[0]])
+
+
+def _choose(
+    request: Request, fleet: Fleet, policy: Policy, leases: PinnedLeases | None, ranking: Ranking
+) -> tuple[Sequence[int], Sequence[int]]:
+    if request.count <= _FEW and request.group_strategy != GroupStrategy.CLUSTER:
+        if leases is None:
+            return ranking.best(request.count), ()
+        if request.count == 1:
+            best = ranking.best(1)
+            return best, [leases.next_for(host) for host in best]
+
+    def layout(room: Ints, carried: Ints, count: int) -> Ints:
+        if request.group_strategy != GroupStrategy.CLUSTER:
+            return fill(request, fleet, policy, room, carried, count)
+        members = fleet.hosts().among(request.group_hosts) | (carried > 0)
+        return gather(room, ranking.weight, fleet.rank, members, count)
+
+    if leases is not None and not leases.single:
+        hosts, ids = match(leases, ranking.room, request.count, layout)
+        return hosts.tolist(), ids.tolist()
+    room = ranking.room if leases is None else np.minimum(ranking.room, leases.supply)
+    hosts = layout(room, np.zeros(len(fleet), np.int64), request.count)
+    return hosts.tolist(), () if leases is None else leases.next_for_each(hosts).tolist()

@@ -1,0 +1,77 @@
+"""The scheduler as a service: some consumers of one queue; several processes of it may run side by side."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import structlog
+
+from controller.bus.consumer import BatchConsumer
+from controller.domain.errors import PoisonMessage
+from controller.domain.messages import Message, ScheduleReservation
+from controller.operations.cloud import Cloud
+from scheduler.policy import policy_for
+from scheduler.schedule import schedule
+from scheduler.view import SiteView
+
+log = structlog.get_logger(__name__)
+
+_QUEUE = "schedule"
+_STOP_S = 10
+
+
+class SchedulerService:
+    """Places what was requested."""
+
+    name: ClassVar[str] = "scheduler"
+    needs_database: ClassVar[bool] = True
+
+    def __init__(self, cloud: Cloud) -> None:
+        policy_for(cloud.settings.scheduler)  # a wrong configuration is told now
+        self._consumers = [
+            BatchConsumer(cloud.settings, [_QUEUE], Placer(cloud), name=f"{_QUEUE}-{n}")
+            for n in range(cloud.settings.scheduler.consumers)
+        ]
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        for consumer in self._consumers:
+            consumer.start()
+
+    def stop(self) -> None:
+        """End when the messages in hand are done."""
+        for consumer in self._consumers:
+            consumer.stop()
+        for consumer in self._consumers:
+            consumer.join(_STOP_S)
+
+    def destroy(self) -> None:
+        """A scheduler leaves nothing on its machine."""
+
+
+class Placer:
+    """What one consumer does with the doorbells that have come together; it has its own view of the site."""
+
+    def __init__(self, cloud: Cloud, view: SiteView | None = None) -> None:
+        self._cloud = cloud
+        self._view = view or SiteView()
+
+    def __call__(self, messages: Sequence[Message]) -> None:
+        """Place in one transaction.
+
+        Raises:
+            PoisonMessage: one is not for a scheduler.
+        """
+        wanted = dict.fromkeys(_reservation(m) for m in messages)
+        try:
+            placed = self._cloud.write(lambda tx: schedule(tx, wanted, self._view))
+        except Exception:
+            self._view.forget()
+            raise
+        if placed:
+            log.info("placed", reservations=len(wanted), instances=placed)
+
+
+def _reservation(message: Message) -> str:
+    if not isinstance(message, ScheduleReservation):
+        raise PoisonMessage(reason=f"{message.KIND} is not for the scheduler")
+    return message.reservation_id
