@@ -1,0 +1,198 @@
+"""One dnsmasq a network: started, told of changes, started again when it died, removed."""
+
+import pwd
+import shutil
+import time
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+
+import structlog
+
+from controller.conf.settings import Settings
+from controller.domain.errors import HostError
+from controller.domain.ids import NETWORK, is_id
+from controller.programs import run
+from network import dnsmasq_config as config
+from network import lease_file
+from network.files import replace_if_changed, unchanged
+from network.lease_file import LeaseFileDamaged, Taken
+from network.processes import end, hang_up, pid_in, runs, started_with
+from network.release import release
+from network.segment import HeldLease, Segment
+
+log = structlog.get_logger(__name__)
+
+# With 65,000 known MACs it is up at once, and reads them afterwards.
+_START_S = 15
+# Leases that dnsmasq is asked to forget one by one, each time writing its whole file; of more it is rid by a start.
+_RELEASED_SINGLY = 200
+_RELEASE_S = 1.0
+_LOOK_S = 0.02
+_USERS = ("dnsmasq", "nobody")
+
+
+class Dnsmasq:
+    """The dnsmasq processes of this host. Each lives in a session of its own and outlives this service.
+
+    The truth is on the host: files below ``root``, and processes whose command line names such a file.
+    """
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self._settings = settings
+        self._root = root
+        self._user = ""
+        # Networks whose process has surely read the files that are there now.
+        self._told: set[str] = set()
+        # What each one remembered when we last looked, and what its file was then.
+        self._remembered: dict[str, tuple[tuple[int, int, int], Mapping[str, Taken]]] = {}
+
+    def networks(self) -> set[str]:
+        """Networks of which there is anything on this host."""
+        if not self._root.is_dir():
+            return set()
+        return {p.name for p in self._root.iterdir() if is_id(p.name, NETWORK) and p.is_dir()}
+
+    def ensure(self, segment: Segment, leases: Sequence[HeldLease]) -> Set[str]:
+        """Make what DHCP and DNS serve equal to the leases; costs no program when it is already so.
+
+        Answers with the addresses that are nobody's and that dnsmasq remembers all the same: it is asked to forget
+        them, so mostly there are none.
+
+        Raises:
+            HostError: dnsmasq does not start, or a file cannot be written.
+            ConfigurationError: see ``dnsmasq_config.options``.
+        """
+        folder = self._root / segment.network_id
+        folder.mkdir(mode=0o755, exist_ok=True)
+        conf = config.options(segment, self._settings, folder, self._run_as())
+        network = self._settings.network
+        told = segment.network_id in self._told
+        self._told.discard(segment.network_id)
+        changed = replace_if_changed(folder / "names", config.names(leases, network.dns_domain))
+        changed |= replace_if_changed(folder / "hosts", config.known_hosts(leases, network.lease_s))
+        argument = _argument(folder)
+        pid = pid_in(folder / "pid")
+        if (
+            pid is None
+            or not runs(pid, argument)
+            or not unchanged(folder / "dnsmasq.conf", conf)
+            or self._has_lost_leases(folder, leases)
+            or ((changed or not told) and not hang_up(pid, argument))
+        ):
+            self._start(folder, conf, leases)
+        left = self._forget_strangers(segment, folder, conf, leases)
+        self._told.add(segment.network_id)
+        return left
+
+    def remove(self, network_id: str) -> None:
+        """End the network's process and remove its files."""
+        folder = self._root / network_id
+        self._end(_argument(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        self._told.discard(network_id)
+        self._remembered.pop(network_id, None)
+
+    def remove_all(self) -> None:
+        """End every process whose files are below our folder, known or not."""
+        self._end(f"--conf-file={self._root}/")
+        for network_id in self.networks():
+            shutil.rmtree(self._root / network_id, ignore_errors=True)
+        self._told.clear()
+        self._remembered.clear()
+
+    def _start(self, folder: Path, conf: str, leases: Sequence[HeldLease]) -> None:
+        """Configuration and leases are written while none runs: what runs has always read what is there."""
+        argument = _argument(folder)
+        self._end(argument)
+        replace_if_changed(folder / "dnsmasq.conf", conf)
+        taken, lease_s = lease_file.salvage(folder / "leases"), self._settings.network.lease_s
+        replace_if_changed(folder / "leases", lease_file.rebuilt(taken, leases, lease_s, time.time()))
+        (folder / "pid").unlink(missing_ok=True)
+        run([self._settings.network.dnsmasq, argument], timeout_s=_START_S)
+        pid = pid_in(folder / "pid")
+        if pid is None or not runs(pid, argument):
+            raise HostError(what="Starting dnsmasq", reason=f"it ended at once, see {folder / 'log'}")
+        log.info("dnsmasq started", network=folder.name, pid=pid)
+
+    def _look(self, folder: Path) -> Mapping[str, Taken]:
+        """What dnsmasq remembers; not read again while the file is the same. Raises LeaseFileDamaged."""
+        seen = _signature(folder / "leases")
+        before = self._remembered.get(folder.name)
+        if before is not None and before[0] == seen and seen[0]:
+            return before[1]
+        found = lease_file.read(folder / "leases")
+        self._remembered[folder.name] = (seen, found)
+        return found
+
+    def _has_lost_leases(self, folder: Path, leases: Sequence[HeldLease]) -> bool:
+        """Whether somebody damaged or emptied the file of a running dnsmasq. It would not notice before its next
+        start, and forget the leases then."""
+        before = self._remembered.get(folder.name, ((), {}))[1]
+        try:
+            lost = not self._look(folder) and _are_in_use(before, leases)
+        except LeaseFileDamaged as error:
+            log.warning("the file of leases is damaged and made anew", network=folder.name, reason=str(error))
+            return True
+        if lost:
+            log.warning("the file of leases was emptied and is made anew", network=folder.name)
+        return lost
+
+    def _forget_strangers(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
+        """Have dnsmasq forget the leases that are nobody's any more; the addresses of those that it does not forget."""
+        strangers = lease_file.left_over(self._look(folder), leases)
+        if len(strangers) > _RELEASED_SINGLY:
+            self._start(folder, conf, leases)
+            strangers = lease_file.left_over(self._look(folder), leases)
+        if strangers:
+            try:
+                release(segment.bridge, segment.gateway, strangers)
+            except OSError as error:
+                log.warning("leases are not released", network=folder.name, count=len(strangers), reason=str(error))
+                return {taken.ip for taken in strangers}
+        deadline = time.monotonic() + _RELEASE_S
+        while strangers and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+            strangers = lease_file.left_over(self._look(folder), leases)
+        return {taken.ip for taken in strangers}
+
+    def _end(self, prefix: str) -> None:
+        for pid, argument in started_with(self._settings.network.dnsmasq, prefix).items():
+            end(pid, argument)
+
+    def _run_as(self) -> str:
+        """Whom dnsmasq becomes; root only where nobody else can reach its files, which it reads again and again."""
+        if not self._user:
+            folders = [self._root, *self._root.parents]
+            reachable = all(f.stat().st_mode & 0o001 for f in folders)
+            self._user = next((u for u in _USERS if reachable and _exists(u)), "root")
+            if self._user == "root":
+                log.warning("dnsmasq runs as root: other users cannot reach its folder", folder=str(self._root))
+        return self._user
+
+
+def _argument(folder: Path) -> str:
+    return f"--conf-file={folder / 'dnsmasq.conf'}"
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    """What changes when the file does; zeros when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _are_in_use(taken: Mapping[str, Taken], leases: Sequence[HeldLease]) -> bool:
+    now = time.time()
+    return any(
+        lease.ip in taken and taken[lease.ip].mac == lease.mac and taken[lease.ip].expires_at > now for lease in leases
+    )
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True

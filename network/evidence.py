@@ -1,0 +1,126 @@
+"""What the auditor is told of a network node: what is there, read from the machine itself, not what we remember."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from controller.conf.settings import Settings
+from controller.domain.ids import NETWORK, is_id
+from controller.domain.messages import NetworkEvidence, SegmentEvidence
+from controller.domain.names import nft_table
+from controller.programs import run
+from network import bridges, dnsmasq_config, nftables
+from network.processes import started_with
+from network.queries import Rows
+from network.segment import Segment
+
+_TIMEOUT_S = 60
+# In a network namespace of its own: how nft itself writes the table that ought to be there.
+_AS_NFT_WRITES_IT = 'nft -f -; exec nft -s list table inet "$1"'
+_ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
+# More differences help nobody.
+_MOST = 20
+
+
+def read_evidence(settings: Settings, root: Path, rows: Rows) -> NetworkEvidence:
+    """One look; to be taken while nobody reconciles.
+
+    Raises:
+        HostError: a program failed. OSError: a file cannot be read.
+    """
+    links = bridges.read_links()
+    prefix = f"--conf-file={root}/"
+    arguments = started_with(settings.network.dnsmasq, prefix).values()
+    servers = Counter(a.removeprefix(prefix).partition("/")[0] for a in arguments)
+    segments = {s.network_id: s for s in rows.segments}
+    folders = {p.name for p in root.iterdir() if is_id(p.name, NETWORK) and p.is_dir()}
+    return NetworkEvidence(
+        host_side=True,
+        segments=tuple(
+            _segment(network_id, segments.get(network_id), settings, root / network_id, links, servers[network_id])
+            for network_id in sorted({*segments, *folders, *servers})
+        ),
+        firewall=_firewall(settings, rows.segments),
+    )
+
+
+def _segment(
+    network_id: str,
+    segment: Segment | None,
+    settings: Settings,
+    folder: Path,
+    links: Mapping[str, bridges.Link],
+    servers: int,
+) -> SegmentEvidence:
+    options = _lines(folder / "dnsmasq.conf")
+    numbers = [line.partition("=")[2] for line in options if line.startswith("dhcp-lease-max=")]
+    return SegmentEvidence(
+        network_id=network_id,
+        bridge=segment is not None and _is_whole(segment, links),
+        servers=servers,
+        lease_max=int(numbers[0]) if len(numbers) == 1 and numbers[0].isdecimal() else -1,
+        # MAC,IP,NAME,seconds; whatever else somebody wrote there is told as it is.
+        served=tuple(line.rpartition(",")[0] if line.count(",") == 3 else line for line in _lines(folder / "hosts")),
+        given=tuple(_given(_lines(folder / "leases"))),
+        wrong_options=() if segment is None else _wrong_options(segment, settings, folder, options),
+    )
+
+
+def _is_whole(segment: Segment, links: Mapping[str, bridges.Link]) -> bool:
+    link = links.get(segment.bridge)
+    return link is not None and link.up and f"{segment.gateway}/{segment.prefix_length}" in link.addresses
+
+
+def _given(lines: Sequence[str]) -> list[str]:
+    """MAC,IP of dnsmasq's own lines: expiry, MAC, IP, name, client id."""
+    fields = [line.split() for line in lines]
+    return [f"{f[1]},{f[2]}" for f in fields if len(f) >= 4 and f[0].isdecimal()]
+
+
+def _wrong_options(segment: Segment, settings: Settings, folder: Path, options: Sequence[str]) -> tuple[str, ...]:
+    # Whom dnsmasq becomes depends on the machine; what it is now is right.
+    user = next((line.removeprefix("user=") for line in options if line.startswith("user=")), "")
+    wanted = dnsmasq_config.options(segment, settings, folder, user).splitlines()
+    return _differences(options, wanted)
+
+
+def _firewall(settings: Settings, segments: Sequence[Segment]) -> tuple[str, ...]:
+    conf, table = settings.network, nft_table(settings.general.cloud_id)
+    script = nftables.ruleset(settings.general.cloud_id, segments, metadata_port=conf.metadata_port, nat=conf.nat)
+    argv = ["unshare", "--net", "sh", "-ec", _AS_NFT_WRITES_IT, "sh", table]
+    wanted = run(argv, stdin=script, timeout_s=_TIMEOUT_S)
+    there = nftables.Firewall(settings.general.cloud_id).listing()
+    return _differences(_rules(there), _rules(wanted))
+
+
+def _rules(listing: str) -> list[str]:
+    """The rules and sets, each after the name of what it is in; the elements of a set in one order."""
+    found, where = [], ""
+    for line in _ELEMENTS.sub(_sorted_elements, listing).splitlines():
+        text = " ".join(line.split())
+        if text.endswith("{"):
+            where = text.removesuffix(" {")
+        elif text not in ("", "}"):
+            found.append(f"{where}: {text}")
+    return found
+
+
+def _sorted_elements(match: "re.Match[str]") -> str:
+    return f"elements = ({', '.join(sorted(' '.join(e.split()) for e in match[1].split(',')))})"
+
+
+def _differences(there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """What is too much and what is missing; rules that only changed places are told as the first of them."""
+    more, less = Counter(there) - Counter(wanted), Counter(wanted) - Counter(there)
+    found = [*(f"+ {line}" for line in more), *(f"- {line}" for line in less)]
+    if not found and list(there) != list(wanted):
+        found = [f"+ {a} (out of its place)" for a, b in zip(there, wanted, strict=True) if a != b][:1]
+    return tuple(found[:_MOST])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []

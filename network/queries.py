@@ -1,0 +1,100 @@
+"""What the network service reads of the database, and the one thing that it writes."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import select
+
+from controller.db.models import Instance, Lease, Network, Step
+from controller.domain.messages import ReconcileGuests
+from controller.operations import leases as lease_rows
+from controller.operations.cloud import Transaction
+from controller.operations.guests import reconcile_commands
+from controller.operations.held import HeldInstance, read_instances
+from network.segment import HeldLease, Segment
+
+WIRING_FAILED = "WIRING_FAILED"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All networks of the cloud, and the leases of those that are looked at. ``resting``: the addresses that are kept
+    from the next holder as long as DHCP remembers the last one, the latest of them until ``rest_until``."""
+
+    segments: Sequence[Segment]
+    leases: Mapping[str, Sequence[HeldLease]]
+    resting: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rest_until: datetime | None = None
+
+
+def rows(tx: Transaction, network_ids: Collection[str] | None = None) -> Rows:
+    """What the host is to be made equal to; without ids, with the leases of all networks."""
+    cloud_id = tx.settings.general.cloud_id
+    networks = tx.session.execute(select(Network.id, Network.vlan, Network.cidr).order_by(Network.vlan))
+    segments = [Segment.of(cloud_id, *n) for n in networks]
+    leases: dict[str, list[HeldLease]] = {
+        s.network_id: [] for s in segments if network_ids is None or s.network_id in network_ids
+    }
+    ran = Instance.launched_at.is_not(None)
+    columns = (Lease.network_id, Lease.ip, Lease.mac, Lease.instance_id, Lease.dns_name, ran)
+    held = select(*columns).join(Instance, Instance.id == Lease.instance_id)
+    if network_ids is not None:
+        held = held.where(Lease.network_id.in_(list(network_ids)))
+    for network_id, ip, mac, instance_id, dns_name, has_run in tx.session.execute(held):
+        if network_id in leases:
+            leases[network_id].append(HeldLease(ip, mac, instance_id or "", dns_name, has_run))
+    resting, rest_until = _resting(tx, leases)
+    return Rows(segments, leases, resting, rest_until)
+
+
+def _resting(tx: Transaction, network_ids: Collection[str]) -> tuple[Mapping[str, Sequence[str]], datetime | None]:
+    given_back = Lease.instance_id.is_(None), Lease.free_after.is_not(None)
+    query = select(Lease.network_id, Lease.ip, Lease.free_after).where(*given_back)
+    found: dict[str, list[str]] = {}
+    latest: datetime | None = None
+    for network_id, ip, free_after in tx.session.execute(query):
+        if network_id in network_ids and free_after is not None:
+            found.setdefault(network_id, []).append(ip)
+            latest = free_after if latest is None else max(latest, free_after)
+    return found, latest
+
+
+def end_rest(tx: Transaction, rows: Rows, remembered: Mapping[str, Collection[str]]) -> None:
+    """Free the addresses that rested in ``rows``, but for those that DHCP remembers still; a network that is not named
+    in ``remembered`` was not looked at."""
+    for network_id, ips in rows.resting.items():
+        if network_id in remembered and rows.rest_until is not None:
+            forgotten = [ip for ip in ips if ip not in remembered[network_id]]
+            lease_rows.forgotten(tx, network_id, forgotten, rows.rest_until)
+
+
+def networks_of(tx: Transaction, instance_ids: Collection[str]) -> set[str]:
+    """The networks that these instances are in."""
+    query = select(Lease.network_id).where(Lease.instance_id.in_(list(instance_ids))).distinct()
+    return set(tx.session.scalars(query))
+
+
+def commands(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> Sequence[ReconcileGuests]:
+    """What the hosts of these instances are to make, but for those in a network that failed."""
+    return reconcile_commands(tx, [i for i in read_instances(tx, instance_ids) if i.network_id not in failed])
+
+
+def tell_failed(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> None:
+    """Add to the stories of the instances that wait for a network why it failed."""
+    waiting = [i for i in read_instances(tx, instance_ids) if i.network_id in failed]
+    if waiting:
+        _tell(tx, waiting, failed)
+
+
+def _tell(tx: Transaction, instances: Sequence[HeldInstance], failed: Mapping[str, str]) -> None:
+    """Each reason once in a story, however often the sweep rings."""
+    known = select(Step.instance_id, Step.detail).where(
+        Step.instance_id.in_([i.id for i in instances]), Step.event == WIRING_FAILED
+    )
+    told = {(instance_id, detail) for instance_id, detail in tx.session.execute(known)}
+    tx.session.add_all(
+        Step(instance_id=i.id, at=tx.now, event=WIRING_FAILED, state=i.state, detail=failed[i.network_id])
+        for i in instances
+        if (i.id, failed[i.network_id]) not in told
+    )

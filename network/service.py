@@ -1,0 +1,151 @@
+"""The network service: wires networks when it is rung, and all of them again and again."""
+
+import os
+import shutil
+import threading
+from collections.abc import Collection, Mapping, Sequence
+
+import structlog
+
+from controller.bus.consumer import BatchConsumer, QueueConsumer
+from controller.domain.errors import CloudError, ConfigurationError, HostError, PoisonMessage
+from controller.domain.messages import (
+    NETWORK_EVIDENCE,
+    MendNetworks,
+    Message,
+    NetworkEvidence,
+    ReadNetworkEvidence,
+    WireInstances,
+)
+from controller.operations.cloud import Cloud
+from network import queries
+from network.bridges import is_host_local
+from network.wiring import Reconciled, Wiring
+
+log = structlog.get_logger(__name__)
+
+QUEUE = "network"
+_STOP_S = 10
+# The Debian package of each program that is needed.
+_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
+
+
+class NetworkService:
+    """Runs on the network node, one for a cloud.
+
+    With ``[network] driver = none`` there is no host side: instances are only passed on to their hosts.
+    """
+
+    name = "network"
+
+    def __init__(self, cloud: Cloud, interval_s: float = 10.0) -> None:
+        self._cloud = cloud
+        self._interval_s = interval_s
+        self._real = cloud.settings.network.driver == "linux"
+        self._wiring = Wiring(cloud.settings)
+        self._stop = threading.Event()
+        self._consumer = BatchConsumer(cloud.settings, [QUEUE], self.handle, name=self.name)
+        self._calls = QueueConsumer(cloud.settings, [NETWORK_EVIDENCE], self.answer, name=NETWORK_EVIDENCE)
+        self._sweeper = threading.Thread(target=self._sweep_forever, name="network-sweep", daemon=True)
+
+    def start(self) -> None:
+        """Begin to consume and to sweep.
+
+        Raises:
+            ConfigurationError: this machine lacks what real networks need.
+        """
+        if self._real:
+            self._check_machine()
+            self._sweeper.start()
+        self._consumer.start()
+        self._calls.start()
+
+    def stop(self) -> None:
+        """End both; bridges, dnsmasq and firewall stay as they are, for the guests go on."""
+        self._stop.set()
+        for consumer in (self._consumer, self._calls):
+            consumer.stop()
+        for consumer in (self._consumer, self._calls):
+            consumer.join(_STOP_S)
+        if self._sweeper.is_alive():
+            self._sweeper.join(_STOP_S)
+
+    def destroy(self) -> None:
+        """Remove all that this cloud's networks have on this host; needs neither the database nor the bus.
+
+        Raises:
+            HostError: something could not be removed; the rest has been.
+        """
+        if self._real:
+            self._wiring.destroy()
+
+    def handle(self, messages: Sequence[Message]) -> None:
+        """Carry out some ``WireInstances`` at once: first the networks, then the commands to the hosts.
+
+        What fails is told in the stories of its instances and tried again when the sweep rings.
+        """
+        network_ids: set[str] = set()
+        instance_ids: set[str] = set()
+        for message in messages:
+            if not isinstance(message, WireInstances):
+                raise PoisonMessage(reason=f"the network service has no handler for {message.KIND}")
+            network_ids.update(message.network_ids)
+            instance_ids.update(message.instance_ids)
+        failed = self._wire(network_ids, instance_ids) if self._real else {}
+        if instance_ids:
+            self._cloud.bus.ring(self._cloud.read(lambda tx: queries.commands(tx, instance_ids, failed)))
+        if instance_ids and failed:
+            self._cloud.write(lambda tx: queries.tell_failed(tx, instance_ids, failed))
+
+    def answer(self, message: Message) -> NetworkEvidence:
+        """Tell the auditor what there is on this host, after a sweep if it wants one."""
+        if not isinstance(message, ReadNetworkEvidence | MendNetworks):
+            raise PoisonMessage(reason=f"the network service has no answer to {message.KIND}")
+        if not self._real:
+            return NetworkEvidence(host_side=False)
+        if isinstance(message, MendNetworks):
+            try:
+                self.sweep()
+            except (HostError, OSError) as error:
+                return NetworkEvidence(host_side=True, error=str(error))
+        return self._wiring.evidence(lambda: self._cloud.read(queries.rows))
+
+    def sweep(self) -> None:
+        """Make every network equal to its rows; costs little where it already is."""
+        self._take_back(self._wiring.reconcile(lambda: self._cloud.read(queries.rows), verify=True))
+
+    def _wire(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
+        def read() -> queries.Rows:
+            return self._cloud.read(lambda tx: queries.rows(tx, {*network_ids, *queries.networks_of(tx, instance_ids)}))
+
+        done = self._wiring.reconcile(read, verify=False)
+        self._take_back(done)
+        return done.failed
+
+    def _take_back(self, done: Reconciled) -> None:
+        """What DHCP has forgotten can be given out again."""
+        if done.rows.resting:
+            self._cloud.write(lambda tx: queries.end_rest(tx, done.rows, done.remembered))
+
+    def _sweep_forever(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.sweep()
+            except CloudError as error:
+                log.warning("networks not swept, trying again", reason=str(error))
+            except Exception:
+                log.exception("sweep of the networks failed")
+            self._stop.wait(self._interval_s)
+
+    def _check_machine(self) -> None:
+        if os.geteuid() != 0:
+            raise ConfigurationError(reason="[network] driver = linux needs root; driver = none is for simulated hosts")
+        dnsmasq = self._cloud.settings.network.dnsmasq
+        for program, package in {**_PACKAGES, dnsmasq: "dnsmasq-base"}.items():
+            path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+            if shutil.which(program, path=path) is None:
+                raise ConfigurationError(reason=f"the network service needs {program}: apt-get install {package}")
+        if is_host_local(self._cloud.settings):
+            trunk = self._cloud.settings.network.trunk
+            reason = f"the kernel has no 802.1Q for {trunk}" if trunk else "[network] trunk is not set"
+            log.warning("networks are local to this host: guests on other hosts cannot reach them", reason=reason)
