@@ -1,0 +1,298 @@
+"""One host's agent: makes its guests as they are desired, and tells what became of them.
+
+Free of threads: a service calls it. Whatever line it dies at, the next run mends it from the journal.
+"""
+
+import base64
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from compute_agent.driver import Driver
+from compute_agent.errors import WorkAbandoned, is_shortage
+from compute_agent.evidence import read_evidence
+from compute_agent.journal import Intent, Journal
+from compute_agent.mac_probe import MacProbe, MacReport
+from controller.bus.bus import Sender
+from controller.domain.clock import Clock
+from controller.domain.errors import BusUnavailable, CloudError, HostError, PoisonMessage, Unavailable
+from controller.domain.host_facts import MAX_IMAGES
+from controller.domain.messages import (
+    UNTOLD,
+    ConsoleRead,
+    Desired,
+    GuestsChanged,
+    GuestSpec,
+    GuestState,
+    HostEvidence,
+    HostReported,
+    Message,
+    Power,
+    ReadConsole,
+    ReadHostEvidence,
+    ReconcileGuests,
+    RemoveTaps,
+)
+from controller.domain.states import Event
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS = 8
+_BACKOFF_S, _BACKOFF_MAX_S = 1.0, 30.0
+GRACE_S = 30.0
+# Longer than a message can be late: the broker holds none for days.
+TOMBSTONES_KEPT = timedelta(days=7)
+REPORTS_IN_A_MESSAGE = 1000
+_CONSOLE_MAX_BYTES = 1024 * 1024
+_REASON_CHARS = 500
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What the configuration says of a host; its driver does not know it."""
+
+    zone: str = ""
+    labels: tuple[str, ...] = ()
+    disk_backends: tuple[str, ...] = ()
+    mac_probe: MacProbe | None = None
+
+
+def facts(host: str, driver: Driver, options: HostOptions, at: datetime) -> HostReported:
+    """What a host is and has; its guests are left out.
+
+    Raises:
+        DriverError: the hypervisor cannot be asked.
+    """
+    capacity = driver.capacity()
+    macs = options.mac_probe.report(host) if options.mac_probe else MacReport()
+    return HostReported(
+        host=host,
+        at=at.isoformat(),
+        boot_id=driver.boot_id,
+        hypervisor=capacity.hypervisor,
+        vcpus=capacity.vcpus,
+        memory_mib=capacity.memory_mib,
+        disk_gib=capacity.disk_gib,
+        architecture=capacity.architecture,
+        zone=options.zone,
+        labels=options.labels,
+        images=driver.images()[:MAX_IMAGES],
+        disk_backends=options.disk_backends,
+        allowed_macs=macs.macs,
+        probe_error=macs.error,
+    )
+
+
+class Agent:
+    """The agent of one host.
+
+    ``handle`` may be called by one thread while others ``work`` on different guests and one reports.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        driver: Driver,
+        journal: Journal,
+        bus: Sender,
+        clock: Clock,
+        *,
+        options: HostOptions = HostOptions(),
+        grace_s: float = GRACE_S,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.host = host
+        self._driver = driver
+        self._journal = journal
+        self._bus = bus
+        self._clock = clock
+        self._options = options
+        self._grace_s = grace_s
+        self._jitter = jitter
+        self._failures: dict[str, tuple[int, int]] = {}  # instance -> generation, how often it failed
+        self._sequence = int(clock().timestamp() * 1000)
+
+    def begin(self) -> bool:
+        """At each start, before anything else: find what happened to the guests meanwhile; True once done.
+
+        Raises:
+            DriverError: the hypervisor cannot be asked.
+        """
+        if adopted := self._journal.adopt(self.host, self._driver.list_guests()):
+            log.warning("guests that the journal does not know", host=self.host, count=adopted)
+        if again := self._journal.booted(self.host, self._driver.boot_id):
+            log.info("the host was booted: starting its guests again", host=self.host, count=again)
+        return True
+
+    def handle(self, message: Message) -> Message | None:
+        """Take a command: its intent is durable when this returns, the work comes later.
+
+        Raises:
+            Unavailable: the journal cannot be written; the message is to be kept. PoisonMessage: not for an agent.
+        """
+        match message:
+            case ReconcileGuests():
+                self._journal.record(self.host, message.guests)
+                return None
+            case ReadConsole():
+                return self._read_console(message)
+            case ReadHostEvidence():
+                return read_evidence(self.host, self._driver, self._journal)
+            case RemoveTaps():
+                return self._remove_taps(message)
+        raise PoisonMessage(reason=f"{message.KIND} is not for an agent")
+
+    def pending(self) -> list[GuestSpec]:
+        """The guests that want work, as they are desired, first come first."""
+        return self._journal.pending(self.host)
+
+    def has_work(self, instance_id: str) -> bool:
+        """Whether this guest is not yet as it is desired. Raises Unavailable: the journal cannot be read."""
+        return self._journal.intent(self.host, instance_id) is not None
+
+    def work(self, instance_id: str) -> float | None:
+        """Make one guest as it is desired now; never called twice at once for one guest.
+
+        Returns:
+            None when there is nothing more to do; else the seconds after which to call again.
+
+        Raises:
+            WorkAbandoned: the agent is stopping. Unavailable: the journal cannot be written.
+        """
+        intent = self._journal.intent(self.host, instance_id)
+        if intent is None:
+            return None
+        generation = intent.spec.generation
+        try:
+            event, reason = self._carry_out(intent), ""
+        except (WorkAbandoned, Unavailable):
+            raise
+        except CloudError as error:
+            if (pause_s := self._try_again(intent, error)) is not None:
+                return pause_s
+            event, reason = Event.FAILED, str(error)[:_REASON_CHARS]
+            log.warning("guest failed", host=self.host, instance=instance_id, reason=reason)
+        except Exception as error:
+            if (pause_s := self._try_again(intent, error)) is not None:
+                return pause_s
+            log.exception("guest failed", host=self.host, instance=instance_id)
+            event, reason = (
+                Event.FAILED,
+                f"internal error of the agent: {type(error).__name__}: {error}"[:_REASON_CHARS],
+            )
+        self._failures.pop(instance_id, None)
+        newest = self._journal.finish(self.host, instance_id, generation, event, reason)
+        return None if newest else 0.0
+
+    def report(self) -> bool:
+        """Tell the controller what is new; False when the bus does not take it: then it goes with the next."""
+        while message := self.news():
+            try:
+                self._bus.send(message)
+            except BusUnavailable as error:
+                log.warning("not reported yet", host=self.host, count=len(message.reports), reason=str(error))
+                return False
+            self.told(message)
+        return True
+
+    def news(self) -> GuestsChanged | None:
+        """What the controller has not been told yet, in one message; None when there is nothing."""
+        reports = self._journal.unreported(self.host, REPORTS_IN_A_MESSAGE)
+        return GuestsChanged(self.host, tuple(reports)) if reports else None
+
+    def told(self, message: GuestsChanged) -> None:
+        """The broker has this message."""
+        self._journal.mark_reported(self.host, message.reports, self._clock().timestamp())
+
+    def heartbeat(self) -> None:
+        """Tell the controller that this host lives, what it has and which guests are there; may be lost."""
+        generations = self._journal.generations(self.host)
+        guests = self._driver.list_guests()
+        self._sequence += 1
+        now = facts(self.host, self._driver, self._options, self._clock())
+        seen = tuple(GuestState(i, generations.get(i, UNTOLD), p) for i, p in sorted(guests.items()))
+        self._bus.ring([replace(now, guests=seen, sequence=self._sequence)])
+
+    def watch(self) -> int:
+        """Notice guests that stopped, vanished or were started without us; returns how many."""
+        settled = self._journal.settled(self.host)  # before the guests: what is newer than these is no surprise
+        guests = self._driver.list_guests()
+        noticed = 0
+        for instance_id, was in settled.items():
+            power = guests.get(instance_id)
+            if was[1] is Event.RUNNING and power is not Power.RUNNING:
+                reason = "the guest powered off or its process ended" if power else "the guest has vanished"
+                noticed += self._journal.observe(self.host, instance_id, was, Event.SHUT_OFF, reason)
+            elif was[1] is Event.SHUT_OFF and power is Power.RUNNING:
+                noticed += self._journal.observe(self.host, instance_id, was, Event.RUNNING, "started on the host")
+        return noticed
+
+    def tidy(self) -> None:
+        """Now and then: forget what nobody will ask for any more."""
+        self._journal.forget((self._clock() - TOMBSTONES_KEPT).timestamp())
+        self._driver.tidy()
+
+    def _carry_out(self, intent: Intent) -> Event:
+        spec = intent.spec
+        match spec.desired:
+            case Desired.RUNNING:
+                self._run(spec, intent.built)
+                return Event.RUNNING
+            case Desired.SHUT_OFF:
+                self._driver.shut_off(spec.instance_id, self._grace_s)
+                return Event.SHUT_OFF
+            case Desired.ABSENT:
+                self._driver.destroy(spec.instance_id)
+                return Event.GONE
+
+    def _run(self, spec: GuestSpec, built: bool) -> None:
+        if not built:
+            self._driver.spawn(spec)
+        elif spec.reboot:
+            self._driver.reboot(spec, self._grace_s)
+        else:
+            self._driver.start(spec)
+
+    def _try_again(self, intent: Intent, error: Exception) -> float | None:
+        """Seconds until the next attempt, with a growing pause; None when it is no use or was the last.
+
+        What cannot be removed is tried again whatever the reason: nothing may be left behind.
+        """
+        spec = intent.spec
+        removing = spec.desired is Desired.ABSENT and isinstance(error, HostError)
+        may_pass = is_shortage(error) or (isinstance(error, CloudError) and error.retriable)
+        if not may_pass and not removing:
+            return None
+        generation, failed = self._failures.get(spec.instance_id, (spec.generation, 0))
+        failed = failed + 1 if generation == spec.generation else 1
+        if failed >= ATTEMPTS:
+            return None
+        self._failures[spec.instance_id] = (spec.generation, failed)
+        pause_s = min(_BACKOFF_S * 2.0 ** (failed - 1), _BACKOFF_MAX_S) * (0.75 + self._jitter() / 2)
+        log.info(
+            "trying again",
+            host=self.host,
+            instance=spec.instance_id,
+            failed=failed,
+            pause_s=round(pause_s, 1),
+            reason=str(error),
+        )
+        return pause_s
+
+    def _remove_taps(self, command: RemoveTaps) -> HostEvidence:
+        try:
+            self._driver.remove_taps(command.taps)
+        except CloudError as error:
+            return HostEvidence(self.host, error=str(error))
+        return read_evidence(self.host, self._driver, self._journal)
+
+    def _read_console(self, question: ReadConsole) -> ConsoleRead:
+        try:
+            limit = min(max(question.max_bytes, 0), _CONSOLE_MAX_BYTES)
+            data = self._driver.console(question.instance_id, limit)
+        except (CloudError, OSError, ValueError) as error:
+            return ConsoleRead(question.instance_id, "", str(error))
+        return ConsoleRead(question.instance_id, base64.b64encode(data).decode())

@@ -1,0 +1,96 @@
+"""Disks as qcow2 overlays: a guest's writes in a file of its own, all else read from the image."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from compute_agent.disks.contract import BaseImage, Disk, DiskBackend, instance_folder
+from controller.domain.errors import CommandFailed, DiskError
+from controller.domain.ids import INSTANCE, is_id
+from controller.programs import run
+
+_GIB = 1024**3
+_FORMATS = ("qcow2", "raw")
+_DISK, _HALF_MADE, _BASE = "disk.qcow2", "disk.half-made", "base"
+
+
+class Qcow2Disks(DiskBackend):
+    """``<instances>/<id>/disk.qcow2`` over ``<instances>/<id>/base``, a hard link to the image.
+
+    The link keeps the image's bytes as long as the guest lives, whatever the cache does.
+    """
+
+    def __init__(self, instances: Path) -> None:
+        self._instances = instances
+
+    def create(self, instance_id: str, base: BaseImage, size_gib: int) -> Disk:
+        if found := self.find(instance_id):
+            return found
+        if base.format not in _FORMATS:
+            raise DiskError(what="Making the disk", reason=f"image format {base.format} is not one of {_FORMATS}")
+        size_bytes = size_gib * _GIB or base.virtual_size_bytes
+        if size_bytes < base.virtual_size_bytes:
+            needed_gib = -(-base.virtual_size_bytes // _GIB)
+            reason = f"the image needs {needed_gib} GiB, the disk of this instance type has {size_gib} GiB"
+            raise DiskError(what="Making the disk", reason=reason)
+        folder = instance_folder(self._instances, instance_id)
+        with ExitStack() as undo:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                undo.callback(self.remove, instance_id)
+                link = _link(base.path, folder / _BASE)
+                half_made = folder / _HALF_MADE
+                argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", str(link)]
+                run([*argv, str(half_made), str(size_bytes)])
+                half_made.rename(folder / _DISK)
+            except (CommandFailed, OSError) as error:
+                raise DiskError(what="Making the disk", reason=str(error)) from error
+            undo.pop_all()
+        return Disk(folder / _DISK, "qcow2")
+
+    def find(self, instance_id: str) -> Disk | None:
+        path = instance_folder(self._instances, instance_id) / _DISK
+        return Disk(path, "qcow2") if path.exists() else None
+
+    def remove(self, instance_id: str) -> None:
+        folder = instance_folder(self._instances, instance_id)
+        # The base last: an overlay without its base would be a broken disk.
+        for name in (_DISK, _HALF_MADE, _BASE):
+            (folder / name).unlink(missing_ok=True)
+
+    def list(self) -> frozenset[str]:
+        if not self._instances.is_dir():
+            return frozenset()
+        return frozenset(f.name for f in self._instances.iterdir() if is_id(f.name, INSTANCE))
+
+    def used_bytes(self) -> int:
+        return sum(_allocated(self._instances / instance / _DISK) for instance in self.list())
+
+
+def bases_in_use(instances: Path) -> frozenset[int]:
+    """The inodes of the images that overlays are over."""
+    found = set()
+    for path in instances.glob(f"*/{_BASE}"):
+        try:
+            found.add(path.stat().st_ino)
+        except FileNotFoundError:
+            continue  # its guest was destroyed meanwhile
+    return frozenset(found)
+
+
+def _link(image: Path, link: Path) -> Path:
+    link.unlink(missing_ok=True)
+    try:
+        os.link(image, link)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or as many links as one file may have
+        link.symlink_to(image)
+    return link
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

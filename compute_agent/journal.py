@@ -1,0 +1,217 @@
+"""What an agent was told and what became of it, on disk before it is acknowledged.
+
+One SQLite file for a process, shared by all the hosts it simulates and by all its threads.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compute_agent import journal_file
+from controller.domain.errors import Unavailable
+from controller.domain.messages import UNTOLD, GuestReport, GuestSpec, Power
+from controller.domain.states import Event
+from controller.domain.wire import decode_guest, encode_guest
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A wish that is still to be carried out; ``built``: the guest was made before."""
+
+    spec: GuestSpec
+    built: bool
+
+
+class Journal:
+    """Intents and results of many hosts.
+
+    ``record`` is durable when it returns. Results are not forced to the disk: one that a power failure takes
+    is found again by carrying the intent out again.
+
+    Every method may raise ``Unavailable``: the disk is full or broken; nothing was changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file; a corrupt one is moved aside, ``adopt`` then fills the new one."""
+        self._lock = threading.Lock()
+        self._db = journal_file.open_or_begin(path)
+        (self._position,) = self._db.execute("SELECT coalesce(max(position), 0) FROM guests").fetchone()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def record(self, host: str, guests: Sequence[GuestSpec]) -> int:
+        """Take wishes, all or none, durably; returns how many are new work.
+
+        Older generations are ignored. The generation that is known already is no new work; if it has been
+        carried out, its result is reported again.
+        """
+        with self._write(durable=True) as db:
+            before = db.total_changes
+            rows = [self._row(host, spec) for spec in guests]
+            db.executemany(
+                """INSERT INTO guests (host, instance, generation, spec, position, pending)
+                VALUES (?, ?, ?, ?, ?, 1)
+                ON CONFLICT (host, instance) DO UPDATE SET
+                    generation = excluded.generation, spec = excluded.spec, position = excluded.position,
+                    pending = 1, reported = 1, gone_at = NULL
+                WHERE excluded.generation > guests.generation""",
+                rows,
+            )
+            new = db.total_changes - before
+            if new < len(rows):
+                db.executemany(
+                    "UPDATE guests SET reported = 0 WHERE host = ? AND instance = ? AND generation = ?"
+                    " AND NOT pending AND event IS NOT NULL",
+                    [r[:3] for r in rows],
+                )
+        return new
+
+    def pending(self, host: str) -> list[GuestSpec]:
+        """The wishes that are still to be carried out, first come first."""
+        rows = self._read("SELECT spec FROM guests WHERE host = ? AND pending ORDER BY position", host)
+        return [decode_guest(spec) for (spec,) in rows]
+
+    def intent(self, host: str, instance_id: str) -> Intent | None:
+        """The newest wish for a guest; None when it has been carried out."""
+        for spec, built in self._read(
+            "SELECT spec, built FROM guests WHERE host = ? AND instance = ? AND pending", host, instance_id
+        ):
+            return Intent(decode_guest(spec), bool(built))
+        return None
+
+    def finish(self, host: str, instance_id: str, generation: int, event: Event, reason: str = "") -> bool:
+        """Keep what became of a wish, to be reported; False when a newer wish has come meanwhile."""
+        gone = event is Event.GONE
+        with self._write() as db:
+            done = db.execute(
+                """UPDATE guests SET done_generation = ?, event = ?, reason = ?,
+                    built = (built OR ?) AND NOT ?,
+                    pending = pending AND generation <> ?, reported = CASE generation WHEN ? THEN 0 ELSE 1 END
+                WHERE host = ? AND instance = ? AND generation >= ?""",
+                (
+                    *(generation, event.value, reason, event is Event.RUNNING, gone),
+                    *(generation, generation, host, instance_id, generation),
+                ),
+            )
+            if not done.rowcount:
+                return False
+            (newest,) = db.execute(
+                "SELECT generation FROM guests WHERE host = ? AND instance = ?", (host, instance_id)
+            ).fetchone()
+        return bool(newest == generation)
+
+    def unreported(self, host: str, limit: int = 1000) -> list[GuestReport]:
+        """Results that the controller does not know yet."""
+        return [
+            GuestReport(instance, generation, Event(event), reason)
+            for instance, generation, event, reason in self._read(
+                "SELECT instance, done_generation, event, reason FROM guests"
+                " WHERE host = ? AND NOT reported AND event IS NOT NULL LIMIT ?",
+                host,
+                limit,
+            )
+        ]
+
+    def mark_reported(self, host: str, reports: Iterable[GuestReport], now: float) -> None:
+        """The bus has these; a result that has changed since stays unreported.
+
+        A guest that is GONE becomes a tombstone, so that a late older command cannot bring it back.
+        """
+        with self._write() as db:
+            db.executemany(
+                """UPDATE guests SET reported = 1,
+                    gone_at = CASE WHEN event = 'GONE' AND NOT pending THEN ? END,
+                    spec = CASE WHEN event = 'GONE' AND NOT pending THEN NULL ELSE spec END
+                WHERE host = ? AND instance = ? AND done_generation = ? AND event = ? AND reason = ?""",
+                [(now, host, r.instance_id, r.generation, r.event.value, r.reason) for r in reports],
+            )
+
+    def forget(self, gone_before: float) -> None:
+        """Remove the tombstones of guests that were reported GONE before that time."""
+        with self._write() as db:
+            db.execute("DELETE FROM guests WHERE gone_at < ? AND reported", (gone_before,))
+
+    def settled(self, host: str) -> dict[str, tuple[int, Event]]:
+        """Guests whose newest wish was carried out and that are there: generation and what became of it."""
+        return {
+            instance: (generation, Event(event))
+            for instance, generation, event in self._read(
+                "SELECT instance, done_generation, event FROM guests"
+                " WHERE host = ? AND NOT pending AND built AND event IS NOT NULL",
+                host,
+            )
+        }
+
+    def observe(self, host: str, instance_id: str, was: tuple[int, Event], event: Event, reason: str) -> bool:
+        """Keep what a guest did by itself, unless something has happened since ``was`` was read."""
+        with self._write() as db:
+            done = db.execute(
+                """UPDATE guests SET event = ?, reason = ?, reported = 0
+                WHERE host = ? AND instance = ? AND NOT pending AND done_generation = ? AND event = ?""",
+                (event.value, reason, host, instance_id, was[0], was[1].value),
+            )
+        return done.rowcount == 1
+
+    def generations(self, host: str) -> dict[str, int]:
+        """The newest generation that was carried out, of each guest."""
+        return dict(self._read("SELECT instance, done_generation FROM guests WHERE host = ?", host))
+
+    def adopt(self, host: str, guests: Mapping[str, Power]) -> int:
+        """Take in guests that are there and of which nothing is known; returns how many."""
+        with self._write() as db:
+            before = db.total_changes
+            db.executemany(
+                "INSERT OR IGNORE INTO guests (host, instance, generation, position, pending, built, event)"
+                " VALUES (?, ?, ?, 0, 0, 1, ?)",
+                [(host, instance, UNTOLD, power.value) for instance, power in guests.items()],
+            )
+            return db.total_changes - before
+
+    def booted(self, host: str, boot_id: str) -> int:
+        """After another boot of the host: guests that are to run are work again; returns how many."""
+        with self._write(durable=True) as db:
+            known = db.execute("SELECT boot_id FROM boots WHERE host = ?", (host,)).fetchone()
+            if known == (boot_id,):
+                return 0
+            db.execute("INSERT OR REPLACE INTO boots VALUES (?, ?)", (host, boot_id))
+            if known is None:
+                return 0
+            return db.execute(
+                "UPDATE guests SET pending = 1 WHERE host = ? AND NOT pending AND built AND event = 'RUNNING'"
+                " AND spec IS NOT NULL",
+                (host,),
+            ).rowcount
+
+    def _row(self, host: str, spec: GuestSpec) -> tuple[str, str, int, str, int]:
+        self._position += 1
+        return host, spec.instance_id, spec.generation, encode_guest(spec), self._position
+
+    def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise Unavailable(what="The agent's journal", reason=str(error)) from error
+
+    @contextmanager
+    def _write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction; a durable one is on the disk when it has ended."""
+        with self._lock:
+            try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+            except sqlite3.DatabaseError as error:
+                raise Unavailable(what="The agent's journal", reason=str(error)) from error

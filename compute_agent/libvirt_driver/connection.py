@@ -1,0 +1,133 @@
+"""One libvirt connection: opened at its first use, watched, opened again when it broke."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import libvirt
+import structlog
+
+from compute_agent.errors import HypervisorUnreachable
+from controller.domain.errors import DriverError
+
+log = structlog.get_logger(__name__)
+
+# A daemon that hangs is given up after interval x count seconds; every call on it then fails.
+_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 5, 6
+_HINTS = {
+    libvirt.VIR_ERR_NO_MEMORY: "the host has no memory left",
+    libvirt.VIR_ERR_OPERATION_DENIED: "the agent must run as root",
+    libvirt.VIR_ERR_AUTH_FAILED: "the agent must run as root",
+}
+
+
+class _EventLoop:
+    """libvirt's event loop: keepalive needs one, and it must be there before the first connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ensure(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                # Errors come as exceptions; without this libvirt also prints each on stderr.
+                libvirt.registerErrorHandler(lambda _context, _error: None, None)
+                libvirt.virEventRegisterDefaultImpl()
+                self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                libvirt.virEventRunDefaultImpl()
+            except libvirt.libvirtError as error:
+                log.warning("libvirt event loop", reason=str(error))
+
+
+_EVENTS = _EventLoop()
+
+
+def answers(uri: str) -> bool:
+    """Whether a libvirt daemon answers there."""
+    _EVENTS.ensure()
+    try:
+        libvirt.open(uri).close()
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+class Connection:
+    """Gives out one shared connection; safe to use from many threads."""
+
+    def __init__(self, uri: str, revive: Callable[[], None]) -> None:
+        """``revive`` is called before each attempt to connect: it may start the daemon."""
+        self._uri = uri
+        self._revive = revive
+        self._lock = threading.Lock()
+        self._connection: libvirt.virConnect | None = None
+
+    @contextmanager
+    def use(self, what: str) -> Iterator["libvirt.virConnect"]:
+        """The connection for some calls; ``what`` names them in an error: "Starting the guest".
+
+        Raises:
+            HypervisorUnreachable: no connection, or it broke meanwhile. DriverError: libvirt refused.
+        """
+        connection = self._get()
+        try:
+            yield connection
+        except libvirt.libvirtError as error:
+            raise self._translate(connection, what, error) from error
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self._lock:
+            self._drop()
+
+    def _get(self) -> "libvirt.virConnect":
+        with self._lock:
+            if self._connection is not None and not _responds(self._connection):
+                self._drop()
+            if self._connection is None:
+                self._connection = self._open()
+            return self._connection
+
+    def _open(self) -> "libvirt.virConnect":
+        _EVENTS.ensure()
+        self._revive()
+        try:
+            connection = libvirt.open(self._uri)
+        except libvirt.libvirtError as error:
+            reason = f"no answer at {self._uri}: {error}"
+            raise HypervisorUnreachable(what="Connecting to libvirt", reason=reason) from error
+        with suppress(libvirt.libvirtError):  # drivers inside the client, as test:///, have no keepalive
+            connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(libvirt.libvirtError):
+                connection.close()
+
+    def _translate(self, connection: "libvirt.virConnect", what: str, error: "libvirt.libvirtError") -> DriverError:
+        code = error.get_error_code()
+        reason = str(error).rstrip(".")
+        if error.get_error_domain() == libvirt.VIR_FROM_RPC or not _responds(connection):
+            with self._lock:
+                if self._connection is connection:
+                    self._drop()
+            return HypervisorUnreachable(what=what, reason=f"libvirt went away: {reason}")
+        hint = _HINTS.get(code)
+        return DriverError(what=what, reason=f"{reason} ({hint})" if hint else reason)
+
+
+def _responds(connection: "libvirt.virConnect") -> bool:
+    """Whether the daemon is there: a broken connection counts as alive until something was asked of it."""
+    try:
+        connection.getLibVersion()
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False

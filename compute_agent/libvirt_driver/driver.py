@@ -1,0 +1,262 @@
+"""Guests under libvirt: KVM, or QEMU without it.
+
+Domains are persistent: after a restart of libvirtd or a reboot of the host each is still defined, and
+``destroy`` undefines it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import libvirt
+import structlog
+
+from compute_agent import libvirtd
+from compute_agent.bridges import Bridges
+from compute_agent.disks.contract import Disk, DiskBackend, instance_folder
+from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
+from compute_agent.driver import Capacity, Driver, Found, Pause
+from compute_agent.image_cache import ImageCache
+from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host
+from compute_agent.libvirt_driver.connection import Connection, answers
+from controller.conf.settings import Settings
+from controller.domain.errors import DriverError
+from controller.domain.ids import domain_uuid, instance_of_uuid
+from controller.domain.messages import GuestSpec, Power
+from controller.domain.names import tap_name
+
+log = structlog.get_logger(__name__)
+
+_GIB = 1024**3
+_POLL_S = 0.1
+# A guest that is still booting misses the button; press it again.
+_PRESS_AGAIN_S = 5.0
+_DESTROYED_AT_ONCE = 8
+_HALTED_BY_DISK = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+
+
+class LibvirtDriver(Driver):
+    """Guests of one cloud on this host: ``<state>/instances/<id>/`` holds the disk and the console."""
+
+    def __init__(self, settings: Settings, pause: Pause = time.sleep) -> None:
+        self._settings = settings
+        self._cloud_id = settings.general.cloud_id
+        self._pause = pause
+        self._machine = host.machine(settings)
+        # Absolute: libvirt and QEMU run elsewhere.
+        self._instances = settings.state_dir.absolute() / "instances"
+        self._disks: DiskBackend = Qcow2Disks(self._instances)
+        self._bridges = Bridges(self._cloud_id, settings.network.trunk)
+        self._images = ImageCache(
+            settings.state_dir.absolute() / "cache",
+            settings.image_store,
+            settings.compute.image_cache_max_gib * _GIB,
+            lambda: bases_in_use(self._instances),
+            pause,
+        )
+        self._connection = Connection(libvirtd.uri(settings), lambda: libvirtd.ensure(settings, answers))
+
+    @property
+    def boot_id(self) -> str:
+        return host.boot_id()
+
+    def capacity(self) -> Capacity:
+        return host.capacity(self._settings, self._machine.virtualization, self._disks.used_bytes())
+
+    def images(self) -> tuple[str, ...]:
+        return self._images.images()
+
+    def list_guests(self) -> Mapping[str, Power]:
+        with self._connection.use("Listing the guests") as connection:
+            # All first: a guest that starts between the two calls is in both.
+            known = [d.UUIDString() for d in connection.listAllDomains()]
+            active = {d.UUIDString() for d in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)}
+        return {
+            instance_id: Power.RUNNING if uuid in active else Power.SHUT_OFF
+            for uuid in known
+            if (instance_id := instance_of_uuid(self._cloud_id, uuid)) is not None
+        }
+
+    def find_all(self) -> Found:
+        return Found(self.list_guests(), self._disks.list(), self._bridges.taps())
+
+    def remove_taps(self, taps: Collection[str]) -> None:
+        self._bridges.remove_unused_taps(taps)
+
+    def spawn(self, spec: GuestSpec) -> None:
+        if spec.image is None:
+            raise DriverError(what="Making the guest", reason="no image was named")
+        if self.list_guests().get(spec.instance_id) is Power.RUNNING:
+            return
+        with ExitStack() as undo:
+            undo.callback(self._undo_spawn, spec.instance_id)
+            disk = self._disks.find(spec.instance_id)
+            if disk is None:
+                base = self._images.fetch(spec.image)
+                disk = self._disks.create(spec.instance_id, base, spec.disk_gib)
+            self._run(spec, disk)
+            undo.pop_all()
+
+    def start(self, spec: GuestSpec) -> None:
+        disk = self._disks.find(spec.instance_id)
+        if disk is None:
+            raise DriverError(what="Starting the guest", reason="its disk is gone")
+        self._run(spec, disk)
+
+    def shut_off(self, instance_id: str, grace_s: float) -> None:
+        deadline = time.monotonic() + grace_s
+        press_at = time.monotonic()
+        with self._connection.use("Shutting the guest off") as connection:
+            domain = self._find(connection, instance_id)
+            while domain is not None and _is_active(domain):
+                now = time.monotonic()
+                if now >= deadline:
+                    log.info("guest did not power off, its power is taken", instance=instance_id, grace_s=grace_s)
+                    _take_power(domain)
+                    return
+                if now >= press_at:
+                    _press_power_button(domain)
+                    press_at = now + _PRESS_AGAIN_S
+                self._pause(_POLL_S)
+
+    def reboot(self, spec: GuestSpec, grace_s: float) -> None:
+        self.shut_off(spec.instance_id, grace_s)
+        self.start(spec)
+
+    def destroy(self, instance_id: str) -> None:
+        with self._connection.use("Destroying the guest") as connection:
+            domain = self._find(connection, instance_id)
+            if domain is not None:
+                _take_power(domain)
+                _undefine(domain)
+                if self._find(connection, instance_id) is not None:
+                    raise DriverError(what="Destroying the guest", reason="libvirt keeps its domain")
+        self._bridges.remove_tap(instance_id)
+        self._remove_folder(instance_id)
+
+    def wanted_cpu_s(self, instance_ids: Iterable[str]) -> Mapping[str, float]:
+        with self._connection.use("Looking at guests that boot") as connection:
+            domains = {i: d for i in instance_ids if (d := self._find(connection, i)) is not None}
+            wanted = cpu_time.wanted_cpu_s(connection, list(domains.values()))
+        uuids = {i: domain_uuid(self._cloud_id, i) for i in domains}
+        return {i: wanted[uuid] for i, uuid in uuids.items() if uuid in wanted}
+
+    def console(self, instance_id: str, max_bytes: int) -> bytes:
+        return console_log.read_end(instance_folder(self._instances, instance_id), max_bytes)
+
+    def tidy(self) -> None:
+        for instance_id in self._disks.list():
+            console_log.rotate(self._instances / instance_id, self._settings.compute.console_max_bytes)
+        self._let_go_on()
+
+    def destroy_all(self) -> None:
+        guests = set(self.list_guests()) | self._disks.list()
+        with ThreadPoolExecutor(_DESTROYED_AT_ONCE, "destroy") as pool:
+            for done in [pool.submit(self.destroy, g) for g in guests]:
+                done.result()
+        self._bridges.remove_all()
+
+    def close(self) -> None:
+        """Close the connection to libvirt; the guests run on."""
+        self._connection.close()
+
+    def _let_go_on(self) -> None:
+        """QEMU halts a guest whose write finds no space on the host. It tries that write again; without space it halts
+        once more, and nothing is lost."""
+        with self._connection.use("Letting halted guests go on") as connection:
+            for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
+                instance_id = instance_of_uuid(self._cloud_id, domain.UUIDString())
+                if instance_id is not None and domain.state() == _HALTED_BY_DISK:
+                    log.warning("guest was halted by a failed write to its disk, it goes on", instance=instance_id)
+                    _unless_gone(domain.resume)
+
+    def _undo_spawn(self, instance_id: str) -> None:
+        """Never the files of a domain that may still run: what cannot be undone now, ``destroy`` removes."""
+        try:
+            self.destroy(instance_id)
+        except DriverError as error:
+            log.warning("half-made guest left behind", instance=instance_id, reason=str(error))
+
+    def _run(self, spec: GuestSpec, disk: Disk) -> None:
+        with self._connection.use("Starting the guest") as connection:
+            domain = self._find(connection, spec.instance_id)
+            if domain is not None and _is_active(domain):
+                return
+            nics = self._plug(spec)
+            if domain is None:
+                domain = connection.defineXML(self._xml(spec, disk, nics))
+            try:
+                domain.create()
+            except libvirt.libvirtError as error:
+                # Somebody was faster: it runs, which is what was asked.
+                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not _is_active(domain):
+                    raise
+
+    def _plug(self, spec: GuestSpec) -> list[domain_xml.Nic]:
+        return [
+            domain_xml.Nic(nic.mac, self._bridges.ensure(nic.vlan), tap_name(self._cloud_id, spec.instance_id, i))
+            for i, nic in enumerate(spec.nics)
+        ]
+
+    def _xml(self, spec: GuestSpec, disk: Disk, nics: list[domain_xml.Nic]) -> str:
+        return domain_xml.build(
+            spec,
+            uuid=domain_uuid(self._cloud_id, spec.instance_id),
+            machine=self._machine,
+            disk=disk,
+            nics=nics,
+            console=self._instances / spec.instance_id / console_log.NAME,
+        )
+
+    def _find(self, connection: "libvirt.virConnect", instance_id: str) -> "libvirt.virDomain | None":
+        try:
+            return connection.lookupByUUIDString(domain_uuid(self._cloud_id, instance_id))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def _remove_folder(self, instance_id: str) -> None:
+        self._disks.remove(instance_id)
+        folder: Path = instance_folder(self._instances, instance_id)
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DriverError(what="Removing the guest's files", reason=str(error)) from error
+
+
+def _is_active(domain: "libvirt.virDomain") -> bool:
+    return bool(_unless_gone(domain.isActive))
+
+
+def _press_power_button(domain: "libvirt.virDomain") -> None:
+    _unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+
+
+def _take_power(domain: "libvirt.virDomain") -> None:
+    _unless_gone(domain.destroy)
+
+
+def _undefine(domain: "libvirt.virDomain") -> None:
+    _unless_gone(lambda: domain.undefineFlags(_UNDEFINE))
+
+
+def _unless_gone(call: Callable[[], int]) -> int:
+    """What the call returns; 0 when the guest is off or gone already, which is as good."""
+    try:
+        return call()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return 0
+        raise

@@ -1,0 +1,67 @@
+"""What this host is: how it can run guests, what it offers."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from compute_agent.driver import Capacity
+from compute_agent.libvirt_driver.domain_xml import Machine, Virtualization
+from controller.conf.settings import Settings
+
+_KVM = Path("/dev/kvm")
+_CPUINFO = Path("/proc/cpuinfo")
+_MEMINFO = Path("/proc/meminfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_GIB = 1024**3
+
+
+def kvm_usable(kvm: Path = _KVM, cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether KVM works here: the device alone may be there where the CPU has no virtualization, and hang."""
+    try:
+        os.close(os.open(kvm, os.O_RDWR | os.O_CLOEXEC))
+        flags = cpuinfo.read_text()
+    except OSError:
+        return False
+    return re.search(r"^flags\s*:.*\b(svm|vmx)\b", flags, re.MULTILINE) is not None
+
+
+def machine(settings: Settings) -> Machine:
+    """What every guest of this host is run as."""
+    kind = settings.compute.domain_type
+    if kind == "auto":
+        kind = "kvm" if kvm_usable() else "qemu"
+    virtualization = Virtualization.XEN_HVM if kind == "xen" else Virtualization(kind)
+    cpu = settings.compute.cpu_mode
+    if cpu == "auto":
+        cpu = "host-model" if virtualization is Virtualization.KVM else ""
+    return Machine(
+        virtualization,
+        cpu=cpu,
+        tcg_cache_mib=settings.compute.tcg_cache_mib,
+        loader="/usr/lib/xen-4.17/boot/hvmloader",
+    )
+
+
+def capacity(settings: Settings, virtualization: Virtualization, own_disks_bytes: int) -> Capacity:
+    """What the host offers; what our own guests' disks take counts as free, for the claims count it."""
+    compute = settings.compute
+    folder = settings.state_dir if settings.state_dir.is_dir() else Path("/")
+    free_gib = (shutil.disk_usage(folder).free + own_disks_bytes) // _GIB
+    return Capacity(
+        hypervisor="xen" if virtualization.is_xen else virtualization.value,
+        vcpus=compute.vcpus or os.cpu_count() or 1,
+        memory_mib=compute.memory_mib or max(0, _memory_mib() - compute.reserved_memory_mib),
+        disk_gib=compute.disk_gib or free_gib,
+        architecture=os.uname().machine,
+    )
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since the last boot."""
+    return _BOOT_ID.read_text().strip()
+
+
+def _memory_mib() -> int:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0

@@ -1,0 +1,333 @@
+"""The compute service: the agent of this host, or those of many simulated ones, with queue, threads and timers."""
+
+import heapq
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from compute_agent import libvirtd
+from compute_agent.agent import REPORTS_IN_A_MESSAGE, Agent, HostOptions, facts
+from compute_agent.crew import Crew
+from compute_agent.driver import Driver
+from compute_agent.errors import WorkAbandoned
+from compute_agent.journal import Journal
+from compute_agent.mac_probe import MacProbe, make_probe
+from compute_agent.pace import BootPace
+from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.window import BootWindow
+from controller.bus.bus import Sender
+from controller.bus.consumer import QueueConsumer
+from controller.conf.settings import Settings
+from controller.domain.clock import Clock
+from controller.domain.errors import BusUnavailable, CloudError, ConfigurationError, PoisonMessage
+from controller.domain.messages import (
+    GuestsChanged,
+    HostReported,
+    Message,
+    ReadConsole,
+    ReadHostEvidence,
+    ReconcileGuests,
+    RemoveTaps,
+    host_queue,
+)
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_STOP_TIMEOUT_S = 10.0
+# Results that come one after the other go in one message.
+_LINGER_S = 0.01
+_RETRY_S = 1.0
+_TIDY_EVERY_S = 30.0
+_MAX_THREADS = 64
+_COMMANDS = (ReconcileGuests, ReadConsole, ReadHostEvidence, RemoveTaps)
+_DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
+
+
+def host_names(settings: Settings) -> tuple[str, ...]:
+    """The hosts whose agents this process is."""
+    name = settings.general.host or socket.gethostname()
+    if settings.compute.driver != "simulated":
+        return (name,)
+    return tuple(f"{name}-{number:04d}" for number in range(1, settings.compute.simulated_hosts + 1))
+
+
+class ComputeService:
+    """Takes commands off the queues of its hosts, works on them with a bounded crew, reports and watches."""
+
+    name = "compute"
+
+    def __init__(self, settings: Settings, bus: Sender, clock: Clock) -> None:
+        self._settings = settings
+        self._hosts = host_names(settings)
+        self._probe: MacProbe | None = None
+        self._bus = bus
+        self._clock = clock
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._dirty: dict[Agent, None] = {}
+        self._agents: dict[str, Agent] = {}
+        self._drivers: Sequence[Driver] = ()
+        self._threads: list[threading.Thread] = []
+        self._journal: Journal | None = None
+        self._site: SimulatedSite | None = None
+        self._consumer: QueueConsumer | None = None
+        self._consuming = False
+        self._crew: Crew | None = None
+
+    def start(self) -> None:
+        """Begin; a hypervisor that does not answer yet is tried again in the background.
+
+        Raises:
+            Unavailable: the journal cannot be opened. ConfigurationError: an option cannot be.
+        """
+        hosts, options = self._hosts, self._host_options()
+        self._journal = Journal(self._settings.state_dir / "agent" / "journal.db")
+        self._drivers = self._make_drivers(hosts)
+        self._agents = {
+            host: Agent(host, driver, self._journal, self._bus, self._clock, options=options)
+            for host, driver in zip(hosts, self._drivers, strict=True)
+        }
+        self._crew = self._make_crew(len(hosts))
+        self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
+        timers = [self._report, self._watch]
+        if self._probe is not None:
+            timers.append(self._refresh_probe)
+        if self._has_window():
+            timers.append(self._pace_boots)
+        for target in timers:
+            thread = threading.Thread(target=target, name=f"compute{target.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End in bounded time; the guests run on, work in hand is left to the next start."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(_STOP_TIMEOUT_S)
+        if self._consumer is not None and self._consuming:
+            self._consumer.stop()
+            self._consumer.join(_STOP_TIMEOUT_S)
+        if self._crew is not None and not self._crew.stop(_STOP_TIMEOUT_S):
+            log.warning("work still in hand is left behind")
+        for agent in list(self._dirty):
+            self._guarded(agent, agent.report)
+        self._close()
+
+    def describe(self) -> list[HostReported]:
+        """What the hosts of this process are and have, as ``pileus join`` tells it; nothing need run.
+
+        Raises:
+            ConfigurationError: the driver is not installed, or an option cannot be. DriverError: it cannot be asked.
+        """
+        options = self._host_options()
+        if self._probe is not None:
+            self._probe.refresh()
+        self._drivers = self._make_drivers(self._hosts)
+        try:
+            at = self._clock()
+            return [facts(h, driver, options, at) for h, driver in zip(self._hosts, self._drivers, strict=True)]
+        finally:
+            self._close()
+
+    def destroy(self) -> None:
+        """Remove every guest of this cloud on this host and all that was made for them; nothing need run.
+
+        Raises:
+            DriverError: something is left.
+        """
+        folder = self._settings.state_dir
+        simulated = self._settings.compute.driver == "simulated"
+        if simulated or (folder / "libvirt").exists() or self._settings.compute.libvirt_uri:
+            self._drivers = self._make_drivers(self._hosts)
+            try:
+                for driver in self._drivers:
+                    driver.destroy_all()
+            finally:
+                self._close()
+        libvirtd.stop(self._settings)
+        for name in ("instances", "cache", "agent", "libvirt"):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+
+    def _host_options(self) -> HostOptions:
+        compute = self._settings.compute
+        self._probe = make_probe(compute, self._hosts[0])
+        return HostOptions(
+            zone=compute.zone or self._settings.api.zone,
+            labels=compute.labels,
+            disk_backends=_DISK_BACKENDS[compute.driver],
+            mac_probe=self._probe,
+        )
+
+    def _make_drivers(self, hosts: Sequence[str]) -> Sequence[Driver]:
+        if self._settings.compute.driver == "simulated":
+            self._site = SimulatedSite(self._settings.state_dir / "agent" / "simulated.db")
+            compute, site = self._settings.compute, self._site
+            return [SimulatedDriver(host, compute, site, pause=self._pause) for host in hosts]
+        # Only where it is used: a simulated site has no libvirt.
+        try:
+            from compute_agent.libvirt_driver.driver import LibvirtDriver
+        except ImportError as error:
+            reason = f"[compute] driver = libvirt needs libvirt-python: pip install 'pileus[compute]' ({error})"
+            raise ConfigurationError(reason=reason) from error
+        return [LibvirtDriver(self._settings, pause=self._pause)]
+
+    def _close(self) -> None:
+        for driver in self._drivers:
+            driver.close()
+        if self._site is not None:
+            self._site.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise WorkAbandoned
+
+    def _handle(self, message: Message) -> Message | None:
+        if not isinstance(message, _COMMANDS) or message.host not in self._agents:
+            raise PoisonMessage(reason=f"{message.KIND} is not for an agent of this process")
+        agent = self._agents[message.host]
+        answer = agent.handle(message)
+        if isinstance(message, ReconcileGuests):
+            assert self._crew is not None
+            for spec in message.guests:
+                self._crew.offer(agent, spec)
+            self._is_dirty(agent)  # what was done before is reported again
+        return answer
+
+    def _is_dirty(self, agent: Agent) -> None:
+        """There may be something to report, or to do after a pause."""
+        with self._changed:
+            self._dirty[agent] = None
+            self._changed.notify_all()
+
+    def _make_crew(self, hosts: int) -> Crew:
+        conf = self._settings.compute
+        if conf.driver == "simulated" and not conf.simulated_boot_s:
+            # Nothing is ever waited for: more threads would only wait for each other.
+            return Crew(1, self._is_dirty, waiters=1)
+        workers = min(conf.workers * hosts, _MAX_THREADS)
+        window = BootWindow(os.cpu_count() or 1, fixed=conf.boots_at_once) if self._has_window() else None
+        return Crew(workers, self._is_dirty, window=window)
+
+    def _has_window(self) -> bool:
+        """Whether guests cost CPU here: simulated ones share no cores."""
+        return self._settings.compute.driver != "simulated"
+
+    def _pace_boots(self) -> None:
+        """The thread that lets as many guests boot at once as the cores carry."""
+        assert self._crew is not None
+        BootPace(self._crew, self._hosts[0], self._drivers[0]).run(self._stop)
+
+    def _report(self) -> None:
+        """The thread that sends results and wakes what was paused."""
+        assert self._crew is not None
+        while not self._stop.is_set():
+            with self._changed:
+                if not self._dirty:
+                    due_s = self._crew.next_due_s()
+                    self._changed.wait(_RETRY_S if due_s is None else min(due_s, _RETRY_S))
+            self._stop.wait(_LINGER_S)
+            self._crew.run_due()
+            with self._changed:
+                agents, self._dirty = list(self._dirty), {}
+            unsent = self._tell(agents)
+            if unsent:
+                with self._changed:
+                    self._dirty.update(dict.fromkeys(unsent))
+                self._stop.wait(_RETRY_S)
+
+    def _tell(self, agents: Sequence[Agent]) -> list[Agent]:
+        """Send the news of all of them together; answers with those that are to be asked again."""
+        again: list[Agent] = []
+        news: list[tuple[Agent, GuestsChanged]] = []
+        for agent in agents:
+            asked = self._guarded(agent, lambda a=agent: (a.news(),))  # type: ignore[misc]
+            if asked is None:
+                again.append(agent)  # its journal could not be read: there may be news
+            elif (message := asked[0]) is not None:
+                news.append((agent, message))
+        try:
+            self._bus.send_all([message for _, message in news])
+        except BusUnavailable as error:
+            log.warning("not reported yet", hosts=len(news), reason=str(error))
+            return again + [agent for agent, _ in news]
+        for agent, message in news:
+            told = self._guarded(agent, lambda a=agent, m=message: (a.told(m),))  # type: ignore[misc]
+            if told is None or len(message.reports) >= REPORTS_IN_A_MESSAGE:
+                again.append(agent)
+        return again
+
+    def _watch(self) -> None:
+        """The thread that begins each agent, then sends its heartbeats and looks after its guests."""
+        self._begin()
+        every_s = self._settings.compute.heartbeat_s
+        now = time.monotonic()
+        # Spread over the interval: a fleet's heartbeats come evenly.
+        due = [(now + i * every_s / len(self._agents), h) for i, h in enumerate(self._agents)]
+        tidy_at = now
+        while due and not self._stop.wait(max(0.0, due[0][0] - time.monotonic())):
+            when, host = due[0]
+            heapq.heapreplace(due, (max(when, time.monotonic() - every_s) + every_s, host))
+            agent = self._agents[host]
+            if self._guarded(agent, agent.watch):
+                self._is_dirty(agent)
+            self._guarded(agent, agent.heartbeat)
+            if time.monotonic() >= tidy_at:
+                tidy_at = time.monotonic() + _TIDY_EVERY_S
+                for each in self._agents.values():
+                    self._guarded(each, each.tidy)
+
+    def _refresh_probe(self) -> None:
+        """The thread that asks which MAC addresses this host may carry, out of the heartbeats' way."""
+        assert self._probe is not None
+        while not self._stop.is_set():
+            try:
+                self._probe.refresh(self._stop.is_set)
+            except Exception:
+                log.exception("MAC probe failed, tried again later")
+            self._stop.wait(self._settings.compute.mac_probe_every_s)
+
+    def _begin(self) -> None:
+        """Every agent knows its guests before the first command is taken."""
+        assert self._crew is not None
+        assert self._consumer is not None
+        for agent in self._agents.values():
+            while self._guarded(agent, agent.begin) is None:
+                if self._stop.wait(_RETRY_S):
+                    return
+            self._guarded(agent, agent.heartbeat)
+            while (pending := self._guarded(agent, agent.pending)) is None:
+                if self._stop.wait(_RETRY_S):
+                    return
+            for spec in pending:
+                self._crew.offer(agent, spec)
+            self._is_dirty(agent)
+        if not self._stop.is_set():
+            self._consuming = True
+            self._consumer.start()
+
+    def _guarded(self, agent: Agent, task: Callable[[], T]) -> T | None:
+        """What the task returns; None when it failed: a timer goes on whatever happens."""
+        try:
+            return task()
+        except CloudError as error:
+            log.warning(
+                "not done, tried again later",
+                host=agent.host,
+                task=getattr(task, "__name__", "told"),
+                reason=str(error),
+            )
+        except Exception:
+            log.exception("not done, tried again later", host=agent.host, task=getattr(task, "__name__", "told"))
+        return None
