@@ -1,0 +1,37 @@
+"""What a handler is, and what it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from api.ec2.protocol.errors import UnsupportedOperation
+from controller.operations.cloud import Cloud
+from controller.operations.users import Principal
+
+Parameters: TypeAlias = dict[str, Any]
+Result: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One authenticated call."""
+
+    cloud: Cloud
+    principal: Principal
+    action: str
+    request_id: str
+
+    @property
+    def project_id(self) -> str:
+        """The account in whose name is asked."""
+        return self.principal.project_id
+
+
+Handler: TypeAlias = Callable[[Context, Parameters], Result]
+
+
+class UnsupportedParameter(UnsupportedOperation):
+    """EC2 knows the parameter; to pass over it would be something else than what was asked for."""
+
+    code = "ec2.unsupported_parameter"
+    message = "The parameter {parameter} is not supported by this cloud: {reason}."

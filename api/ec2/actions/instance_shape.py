@@ -1,0 +1,136 @@
+"""An instance as EC2 describes it, and the filters over that description."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from api.ec2.actions.identifiers import subnet_id, vpc_id
+from api.ec2.actions.listing import fixed
+from api.ec2.protocol.filters import ValuesOf
+from api.ec2.protocol.timestamps import format_moment
+from api.ec2.queries import Described
+from api.ec2.states import EC2_STATE, state, state_reason
+from controller.conf.settings import Settings
+from controller.domain.names import lease_hostname
+
+ROOT_DEVICE = "/dev/vda"
+_ARCHITECTURES = {"aarch64": "arm64"}
+_DISABLED = {"State": "disabled"}
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as EC2 lists them."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def architecture(name: str) -> str:
+    """EC2's name of an architecture."""
+    return _ARCHITECTURES.get(name, name)
+
+
+def hypervisor(name: str | None) -> str:
+    """EC2 knows xen and ovm; a client that checks nothing is told the truth, kvm (with or without acceleration)."""
+    return "xen" if name == "xen" else "kvm"
+
+
+def private_dns_name(item: Described, settings: Settings) -> str:
+    """The name under which an instance finds another in its network."""
+    return f"{lease_hostname(item.dns_name, item.ip)}.{settings.network.dns_domain}" if item.ip else ""
+
+
+def zone_of(item: Described, settings: Settings) -> str:
+    """The zone that the instance is in, or else the one that was asked for."""
+    return item.row.host_zone or item.row.zone or settings.api.zone
+
+
+def instance(item: Described, settings: Settings) -> dict[str, Any]:
+    """EC2's ``Instance``."""
+    row = item.row
+    reason = state_reason(row.state, row.reason_code, row.reason)
+    return {
+        "InstanceId": row.id,
+        "ImageId": row.image_id,
+        "State": state(row.state),
+        "PrivateDnsName": private_dns_name(item, settings),
+        "PublicDnsName": "",
+        "StateTransitionReason": reason["Message"] if reason else "",
+        "KeyName": row.key_name or None,
+        "AmiLaunchIndex": row.launch_index,
+        "ProductCodes": [],
+        "InstanceType": row.instance_type,
+        "LaunchTime": row.created_at,
+        "Placement": {
+            "AvailabilityZone": zone_of(item, settings),
+            "GroupName": row.group_name or "",
+            "Tenancy": "default",
+        },
+        "Monitoring": _DISABLED,
+        "PrivateIpAddress": item.ip or None,
+        "SubnetId": subnet_id(row.network_id),
+        "VpcId": vpc_id(row.project_id),
+        "Architecture": architecture(row.architecture),
+        "RootDeviceType": "ebs",
+        "RootDeviceName": ROOT_DEVICE,
+        "BlockDeviceMappings": [],
+        "VirtualizationType": "hvm",
+        "ClientToken": row.client_token or "",
+        "Tags": tag_list(item.tags),
+        "SecurityGroups": [],
+        "NetworkInterfaces": [],
+        "Hypervisor": hypervisor(row.hypervisor),
+        "EbsOptimized": False,
+        "CpuOptions": {"CoreCount": row.vcpus, "ThreadsPerCore": 1},
+        "StateReason": reason,
+    }
+
+
+def instance_filters(settings: Settings) -> dict[str, ValuesOf[Described]]:
+    """The filters of DescribeInstances that look at the instance itself."""
+    return {
+        **_ROW_FILTERS,
+        "availability-zone": lambda i: (zone_of(i, settings),),
+        "private-dns-name": lambda i: _given(private_dns_name(i, settings)),
+    }
+
+
+def _given(value: str | None) -> Iterable[str]:
+    return (value,) if value else ()
+
+
+def _state_reason(item: Described) -> dict[str, str]:
+    return state_reason(item.row.state, item.row.reason_code, item.row.reason) or {"Code": "", "Message": ""}
+
+
+_ROW_FILTERS: Mapping[str, ValuesOf[Described]] = MappingProxyType(
+    {
+        "architecture": lambda i: (architecture(i.row.architecture),),
+        "client-token": lambda i: _given(i.row.client_token),
+        "dns-name": fixed(),
+        "hypervisor": lambda i: (hypervisor(i.row.hypervisor),),
+        "image-id": lambda i: (i.row.image_id,),
+        "instance-id": lambda i: (i.row.id,),
+        "instance-lifecycle": fixed(),
+        "instance-state-code": lambda i: (str(EC2_STATE[i.row.state][0]),),
+        "instance-state-name": lambda i: (EC2_STATE[i.row.state][1],),
+        "instance-type": lambda i: (i.row.instance_type,),
+        "ip-address": fixed(),
+        "key-name": lambda i: _given(i.row.key_name),
+        "launch-index": lambda i: (str(i.row.launch_index),),
+        "launch-time": lambda i: (format_moment(i.row.created_at),),
+        "monitoring-state": fixed("disabled"),
+        "owner-id": lambda i: (i.row.project_id,),
+        "placement-group-name": lambda i: _given(i.row.group_name),
+        "private-ip-address": lambda i: _given(i.ip),
+        "network-interface.addresses.private-ip-address": lambda i: _given(i.ip),
+        "reason": lambda i: _given(_state_reason(i)["Message"]),
+        "reservation-id": lambda i: (i.row.reservation_id,),
+        "root-device-name": fixed(ROOT_DEVICE),
+        "root-device-type": fixed("ebs"),
+        "state-reason-code": lambda i: _given(_state_reason(i)["Code"]),
+        "state-reason-message": lambda i: _given(_state_reason(i)["Message"]),
+        "subnet-id": lambda i: (subnet_id(i.row.network_id),),
+        "tenancy": fixed("default"),
+        "virtualization-type": fixed("hvm"),
+        "vpc-id": lambda i: (vpc_id(i.row.project_id),),
+    }
+)

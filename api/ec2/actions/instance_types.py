@@ -1,0 +1,111 @@
+"""DescribeInstanceTypes."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from api.ec2 import queries
+from api.ec2.actions.context import Context, Parameters, Result
+from api.ec2.actions.instance_shape import architecture
+from api.ec2.actions.listing import fixed, page_of
+from api.ec2.protocol.filters import ValuesOf, compile_filters
+from controller.db.models import InstanceType
+from controller.domain.errors import InstanceTypeNotFound
+from controller.operations.cloud import Transaction
+from controller.operations.instance_types import list_types
+
+_MAX_PAGE = 100
+_DEFAULT_ARCHITECTURE = "x86_64"
+
+
+def describe_instance_types(context: Context, params: Parameters) -> Result:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html"""
+
+    def read(tx: Transaction) -> tuple[Sequence[InstanceType], list[str]]:
+        return list_types(tx), queries.architectures(tx)
+
+    types, found = context.cloud.read(read)
+    architectures = [architecture(a) for a in found] or [_DEFAULT_ARCHITECTURE]
+    names = params.get("InstanceTypes", ())
+    missing = set(names) - {t.name for t in types}
+    if missing:
+        raise InstanceTypeNotFound(id=", ".join(sorted(missing)[:20]))
+    known = {**_FILTERS, "processor-info.supported-architecture": lambda _: architectures}
+    matches = compile_filters(params.get("Filters", ()), known)
+    chosen = (t for t in types if (not names or t.name in names) and matches(t))
+    items, token = page_of(context, params, chosen, _order, ids="InstanceTypes", maximum=_MAX_PAGE)
+    return {"InstanceTypes": [_shape(t, architectures) for t in items], "NextToken": token}
+
+
+def _order(flavor: InstanceType) -> str:
+    """The smallest first."""
+    return f"{flavor.memory_mib:012}/{flavor.vcpus:06}/{flavor.name}"
+
+
+def _shape(flavor: InstanceType, architectures: Sequence[str]) -> dict[str, Any]:
+    return {
+        "InstanceType": flavor.name,
+        "CurrentGeneration": True,
+        "FreeTierEligible": False,
+        "SupportedUsageClasses": ["on-demand"],
+        "SupportedRootDeviceTypes": ["ebs"],
+        "SupportedVirtualizationTypes": ["hvm"],
+        "BareMetal": False,
+        "Hypervisor": "kvm",
+        "ProcessorInfo": {"SupportedArchitectures": list(architectures)},
+        "VCpuInfo": {
+            "DefaultVCpus": flavor.vcpus,
+            "DefaultCores": flavor.vcpus,
+            "DefaultThreadsPerCore": 1,
+            "ValidCores": [flavor.vcpus],
+            "ValidThreadsPerCore": [1],
+        },
+        "MemoryInfo": {"SizeInMiB": flavor.memory_mib},
+        "InstanceStorageSupported": True,
+        "InstanceStorageInfo": {
+            "TotalSizeInGB": flavor.disk_gib,
+            "Disks": [{"SizeInGB": flavor.disk_gib, "Count": 1, "Type": "hdd"}],
+            "NvmeSupport": "unsupported",
+            "EncryptionSupport": "unsupported",
+        },
+        "EbsInfo": {"EbsOptimizedSupport": "unsupported", "EncryptionSupport": "unsupported"},
+        "NetworkInfo": {
+            "NetworkPerformance": "that of the host",
+            "MaximumNetworkInterfaces": 1,
+            "Ipv4AddressesPerInterface": 1,
+            "Ipv6AddressesPerInterface": 0,
+            "Ipv6Supported": False,
+            "EnaSupport": "unsupported",
+        },
+        "PlacementGroupInfo": {"SupportedStrategies": ["cluster", "spread"]},
+        "HibernationSupported": False,
+        "BurstablePerformanceSupported": False,
+        "DedicatedHostsSupported": False,
+        "AutoRecoverySupported": False,
+        "SupportedBootModes": ["legacy-bios"],
+    }
+
+
+_FILTERS: Mapping[str, ValuesOf[InstanceType]] = MappingProxyType(
+    {
+        "auto-recovery-supported": fixed("false"),
+        "bare-metal": fixed("false"),
+        "burstable-performance-supported": fixed("false"),
+        "current-generation": fixed("true"),
+        "dedicated-hosts-supported": fixed("false"),
+        "free-tier-eligible": fixed("false"),
+        "hibernation-supported": fixed("false"),
+        "hypervisor": fixed("kvm"),
+        "instance-storage-info.total-size-in-gb": lambda t: (str(t.disk_gib),),
+        "instance-storage-supported": fixed("true"),
+        "instance-type": lambda t: (t.name,),
+        "memory-info.size-in-mib": lambda t: (str(t.memory_mib),),
+        "supported-boot-mode": fixed("legacy-bios"),
+        "supported-root-device-type": fixed("ebs"),
+        "supported-usage-class": fixed("on-demand"),
+        "supported-virtualization-type": fixed("hvm"),
+        "vcpu-info.default-cores": lambda t: (str(t.vcpus),),
+        "vcpu-info.default-threads-per-core": fixed("1"),
+        "vcpu-info.default-vcpus": lambda t: (str(t.vcpus),),
+    }
+)

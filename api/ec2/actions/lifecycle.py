@@ -1,0 +1,46 @@
+"""StartInstances, StopInstances, RebootInstances, TerminateInstances."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
+from api.ec2.actions.identifiers import instance_ids
+from api.ec2.states import state
+from controller.domain.states import State
+from controller.operations import instances
+from controller.operations.cloud import Transaction
+from controller.operations.held import HeldInstance
+
+_Wish = Callable[[Transaction, str, Sequence[str]], list[tuple[HeldInstance, State]]]
+
+
+def start_instances(context: Context, params: Parameters) -> Result:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StartInstances.html"""
+    return {"StartingInstances": _changes(context, params, instances.start)}
+
+
+def stop_instances(context: Context, params: Parameters) -> Result:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StopInstances.html"""
+    if params.get("Hibernate"):
+        raise UnsupportedParameter(parameter="Hibernate", reason="instances cannot hibernate; stop them without it")
+    return {"StoppingInstances": _changes(context, params, instances.stop)}
+
+
+def reboot_instances(context: Context, params: Parameters) -> Result:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RebootInstances.html"""
+    _changes(context, params, instances.reboot)
+    return {}
+
+
+def terminate_instances(context: Context, params: Parameters) -> Result:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html"""
+    return {"TerminatingInstances": _changes(context, params, instances.terminate)}
+
+
+def _changes(context: Context, params: Parameters, wish: _Wish) -> list[dict[str, Any]]:
+    ids = instance_ids(params["InstanceIds"])
+    changed = context.cloud.write(lambda tx: wish(tx, context.project_id, ids))
+    return [
+        {"InstanceId": instance.id, "CurrentState": state(instance.state), "PreviousState": state(before)}
+        for instance, before in changed
+    ]

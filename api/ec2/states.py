@@ -1,0 +1,63 @@
+"""The life of an instance in EC2's words.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from controller.domain.states import State
+
+PENDING, RUNNING = (0, "pending"), (16, "running")
+SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
+STOPPING, STOPPED = (64, "stopping"), (80, "stopped")
+
+# UNKNOWN is running: lost contact never stops a guest; its status check says that it is impaired.
+EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        State.REQUESTED: PENDING,
+        State.BUILDING: PENDING,
+        State.STARTING: PENDING,
+        State.ACTIVE: RUNNING,
+        State.REBOOTING: RUNNING,
+        State.UNKNOWN: RUNNING,
+        State.STOPPING: STOPPING,
+        State.STOPPED: STOPPED,
+        State.DELETING: SHUTTING_DOWN,
+        State.DELETED: TERMINATED,
+        State.ERROR: TERMINATED,
+    }
+)
+_FAILED = "Server.InternalError"
+_USER_INITIATED = "Client.UserInitiatedShutdown"
+
+
+def state(name: str) -> dict[str, Any]:
+    """EC2's ``InstanceState`` of one of ours."""
+    code, text = EC2_STATE[name]
+    return {"Code": code, "Name": text}
+
+
+def state_reason(name: str, code: str, reason: str) -> dict[str, str] | None:
+    """EC2's ``StateReason``: why an instance is not running; None while nothing is to be said."""
+    if reason or name == State.ERROR:
+        code = code or _FAILED
+        return {"Code": code, "Message": f"{code}: {reason or 'it failed'}"}
+    if name in (State.DELETING, State.DELETED):
+        return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
+    return None
+
+
+def status_checks(name: str) -> tuple[str, str]:
+    """The status of both of EC2's checks, and of their one detail, reachability."""
+    return _STATUS.get(name, ("not-applicable", ""))
+
+
+_STATUS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        State.ACTIVE: ("ok", "passed"),
+        State.REBOOTING: ("initializing", "initializing"),
+        State.UNKNOWN: ("impaired", "failed"),
+    }
+)

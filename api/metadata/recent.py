@@ -1,0 +1,41 @@
+"""Remembers for a moment who is at an address: a booting guest asks twenty times in a second."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from api.metadata.facts import Facts
+
+_SIZE = 4096
+
+
+class Recent:
+    """Answers of ``find``, for ``ttl_s`` seconds; nobody is not remembered."""
+
+    def __init__(
+        self,
+        find: Callable[[str, str], Facts | None],
+        ttl_s: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._find = find
+        self._ttl_s = ttl_s
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[float, Facts]] = {}
+
+    def find(self, remote: str, local: str) -> Facts | None:
+        """The caller, as it was ``ttl_s`` ago at most."""
+        now = self._monotonic()
+        with self._lock:
+            at, facts = self._known.get((remote, local), (0.0, None))
+        if facts is not None and now - at < self._ttl_s:
+            return facts
+        facts = self._find(remote, local)
+        with self._lock:
+            self._known.pop((remote, local), None)
+            if facts is not None:
+                while len(self._known) >= _SIZE:
+                    del self._known[next(iter(self._known))]
+                self._known[remote, local] = (now, facts)
+        return facts

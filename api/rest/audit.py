@@ -1,0 +1,36 @@
+"""The audit over REST, for the operator's own command: with the embedded bus only this process can ask the agents."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from controller.domain.errors import InvalidParameter, NotAuthorized
+from controller.operations.audit.operator_token import is_operator
+from controller.operations.audit.run import Wishes, document, run_audit
+from controller.operations.cloud import Cloud
+
+_MOST_S = 120.0
+
+
+@dataclass(frozen=True)
+class AuditBody:
+    """What the command wishes; see ``Wishes``."""
+
+    repair: bool
+    settle_s: float
+    timeout_s: float
+    most_removals: int
+
+
+def run(cloud: Cloud, body: AuditBody) -> dict[str, Any]:
+    """The report. Raises InvalidParameter, DatabaseUnavailable."""
+    for name, value in (("settle_s", body.settle_s), ("timeout_s", body.timeout_s)):
+        if not 0 <= value <= _MOST_S:
+            raise InvalidParameter(parameter=name, value=str(value), reason=f"it is 0 to {_MOST_S:g}")
+    wishes = Wishes(body.repair, True, body.settle_s, body.timeout_s, body.most_removals)
+    return document(run_audit(cloud, wishes))
+
+
+def authorize(cloud: Cloud, authorization: str) -> None:
+    """Raises: NotAuthorized: it is not the operator's token."""
+    if not is_operator(cloud.settings, authorization):
+        raise NotAuthorized(action="audit the cloud")

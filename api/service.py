@@ -1,0 +1,116 @@
+"""The API as a service: the application behind waitress, in threads of its own."""
+
+import socket
+import threading
+import time
+from typing import Any
+
+import structlog
+from waitress import wasyncore
+from waitress.server import create_server
+
+from api.app import create_app
+from api.ec2.protocol import model
+from controller.domain.errors import ConfigurationError
+from controller.operations.cloud import Cloud
+
+log = structlog.get_logger(__name__)
+# Up to so many times [api] max_body_bytes is read, and then refused by the door in the caller's own language;
+# what is larger still, waitress refuses by itself.
+_READ_FACTOR = 4
+_CONNECTIONS = 500
+_IDLE_S = 60
+_MAX_HEADER_BYTES = 65536
+_STOP_S = 5.0
+_POLL_S = 0.5
+
+
+class ApiService:
+    """The doors of one process."""
+
+    name = "api"
+    needs_database = True
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._stopping = threading.Event()
+        self._sockets: dict[int, Any] = {}
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen; what is asked from now on is answered.
+
+        Raises:
+            ConfigurationError: the address cannot be listened on.
+        """
+        conf = self._cloud.settings.api
+        self._server = create_server(
+            create_app(self._cloud),
+            map=self._sockets,
+            sockets=[_listen(conf.listen_host, conf.listen_port)],
+            threads=conf.threads,
+            ident=None,
+            connection_limit=_CONNECTIONS,
+            channel_timeout=_IDLE_S,
+            max_request_header_size=_MAX_HEADER_BYTES,
+            max_request_body_size=conf.max_body_bytes * _READ_FACTOR,
+        )
+        self._thread = threading.Thread(target=self._serve, name="api", daemon=True)
+        self._thread.start()
+        log.info("listening", host=conf.listen_host, port=self.port)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; of use where [api] listen_port is 0."""
+        return int(self._server.effective_port)
+
+    def stop(self) -> None:
+        """Take no more connections, let what is under way end for a few seconds, close."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        self._server.pull_trigger()
+        self._thread.join(timeout=_STOP_S + 3)
+        if not self._thread.is_alive() and not self._server.task_dispatcher.threads:
+            self._server.trigger.close()  # not before: whoever still works on a request pulls it
+        self._thread = None
+
+    def destroy(self) -> None:
+        """The API makes nothing on the machine."""
+
+    def _serve(self) -> None:
+        model.service()  # a few tenths of a second that the first caller shall not wait for
+        while not self._stopping.is_set():
+            self._turn()
+        wasyncore.dispatcher.close(self._server)  # the listening socket alone: answers still need the trigger
+        deadline = time.monotonic() + _STOP_S
+        while self._is_busy() and time.monotonic() < deadline:
+            self._turn()
+        self._server.task_dispatcher.shutdown(timeout=1)
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+
+    def _turn(self) -> None:
+        # poll(2), for select(2) ends at file 1023.
+        wasyncore.loop(timeout=_POLL_S, use_poll=True, map=self._sockets, count=1)
+
+    def _is_busy(self) -> bool:
+        """Whether a request is worked on, or an answer not yet sent."""
+        return any(
+            getattr(c, "requests", None) or getattr(c, "total_outbufs_len", 0) for c in list(self._sockets.values())
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = f"[api] listen_host, listen_port: {host}:{port} cannot be listened on: {error.strerror or error}"
+        raise ConfigurationError(reason=reason) from error
