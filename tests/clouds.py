@@ -1,0 +1,184 @@
+"""Clouds for tests: real operations and a real database, a clock that the test turns, a bus that remembers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from controller.conf import Settings, load_settings
+from controller.db.database import Database
+from controller.db.models import Image, ImageState, Instance
+from controller.domain.ids import IMAGE, IdSource
+from controller.domain.messages import GuestReport, GuestsChanged, HostReported, Message, ReconcileGuests
+from controller.domain.states import Event, State
+from controller.operations import instance_types, instances, projects, schema, users
+from controller.operations.cloud import Cloud, Transaction
+from controller.operations.events import apply_heartbeats, apply_reports
+from controller.operations.instances import InstanceView, LaunchRequest
+from controller.operations.secrets import create_key_file
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class TurnedClock:
+    """Stands still until somebody turns it."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class RememberingBus:
+    """Keeps what was sent, in order; ``down`` makes it lose doorbells as a broker that is away does."""
+
+    sent: list[Message] = field(default_factory=list)
+    down: bool = False
+
+    def send_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.send(message)
+
+    def send(self, message: Message) -> None:
+        if not self.down:
+            self.sent.append(message)
+
+    def ring(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.send(message)
+
+    def call(self, message: Message, timeout_s: float) -> Message:
+        raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
+
+    def take(self, kind: type[Any]) -> list[Any]:
+        """The messages of a kind that were sent since the last look."""
+        found = [m for m in self.sent if isinstance(m, kind)]
+        self.sent = [m for m in self.sent if not isinstance(m, kind)]
+        return found
+
+
+def make_settings(state: Path, database_url: str = "", **options: Any) -> Settings:
+    """Settings of a cloud below ``state``; ``options`` are section__name=value."""
+    overrides: dict[tuple[str, str], Any] = {
+        ("DEFAULT", "state_dir"): str(state),
+        ("DEFAULT", "cloud_id"): "c10dc10d",
+        ("database", "url"): database_url,
+        ("network", "driver"): "none",
+        ("compute", "driver"): "simulated",
+    }
+    for name, value in options.items():
+        section, _, option = name.partition("__")
+        overrides[section, option] = value
+    return load_settings(None, overrides)
+
+
+@dataclass
+class TestCloud:
+    """A cloud with a project, a user and an image, driven by hand."""
+
+    __test__ = False
+
+    cloud: Cloud
+    clock: TurnedClock
+    bus: RememberingBus
+    project_id: str = ""
+    user_id: str = ""
+    image_id: str = ""
+
+    @classmethod
+    def create(cls, state: Path, database_url: str = "", **options: Any) -> "TestCloud":
+        settings = make_settings(state, database_url, **options)
+        create_key_file(settings.secret_key_file)
+        schema.upgrade(settings)
+        clock, bus = TurnedClock(), RememberingBus()
+        cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)))
+        made = cls(cloud, clock, bus)
+        cloud.write(made._populate)
+        return made
+
+    def _populate(self, tx: Transaction) -> None:
+        schema.ensure_cloud_row(tx)
+        instance_types.seed(tx)
+        self.project_id = projects.create_project(tx, "demo").id
+        self.user_id = users.create_user(tx, "demo", self.project_id, "a long password").id
+        self.image_id = tx.ids.new(IMAGE)
+        tx.session.add(
+            Image(
+                id=self.image_id,
+                project_id=self.project_id,
+                name="tiny",
+                public=True,
+                state=ImageState.AVAILABLE,
+                format="raw",
+                sha256="0" * 64,
+                size_bytes=512,
+                virtual_size_bytes=512,
+                architecture="x86_64",
+                created_at=tx.now,
+            )
+        )
+
+    def close(self) -> None:
+        self.cloud.database.close()
+
+    # --- what hosts do ---
+
+    def heartbeat(self, host: str = "h1", **changes: Any) -> None:
+        values: dict[str, Any] = {
+            "host": host,
+            "at": self.clock().isoformat(),
+            "boot_id": "b1",
+            "hypervisor": "simulated",
+            "vcpus": 8,
+            "memory_mib": 16384,
+            "disk_gib": 100,
+        }
+        message = HostReported(**{**values, **changes})
+        self.cloud.write(lambda tx: apply_heartbeats(tx, [message]))
+
+    def report(self, instance_ids: Iterable[str], event: Event, reason: str = "") -> None:
+        """The hosts of these instances report the event at the newest generation."""
+        for view in self.views(instance_ids):
+            i = view.instance
+            report = GuestReport(i.id, i.generation, event, reason)
+            message = GuestsChanged(i.host_id or "", (report,))
+            self.cloud.write(lambda tx, m=message: apply_reports(tx, [m]))  # type: ignore[misc]
+
+    # --- what users do ---
+
+    def request(self, count: int = 1, **changes: Any) -> LaunchRequest:
+        values: dict[str, Any] = {
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "image_id": self.image_id,
+            "instance_type": "p1.tiny",
+            "min_count": count,
+            "max_count": count,
+        }
+        return LaunchRequest(**{**values, **changes})
+
+    def launch(self, count: int = 1, **changes: Any) -> list[str]:
+        request = self.request(count, **changes)
+        return self.cloud.write(lambda tx: [i.id for i in instances.launch(tx, request).instances])
+
+    # --- what a test looks at ---
+
+    def views(self, instance_ids: Iterable[str] | None = None) -> list[InstanceView]:
+        ids = None if instance_ids is None else list(instance_ids)
+        return self.cloud.read(lambda tx: instances.list_instances(tx, None, ids))
+
+    def states(self, instance_ids: Iterable[str] | None = None) -> list[State]:
+        return [State(v.instance.state) for v in self.views(instance_ids)]
+
+    def instance(self, instance_id: str) -> Instance:
+        return self.views([instance_id])[0].instance
+
+    def commands(self) -> list[ReconcileGuests]:
+        return self.bus.take(ReconcileGuests)

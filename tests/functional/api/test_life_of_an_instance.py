@@ -1,0 +1,139 @@
+"""Stories of instances, told by boto3 unchanged."""
+
+from typing import Any
+
+import pytest
+
+from controller.domain.states import Event
+from tests.functional.api.site import Site
+
+TYPE = "p1.tiny"
+SOON = {"Delay": 0.1, "MaxAttempts": 100}
+
+
+def run(site: Site, client: Any, count: int = 1, **more: Any) -> Any:
+    return client.run_instances(ImageId=site.image, InstanceType=TYPE, MinCount=count, MaxCount=count, **more)
+
+
+def ids_of(answer: Any) -> list[str]:
+    return [i["InstanceId"] for i in answer["Instances"]]
+
+
+def states(client: Any, *ids: str) -> list[str]:
+    answer = client.describe_instances(InstanceIds=list(ids))
+    return [i["State"]["Name"] for r in answer["Reservations"] for i in r["Instances"]]
+
+
+def test_from_request_to_terminated(site_on_each_engine: Site) -> None:
+    site = site_on_each_engine
+    ec2 = site.client()
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "web & db"}]}]
+    launched = run(site, ec2, 3, TagSpecifications=tags)
+    ids = ids_of(launched)
+    assert [i["AmiLaunchIndex"] for i in launched["Instances"]] == [0, 1, 2]
+    assert {i["State"]["Name"] for i in launched["Instances"]} == {"pending"}
+    assert launched["OwnerId"] == site.project_id
+    with site.working():
+        ec2.get_waiter("instance_exists").wait(InstanceIds=ids, WaiterConfig=SOON)
+        ec2.get_waiter("instance_running").wait(InstanceIds=ids, WaiterConfig=SOON)
+        ec2.get_waiter("instance_status_ok").wait(InstanceIds=ids, WaiterConfig=SOON)
+        stopped = ec2.stop_instances(InstanceIds=ids[:2])["StoppingInstances"]
+        assert [(s["PreviousState"]["Name"], s["CurrentState"]["Code"]) for s in stopped] == [("running", 64)] * 2
+        ec2.get_waiter("instance_stopped").wait(InstanceIds=ids[:2], WaiterConfig=SOON)
+        ec2.start_instances(InstanceIds=ids[:1])
+        ec2.get_waiter("instance_running").wait(InstanceIds=ids[:1], WaiterConfig=SOON)
+        ec2.reboot_instances(InstanceIds=ids[:1])
+        ec2.get_waiter("instance_running").wait(InstanceIds=ids[:1], WaiterConfig=SOON)
+        assert states(ec2, *ids) == ["running", "stopped", "running"]
+        ec2.terminate_instances(InstanceIds=ids)
+        ec2.get_waiter("instance_terminated").wait(InstanceIds=ids, WaiterConfig=SOON)
+    assert states(ec2, *ids) == ["terminated"] * 3
+
+
+def test_what_an_instance_shows(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2, ClientToken="t-1"))
+    site.work()
+    (reservation,) = ec2.describe_instances()["Reservations"]
+    (shown,) = reservation["Instances"]
+    assert reservation["OwnerId"] == site.project_id
+    assert reservation["Groups"] == []
+    dashed = shown["PrivateIpAddress"].replace(".", "-")
+    assert shown["PrivateDnsName"] == f"ip-{dashed}.pileus.internal"
+    assert shown["Placement"] == {"AvailabilityZone": "pileus-1", "GroupName": "", "Tenancy": "default"}
+    assert shown["State"] == {"Code": 16, "Name": "running"}
+    expected = {
+        "InstanceId": instance_id, "ImageId": site.image, "InstanceType": TYPE, "ClientToken": "t-1",
+        "PublicDnsName": "", "Architecture": "x86_64", "Hypervisor": "kvm", "VirtualizationType": "hvm",
+        "RootDeviceName": "/dev/vda", "SecurityGroups": [], "NetworkInterfaces": [], "BlockDeviceMappings": [],
+        "Monitoring": {"State": "disabled"}, "Tags": [],
+    }  # fmt: skip
+    assert {key: shown.get(key) for key in expected} == expected
+    assert shown["LaunchTime"].tzinfo is not None
+    assert "StateReason" not in shown
+
+
+def test_a_failure_says_why(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    site.happen(Event.FAILED, instance_id, detail="no host has room", reason_code="Server.InsufficientInstanceCapacity")
+    (shown,) = ec2.describe_instances()["Reservations"][0]["Instances"]
+    assert shown["State"]["Name"] == "terminated"
+    assert shown["StateReason"] == {
+        "Code": "Server.InsufficientInstanceCapacity",
+        "Message": "Server.InsufficientInstanceCapacity: no host has room",
+    }
+
+
+def test_lost_contact_is_running_and_impaired(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    site.work()
+    site.happen(Event.HOST_LOST, instance_id)
+    (status,) = ec2.describe_instance_status(InstanceIds=[instance_id])["InstanceStatuses"]
+    assert status["InstanceState"]["Name"] == "running"
+    assert status["SystemStatus"]["Status"] == "impaired"
+    assert status["SystemStatus"]["Details"][0]["ImpairedSince"]
+    impaired = [{"Name": "system-status.status", "Values": ["impaired"]}]
+    assert ec2.describe_instance_status(Filters=impaired)["InstanceStatuses"]
+
+
+def test_status_is_of_running_instances_unless_all_are_asked_for(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    assert ec2.describe_instance_status()["InstanceStatuses"] == []
+    (status,) = ec2.describe_instance_status(IncludeAllInstances=True)["InstanceStatuses"]
+    assert (status["InstanceId"], status["InstanceStatus"]["Status"]) == (instance_id, "not-applicable")
+
+
+def test_terminated_instances_are_shown_for_a_while(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    assert states(ec2, instance_id) == ["terminated"]
+    again = ec2.terminate_instances(InstanceIds=[instance_id])["TerminatingInstances"]
+    assert again[0]["PreviousState"]["Name"] == again[0]["CurrentState"]["Name"] == "terminated"
+
+
+def test_user_data_and_attributes(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2, UserData="#!/bin/sh\necho ü\n"))
+
+    def attribute(name: str) -> Any:
+        return ec2.describe_instance_attribute(InstanceId=instance_id, Attribute=name)
+
+    assert attribute("userData")["UserData"]["Value"] == "IyEvYmluL3NoCmVjaG8gw7wK"
+    assert attribute("instanceType")["InstanceType"] == {"Value": TYPE}
+    assert attribute("disableApiTermination")["DisableApiTermination"] == {"Value": False}
+    assert attribute("instanceInitiatedShutdownBehavior")["InstanceInitiatedShutdownBehavior"] == {"Value": "stop"}
+    ec2.modify_instance_attribute(InstanceId=instance_id, DisableApiTermination={"Value": False})
+
+
+@pytest.mark.parametrize("path", ["", "/", "/ec2", "/ec2/", "/ec2/services/Cloud/"])
+def test_the_door_is_at_each_of_its_paths(site: Site, path: str) -> None:
+    assert site.client(path=path).describe_regions()["Regions"][0]["RegionName"] == "pileus"
+
+
+def test_another_projects_instances_are_not_there(site: Site, ec2: Any) -> None:
+    ids = ids_of(run(site, ec2))
+    _, _, key, secret = site.new_user("mallory")
+    other = site.client(aws_access_key_id=key, aws_secret_access_key=secret)
+    assert other.describe_instances()["Reservations"] == []
+    for action in ("describe_instances", "stop_instances", "terminate_instances", "reboot_instances"):
+        with pytest.raises(other.exceptions.ClientError, match=r"InvalidInstanceID\.NotFound"):
+            getattr(other, action)(InstanceIds=ids)
+    assert states(ec2, *ids) == ["pending"]

@@ -1,0 +1,166 @@
+"""Messages are lost, tripled, late, out of order, or nonsense
+
+Somebody sits between the publishers and the queues of a running site.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+
+from controller.domain.messages import host_queue
+from controller.domain.states import State
+from controller.operations import dead_letters
+from tests.faults import Row, each_row, row
+from tests.functional.faults.fault_site import fault_site
+from tests.functional.faults.meddler import Fate, Meddler
+from tests.functional.faults.storm import Storm
+from tests.functional.site_processes import SiteProcesses
+from tests.servers.guarded import wait_until
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = [pytest.mark.functional]
+
+VETERANS = 20
+COUNT = 100
+LATE_S = 5.0
+# Messages of a kind that have to have been lost before the loss ends.
+ENOUGH = 5
+
+
+@pytest.fixture(scope="module")
+def site(
+    _rabbitmq: RabbitMQ, _postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SiteProcesses]:
+    _rabbitmq.start()
+    _postgresql.start()
+    url = _postgresql.new_database()
+    with fault_site(tmp_path_factory.mktemp("messages"), database_url=url, bus_url=_rabbitmq.url) as made:
+        made.run(VETERANS)
+        made.wait_settled()
+        yield made
+    _postgresql.drop_database(url)
+
+
+@contextmanager
+def _meddling(site: SiteProcesses, fate: Fate) -> Iterator[Meddler]:
+    queues = ["schedule", "network", "events", *(host_queue(h) for h in site.hosts())]
+    with Meddler(site.settings, queues, fate) as meddler:
+        yield meddler
+
+
+def _live(storm: Storm) -> None:
+    """All that a machine goes through."""
+    storm.launch(COUNT)
+    storm.prove()
+    storm.delete(storm.launched[: COUNT // 2])
+    storm.prove()
+
+
+@row(
+    fault="every message arrives three times",
+    strikes="all through a launch of 100 and a termination of 50",
+    seen="each guest booted once, nothing is claimed twice",
+)
+def test_tripled(site: SiteProcesses, storm: Storm) -> None:
+    with _meddling(site, lambda _: (0, 0, 0)) as meddler:
+        _live(storm)
+    assert len(meddler.seen) == 5, meddler.seen
+
+
+@row(
+    fault=f"every message arrives up to {LATE_S:g} s late and so out of order, and once more even later",
+    strikes="all through a launch of 100 and a termination of 50",
+    seen="each guest booted once, no deleted guest comes back",
+)
+def test_late_and_out_of_order(site: SiteProcesses, storm: Storm) -> None:
+    random = Random(1)
+    with _meddling(site, lambda _: (random.uniform(0, LATE_S / 2), random.uniform(LATE_S / 2, LATE_S))):
+        _live(storm)
+        storm.delete(storm.launched[COUNT // 2 :])
+    storm.prove()
+
+
+@row(
+    fault="every second message is lost, at random",
+    strikes="all through a launch of 100 and a termination of 50",
+    seen="the sweep rings again until all is done",
+)
+def test_half_is_lost(site: SiteProcesses, storm: Storm) -> None:
+    random = Random(2)
+    with _meddling(site, lambda _: (0,) if random.random() < 0.5 else ()) as meddler:
+        _live(storm)
+    assert meddler.lost
+
+
+LOST = {
+    "ScheduleReservation": "the sweep rings again; all are ACTIVE",
+    "WireInstances": "the sweep rings again; all are ACTIVE",
+    "ReconcileGuests": "the sweep rings again; all are ACTIVE",
+    "GuestsChanged": "the sweep asks again, the agents answer again; all are ACTIVE",
+    "HostReported": "hosts are down, what runs is UNKNOWN and runs on; all is ACTIVE again",
+}
+
+
+@each_row(
+    "kind",
+    {k: Row(f"every {k} is lost, nothing else", "all through a launch of 100", seen) for k, seen in LOST.items()},
+)
+def test_one_kind_is_lost(site: SiteProcesses, storm: Storm, kind: str) -> None:
+    with _meddling(site, lambda k: () if k == kind else (0,)) as meddler:
+        storm.launch(COUNT)
+        wait_until(lambda: meddler.lost[kind] >= ENOUGH, deadline_s=60, what=lambda: str(meddler.seen))
+        if kind == "HostReported":
+            wait_until(
+                lambda: storm.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=lambda: str(meddler.seen)
+            )
+    storm.prove()
+
+
+@row(
+    fault="reports of agents are lost, all of them, and stay lost",
+    strikes="all through a launch of 100",
+    seen="the heartbeats show the guests: all are ACTIVE while the loss goes on",
+)
+def test_reports_are_lost_for_good(site: SiteProcesses, storm: Storm) -> None:
+    with _meddling(site, lambda k: () if k == "GuestsChanged" else (0,)) as meddler:
+        storm.launch(COUNT)
+        storm.prove()
+    assert meddler.lost["GuestsChanged"]
+
+
+POISON = (
+    "",
+    "no json",
+    "[]",
+    "null",
+    '{"kind": "Nonsense", "version": 1}',
+    '{"kind": "GuestsChanged", "host": 7, "reports": "none"}',
+    '{"kind": "ScheduleReservation"}',
+    "[" * 10000,
+    '{"kind": "HostReported", "host": "' + "h" * 100000 + '"}',
+)
+
+
+@row(
+    fault=f"{len(POISON)} messages that no service can read, in each of 4 queues",
+    strikes="before and after a launch of 100 is rung",
+    seen="each is a dead letter, none stops a queue: 100 of 100 ACTIVE",
+)
+def test_poison(site: SiteProcesses, storm: Storm) -> None:
+    queues = ["schedule", "network", "events", host_queue(next(iter(site.hosts())))]
+    for queue in queues:
+        for body in POISON[:4]:
+            site.publish(queue, body)
+    storm.launch(COUNT)
+    for queue in queues:
+        for body in POISON[4:]:
+            site.publish(queue, body)
+    expected = len(POISON) * len(queues)
+    wait_until(lambda: len(site.dead_letters()) >= expected, deadline_s=60, what=site.logs)
+    letters = [letter.id for letter in site.dead_letters()]
+    assert len(letters) == expected
+    site.rows.write(lambda tx: dead_letters.discard(tx, letters))
+    storm.prove()

@@ -1,0 +1,147 @@
+"""`pileus check` against the real engines, well and broken."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import create_engine, make_url, text
+
+from controller.cli.configuration_file import changed_text
+from controller.cli.main import pileus
+from controller.conf import load_settings
+from tests.clouds import make_settings
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.functional
+
+Check = Callable[..., dict[str, tuple[str, str]]]
+
+
+@pytest.fixture
+def conf(tmp_path: Path, database_url: str, rabbitmq: RabbitMQ) -> Path:
+    """The configuration of a site of simulated hosts on real engines, set up."""
+    file = tmp_path / "pileus.conf"
+    file.write_text(
+        f"[DEFAULT]\nstate_dir = {tmp_path}\ncloud_id = 5117e001\n[network]\ndriver = none\n"
+        f"[compute]\ndriver = simulated\n[database]\nurl = {database_url}\n[bus]\nurl = {rabbitmq.url}\n"
+    )
+    invoke(file, "--state", str(tmp_path), "init")
+    return file
+
+
+def invoke(file: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(pileus, list(arguments), catch_exceptions=False)
+
+
+def check(file: Path, *arguments: str, **changes: object) -> dict[str, tuple[str, str]]:
+    """Status and what was seen, by item; ``changes`` are section__name=value."""
+    values = {tuple(name.split("__")): value for name, value in changes.items()}
+    changed = file.with_name("changed.conf")
+    changed.write_text(changed_text(file.read_text(), values))  # type: ignore[arg-type]
+    result = invoke(changed, "--config", str(changed), "--output", "json", "check", *arguments)
+    items = {i["name"]: (i["status"], i["seen"]) for i in json.loads(result.stdout)}
+    assert result.exit_code == int(any(status == "fail" for status, _ in items.values()))
+    return items
+
+
+def test_a_site_is_well(conf: Path) -> None:
+    items = check(conf, "--processes", "api=2,scheduler=2")
+    bad = {n: i for n, i in items.items() if i[0] != "ok" and n != "durability"}  # the tests' servers have none
+    assert bad == {}
+    assert items["isolation"][1] in ("read committed", "serializable")
+    assert items["bus"][1].startswith("RabbitMQ 3.")
+    assert items["quorum queue"][1].startswith("declared, a message confirmed and received, deleted")
+
+
+def test_the_temporary_queue_is_gone(conf: Path, rabbitmq: RabbitMQ) -> None:
+    check(conf)
+    assert ".check." not in rabbitmq.ctl("list_queues", "name")
+
+
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
+def test_more_processes_than_the_database_has_connections(conf: Path) -> None:
+    status, seen = check(conf, "--processes", "api=40")["connections"]
+    assert status == "fail"
+    assert "40 api: 320" in seen
+
+
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
+def test_a_wrong_password_is_told_and_not_shown(conf: Path) -> None:
+    url = make_url(load_settings(conf).database_url)
+    wrong = url.set(password="not-this-one").render_as_string(hide_password=False)
+    items = check(conf, database__url=wrong)
+    status, seen = items["database"]
+    assert status == "fail"
+    assert "not-this-one" not in json.dumps(items)
+    assert items["quorum queue"][0] == "ok"
+    assert seen
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_is_down(conf: Path, postgresql: PostgreSQL) -> None:
+    postgresql.stop()
+    try:
+        items = check(conf)
+    finally:
+        postgresql.start()
+    assert items["database"][0] == "fail"
+    assert "schema" not in items
+    assert items["bus"][0] == "ok"
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+def test_tables_that_tell_no_case_apart(conf: Path, mariadb: MariaDB) -> None:
+    engine = create_engine(load_settings(conf).database_url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE cloud CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"))
+    engine.dispose()
+    status, seen = check(conf)["tables"]
+    assert (status, seen.split()[0]) == ("fail", "cloud")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestBroker:
+    def test_wrong_password(self, conf: Path, rabbitmq: RabbitMQ) -> None:
+        items = check(conf, bus__url=rabbitmq.url.replace("guest:guest", "guest:wrong"))
+        assert items["bus"] == ("fail", f"127.0.0.1:{rabbitmq.port} refuses user or password")
+        assert "quorum queue" not in items
+
+    def test_no_such_virtual_host(self, conf: Path, rabbitmq: RabbitMQ) -> None:
+        status, seen = check(conf, bus__url=f"{rabbitmq.url.removesuffix('/')}nothing")["bus"]
+        assert status == "fail"
+        assert "no such virtual host" in seen
+
+    def test_a_user_without_rights(self, conf: Path, rabbitmq: RabbitMQ) -> None:
+        rabbitmq.ctl("add_user", "poor", "secret")
+        try:
+            rabbitmq.ctl("set_permissions", "poor", "^$", ".*", ".*")
+            items = check(conf, bus__url=rabbitmq.url.replace("guest:guest", "poor:secret"))
+            assert items["bus"][0] == "ok"
+            assert items["quorum queue"] == ("fail", "the user may not declare, write or read")
+            rabbitmq.ctl("set_permissions", "poor", r"^pileus\.", r"^pileus\.", r"^pileus\.")
+            items = check(conf, bus__url=rabbitmq.url.replace("guest:guest", "poor:secret"))
+            assert items["quorum queue"][0] == "ok"  # as docs/site.md has it
+        finally:
+            rabbitmq.ctl("delete_user", "poor")
+
+    def test_one_of_two_is_away(self, conf: Path, rabbitmq: RabbitMQ) -> None:
+        items = check(conf, bus__url=f"amqp://guest:guest@127.0.0.1:1//;{rabbitmq.url}")
+        assert items["bus 127.0.0.1:1"][0] == "warn"
+        assert items[f"bus 127.0.0.1:{rabbitmq.port}"][0] == "ok"
+        assert items["quorum queue"][0] == "ok"
+
+    def test_away_is_told_soon(self, conf: Path) -> None:
+        begin = time.monotonic()
+        assert check(conf, bus__url="amqp://guest:guest@127.0.0.1:1//")["bus"][0] == "fail"
+        assert time.monotonic() - begin < 15
+
+
+def test_a_database_of_another_cloud(conf: Path) -> None:
+    assert check(conf, DEFAULT__cloud_id="0badc10d")["schema"][0] == "fail"
+    assert make_settings(conf.parent).general.cloud_id != "0badc10d"

@@ -1,0 +1,82 @@
+"""Migrations on the three engines: up from nothing, equal to the models, down again, up with data in it."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, select
+
+from controller.db.database import Database
+from controller.db.models import Base, Lease
+from controller.domain.states import Event
+from controller.operations import instances, lifecycle, schema
+from scheduler.schedule import schedule
+from scheduler.view import SiteView
+from tests.clouds import TestCloud, make_settings
+
+pytestmark = pytest.mark.functional
+
+
+def test_up_is_what_the_models_say_and_down_leaves_nothing(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path, database_url)
+    assert schema.current(settings) is None
+    schema.upgrade(settings)
+    assert schema.current(settings) == schema.newest()
+    database = Database(settings)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    schema.upgrade(settings)
+    schema.downgrade(settings, "base")
+    assert schema.current(settings) is None
+    assert set(inspect(database.engine).get_table_names()) <= {"alembic_version"}
+    database.close()
+
+
+def test_down_and_up_again_with_data_in_it(tmp_path: Path, database_url: str) -> None:
+    site = TestCloud.create(tmp_path, database_url)
+    site.heartbeat()
+    site.launch(2)
+    site.close()
+    schema.downgrade(site.cloud.settings, "base")
+    again = TestCloud.create(tmp_path, database_url)
+    assert again.views() == []
+    again.close()
+
+
+def test_every_released_revision_upgrades_with_data_in_it(tmp_path: Path, database_url: str) -> None:
+    """What an older release wrote is there after the upgrade, its story too."""
+    site = TestCloud.create(tmp_path, database_url)
+    site.heartbeat()
+    ids = site.launch(2)
+    settings = site.cloud.settings
+    site.close()
+    for revision in ("0002", "0001"):
+        schema.downgrade(settings, revision)
+        assert schema.current(settings) == revision
+        schema.upgrade(settings)
+    assert [v.instance.id for v in site.views()] == ids
+    story = site.cloud.read(lambda tx: instances.explain(tx, ids[0]).steps)
+    assert [s.event for s in story] == ["REQUESTED"]
+    site.close()
+
+
+def test_addresses_that_rest_survive_an_older_release(tmp_path: Path, database_url: str) -> None:
+    """0003: what was given back is free after the upgrade, what is held stays held."""
+    site = TestCloud.create(tmp_path, database_url, network__driver="linux")
+    site.heartbeat()
+    kept, gone = site.launch(2)
+    site.cloud.write(lambda tx: schedule(tx, [site.instance(kept).reservation_id], SiteView()))
+    site.cloud.write(lambda tx: lifecycle.move(tx, lifecycle.lock_instances(tx, [gone]), Event.DELETE))
+    site.report([gone], Event.GONE)
+
+    def leases() -> list[tuple[str | None, bool, bool]]:
+        rows = site.cloud.read(lambda tx: tx.session.scalars(select(Lease).order_by(Lease.instance_id.is_(None))).all())
+        return [(row.instance_id, row.released_at is not None, row.free_after is not None) for row in rows]
+
+    assert leases() == [(kept, False, False), (None, True, True)]
+    site.close()
+    schema.downgrade(site.cloud.settings, "0002")
+    schema.upgrade(site.cloud.settings)
+    assert leases() == [(kept, False, False), (None, True, False)]
+    site.close()

@@ -1,0 +1,262 @@
+"""The bus: loses, doubles, delays and reorders; and consumers that acknowledge as the real ones do."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from controller.bus.topology import DEAD
+from controller.conf.settings import Bus as BusSettings
+from controller.domain.errors import BusUnavailable, CloudError, PoisonMessage, Unavailable
+from controller.domain.messages import Message
+from controller.domain.wire import decode, encode
+from tests.simulation.faults import Fault
+from tests.simulation.hub import Hub, Process
+
+_RETRY_S = 1.0
+
+BatchHandler = Callable[[Sequence[Message]], object]
+LetterHandler = Callable[[Sequence["Letter"]], object]
+DeadHandler = Callable[[bytes, dict[str, str]], None]
+
+
+@dataclass(eq=False)
+class Letter:
+    """A message as the broker has it."""
+
+    queue: str
+    body: str
+    attempts: int = 0
+    reason: str = ""
+    origin: str = ""
+
+
+@dataclass(eq=False)
+class Consumer:
+    """One consumer of a queue; ``held`` is delivered and not acknowledged."""
+
+    process: Process
+    queue: str
+    handler: LetterHandler
+    batch: int
+    held: list[Letter] = field(default_factory=list)
+    closed: bool = False
+
+
+class Broker:
+    """The queues, which outlive every process; ``bus_of`` gives a process its way to them."""
+
+    def __init__(self, hub: Hub, settings: BusSettings) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._ready: dict[str, list[Letter]] = {}
+        self._consumers: dict[str, list[Consumer]] = {}
+        self._under_way = 0
+        self._down = False
+        self.up_since = 0.0
+        self.dead: list[Letter] = []
+
+    # --- for services ---
+
+    def bus_of(self, process: Process) -> "SimulatedBus":
+        """A process's own bus."""
+        return SimulatedBus(self, self._hub, process)
+
+    def consume(self, process: Process, queue: str, handler: BatchHandler, *, batch: int = 1) -> None:
+        """Consume until the process ends."""
+        self._open(process, queue, lambda letters: handler([decode(letter.body) for letter in letters]), batch)
+
+    def consume_dead(self, process: Process, handler: DeadHandler) -> None:
+        """Consume the dead letters as DeadLetterConsumer does."""
+
+        def handle(letters: Sequence[Letter]) -> None:
+            for letter in letters:
+                handler(letter.body.encode(), {"queue": letter.origin, "reason": letter.reason})
+
+        self._open(process, DEAD, handle, 1)
+
+    def _open(self, process: Process, queue: str, handler: LetterHandler, batch: int) -> None:
+        consumer = Consumer(process, queue, handler, batch)
+        self._consumers.setdefault(queue, []).append(consumer)
+        process.on_death.append(lambda: self._close(consumer))
+        self._pump(queue)
+
+    def publish(self, letter: Letter, delay_s: float) -> None:
+        """Put a letter into its queue after a while."""
+        self._under_way += 1
+        self._hub.at(delay_s, lambda: self._arrive(letter))
+
+    # --- for the site ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, waiting or in hand."""
+        held = any(c.held for consumers in self._consumers.values() for c in consumers)
+        return not self._under_way and not held and not any(self._ready.values())
+
+    @property
+    def down(self) -> bool:
+        """Whether it cannot be reached."""
+        return self._down
+
+    def go_down(self) -> None:
+        """Be away; what was delivered and not acknowledged goes back."""
+        self._down = True
+        for consumers in self._consumers.values():
+            for consumer in consumers:
+                self._take_back(consumer)
+
+    def come_up(self, *, empty: bool = False) -> None:
+        """Be there again; ``empty``: with nothing that it had."""
+        if empty:
+            self._hub.note(f"the broker has lost {sum(map(len, self._ready.values()))} letters")
+            self._ready.clear()
+        if self._down:
+            self._down, self.up_since = False, self._hub.now
+        self.pump_all()
+
+    def pump_all(self) -> None:
+        """Deliver what can be delivered."""
+        for queue in list(self._ready):
+            self._pump(queue)
+
+    def reaches(self, process: Process) -> bool:
+        """Whether a process has a connection."""
+        return not self._down and process.cut_off_until <= self._hub.now
+
+    # --- delivery ---
+
+    def _arrive(self, letter: Letter) -> None:
+        self._under_way -= 1
+        self._ready.setdefault(letter.queue, []).append(letter)
+        self._pump(letter.queue)
+
+    def _pump(self, queue: str) -> None:
+        for consumer in list(self._consumers.get(queue, ())):
+            ready = self._ready.get(queue)
+            if not ready:
+                return
+            if consumer.held or not self.reaches(consumer.process):
+                continue
+            count = self._hub.random.randint(1, consumer.batch)
+            consumer.held, ready[:count] = ready[:count], []
+            self._hub.at(0.001, lambda c=consumer, h=consumer.held: self._handle(c, h), consumer.process)  # type: ignore[misc]
+
+    def _close(self, consumer: Consumer) -> None:
+        consumer.closed = True
+        self._consumers[consumer.queue].remove(consumer)
+        self._take_back(consumer)
+        self._pump(consumer.queue)
+
+    def _take_back(self, consumer: Consumer) -> None:
+        self._ready.setdefault(consumer.queue, [])[:0] = consumer.held
+        consumer.held = []
+
+    def _handle(self, consumer: Consumer, letters: list[Letter]) -> None:
+        """As BatchConsumer does: all in one transaction, or each alone."""
+        if consumer.held is not letters:
+            return  # the connection that delivered them is gone
+        if len(letters) > 1:
+            try:
+                consumer.handler(letters)
+            except Exception as error:
+                self._hub.note(f"batch of {consumer.queue} failed: {type(error).__name__}")
+            else:
+                self._acknowledge(consumer, letters)
+                return
+        self._handle_each(consumer, letters, 0)
+
+    def _handle_each(self, consumer: Consumer, letters: list[Letter], first: int) -> None:
+        for n in range(first, len(letters)):
+            if consumer.held is not letters:
+                return
+            letter = letters[n]
+            try:
+                consumer.handler([letter])
+            except PoisonMessage as error:
+                self._bury(letter, str(error))
+            except Unavailable as error:
+                self._hub.note(f"{consumer.queue} waits: {error}")
+                again = lambda n=n: self._handle_each(consumer, letters, n)  # noqa: E731
+                self._hub.at(_RETRY_S, again, consumer.process)
+                return
+            except Exception as error:
+                self._put_back(letter, error)
+        self._acknowledge(consumer, letters)
+
+    def _acknowledge(self, consumer: Consumer, letters: list[Letter]) -> None:
+        self._hub.point("acknowledge")
+        if consumer.held is letters:
+            consumer.held = []
+            self._pump(consumer.queue)
+
+    def _put_back(self, letter: Letter, error: Exception) -> None:
+        if not isinstance(error, CloudError):
+            self._hub.surprise(error)
+        attempts = letter.attempts + 1
+        if attempts >= self._settings.max_attempts or (isinstance(error, CloudError) and not error.retriable):
+            self._bury(letter, f"{type(error).__name__}: {error}")
+            return
+        self.publish(Letter(letter.queue, letter.body, attempts), min(0.05 * 2**attempts, 2.0))
+
+    def _bury(self, letter: Letter, reason: str) -> None:
+        self._hub.note(f"dead letter of {letter.queue}: {reason}")
+        self.dead.append(letter)
+        self.publish(Letter(DEAD, letter.body, letter.attempts + 1, reason, letter.queue), 0.001)
+
+
+class SimulatedBus:
+    """One process's ``Sender``."""
+
+    def __init__(self, broker: Broker, hub: Hub, process: Process) -> None:
+        self._broker = broker
+        self._hub = hub
+        self._process = process
+
+    def send(self, message: Message) -> None:
+        """See ``Sender``."""
+        self.send_all([message])
+
+    def send_all(self, messages: Sequence[Message]) -> None:
+        """See ``Sender``."""
+        for message in messages:
+            self._hub.point(f"send {message.KIND}")
+            if not self._broker.reaches(self._process) or self._hub.faults.strikes(Fault.SEND_FAILS):
+                raise BusUnavailable(what="The message bus", reason="the broker does not answer")
+            self._transmit(message)
+            if self._hub.faults.strikes(Fault.SEND_UNKNOWN):
+                raise BusUnavailable(what="The message bus", reason="not confirmed in time")
+            self._hub.point(f"sent {message.KIND}")
+
+    def ring(self, messages: Iterable[Message]) -> None:
+        """See ``Sender``; what waits for the ringer's thread is lost with the process."""
+        for message in dict.fromkeys(messages):
+            self._hub.point(f"ring {message.KIND}")
+            if self._broker.reaches(self._process):
+                self._transmit(message)
+
+    def call(self, message: Message, timeout_s: float) -> Message:
+        """Nobody asks anything here."""
+        raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
+
+    def _transmit(self, message: Message) -> None:
+        hub = self._hub
+        if hub.faults.strikes(Fault.MESSAGE_LOST):
+            hub.note(f"lost: {summary(message)}")
+            return
+        copies = 2 if hub.faults.strikes(Fault.MESSAGE_DOUBLED) else 1
+        for _ in range(copies):
+            delay_s = hub.random.expovariate(200)
+            if hub.faults.strikes(Fault.MESSAGE_LATE):
+                delay_s = hub.random.choice((1, 10, 100, 1000)) * hub.random.random()
+            hub.note(f"{summary(message)}, there in {delay_s:.3f} s")
+            self._broker.publish(Letter(message.queue, encode(message)), delay_s)
+
+
+def summary(message: Message) -> str:
+    """A message in a few words, for the trace."""
+    guests = getattr(message, "guests", ()) or getattr(message, "reports", ())
+    told = [
+        f"{g.instance_id[:8]}@{g.generation} {getattr(g, 'desired', '') or getattr(g, 'event', '') or g.power}"
+        for g in guests
+    ]
+    who = getattr(message, "host", "") or getattr(message, "reservation_id", "")[:8]
+    return " ".join([message.KIND, who, *told]).strip()

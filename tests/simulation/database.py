@@ -1,0 +1,130 @@
+"""The services' database: real SQLite and the real schema, that can fail at any statement and at the commit."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from controller.conf.settings import Settings
+from controller.db.database import Database
+from tests.clouds import TestCloud, make_settings
+from tests.simulation.faults import Fault
+from tests.simulation.hub import Hub
+
+_OPTIONS = {
+    "database__pool_size": 40,
+    "controller__sweep_s": 10.0,
+    "controller__host_down_after_s": 60.0,
+    "controller__open_registration": "true",
+    "compute__heartbeat_s": 20.0,
+    "compute__simulated_vcpus": 2,
+    "compute__simulated_memory_mib": 2048,
+    "compute__simulated_disk_gib": 20,
+    "compute__simulated_boot_s": 4.0,
+}
+
+
+class Laboratory:
+    """What all seeds of a run share: an empty cloud to copy, and an engine that remembers compiled statements."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file, self._template = folder / "pileus.db", folder / "template.db"
+        made = TestCloud.create(folder, f"sqlite:///{self._template}", **_OPTIONS)
+        made.close()
+        self.project_id, self.user_id, self.image_id = made.project_id, made.user_id, made.image_id
+        self.settings: Settings = make_settings(folder, f"sqlite:///{self._file}", **_OPTIONS)
+        self.database = Database(self.settings, pause=self._pause, jitter=lambda low, high: (low + high) / 2)
+        self._hub: Hub | None = None
+        self._down_until = 0.0
+        engine = self.database.engine
+        event.listen(engine, "before_cursor_execute", self._statement)
+        self._commit, self._rollback = engine.dialect.do_commit, engine.dialect.do_rollback
+        seams: dict[str, Any] = {"do_commit": self._do_commit, "do_rollback": self._do_rollback}
+        vars(engine.dialect).update(seams)
+
+    def begin(self, hub: Hub) -> None:
+        """A new empty cloud for this hub's site."""
+        self.database.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(self._template, self._file)
+        self._hub, self._down_until = hub, 0.0
+
+    def down_until(self, end: float) -> None:
+        """The database cannot be reached until then."""
+        self._down_until = end
+
+    def peek(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Look into the database from outside; nothing fails here."""
+        db = sqlite3.connect(self._file)
+        try:
+            return db.execute(statement, values).fetchall()
+        finally:
+            db.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+    # --- seams ---
+
+    def _pause(self, seconds: float) -> None:
+        if self._hub is not None:
+            self._hub.pause(seconds)
+
+    def _statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        hub = self._hub
+        if hub is None or hub.current is None or hub.current.dead:
+            return
+        hub.point(statement[:40])
+        if hub.now < self._down_until or hub.faults.strikes(Fault.STATEMENT_FAILS):
+            hub.note(f"statement fails: {statement[:60]!r}")
+            raise _failure("server closed the connection unexpectedly")
+        if statement == "BEGIN IMMEDIATE":
+            hub.current.writing = True
+        elif hub.current.writing and hub.faults.strikes(Fault.RACE_LOST):
+            raise _failure("database is locked: a race that was lost")
+
+    def _do_commit(self, connection: Any) -> None:
+        hub = self._hub
+        if hub is None or hub.current is None or hub.current.dead:
+            self._commit(connection)
+            return
+        try:
+            hub.point("commit")
+            if hub.now < self._down_until or hub.faults.strikes(Fault.COMMIT_FAILS):
+                hub.note("commit fails, nothing was committed")
+                raise sqlite3.OperationalError("server closed the connection at the commit")
+        except BaseException:
+            self._do_rollback(connection)  # a server does so when it loses its client
+            raise
+        self._commit(connection)
+        hub.current.writing = False
+        if hub.faults.strikes(Fault.COMMIT_UNKNOWN):
+            hub.note("commit fails, but it was committed")
+            raise sqlite3.OperationalError("server closed the connection at the commit")
+        hub.point("committed")
+
+    def _do_rollback(self, connection: Any) -> None:
+        self._rollback(connection)
+        if self._hub is not None and self._hub.current is not None:
+            self._hub.current.writing = False
+
+
+def _failure(reason: str) -> OperationalError:
+    return OperationalError("", None, sqlite3.OperationalError(reason))
+
+
+def ids_of(seed: int) -> Random:
+    """The randomness of a seed's ids: of its own, so that a fault more does not change every id."""
+    return Random(f"ids of {seed}")
+
+
+def shared_memory() -> str | None:
+    """Where files cost no disk, if there is such a place."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None

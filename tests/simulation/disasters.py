@@ -1,0 +1,66 @@
+"""What happens to the site now and then, at random times."""
+
+from typing import TYPE_CHECKING
+
+from controller.domain.messages import Power
+from tests.simulation.bus import Letter
+from tests.simulation.faults import Disaster
+
+if TYPE_CHECKING:
+    from tests.simulation.site import Site
+
+_POISON = ("{", '{"kind":"Unheard"}', '{"kind":"ReconcileGuests","host":7}', "[]", "\x00")
+
+
+class Disasters:
+    """Lets a seed's disasters happen."""
+
+    def __init__(self, site: "Site") -> None:
+        self._site = site
+        self._hub = site.hub
+        self._random = site.hub.random
+
+    def plan(self, within_s: float) -> None:
+        """Each at its time."""
+        for disaster in self._hub.faults.disasters:
+            self._hub.at(self._random.uniform(0, within_s), lambda d=disaster: self._happen(d))  # type: ignore[misc]
+
+    def _happen(self, disaster: Disaster) -> None:
+        hub, random, site = self._hub, self._random, self._site
+        if hub.faults.calm:
+            return
+        hub.faults.counts[disaster] += 1
+        host = random.choice(site.hosts)
+        process = random.choice(site.processes)
+        long_s = random.choice((5, 30, 200)) * random.random()
+        hub.note(f"DISASTER {disaster}")
+        match disaster:
+            case Disaster.KILL:
+                hub.kill(process)
+            case Disaster.FREEZE:
+                hub.note(f"stopped for {long_s:.1f} s", process)
+                process.frozen_until = hub.now + long_s
+            case Disaster.BROKER_DOWN | Disaster.BROKER_EMPTIED:
+                site.broker.go_down()
+                hub.at(long_s, lambda: site.broker.come_up(empty=disaster is Disaster.BROKER_EMPTIED))
+            case Disaster.DATABASE_DOWN:
+                site.database_down_for(long_s)
+            case Disaster.HOST_SILENT:
+                hub.note(f"cut off for {long_s:.1f} s", host.process)
+                host.process.cut_off_until = hub.now + long_s
+                hub.at(long_s + 0.001, site.broker.pump_all)
+            case Disaster.HOST_REBOOTED:
+                host.reboot()
+            case Disaster.GUEST_OFF:
+                running = [i for i, (power, *_) in site.guests.guests(host.name).items() if power is Power.RUNNING]
+                if running:
+                    host.power_off_guest(random.choice(running))
+            case Disaster.JOURNAL_LOST:
+                host.lose_journal()
+            case Disaster.CLOCK_STEPS:
+                host.process.skew_s = random.uniform(-3600, 3600)
+            case Disaster.POISON:
+                queue = random.choice(("schedule", "network", "events", f"compute.{host.name}"))
+                body = random.choice(_POISON)
+                site.judge.poison.add(body)
+                site.broker.publish(Letter(queue, body), 0.01)

@@ -1,0 +1,286 @@
+"""The hosts: hardware that outlives its agent, and the agent as a process."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from compute_agent.agent import Agent
+from compute_agent.driver import Driver
+from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
+from compute_agent.journal import Journal
+from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from controller.conf.settings import Compute
+from controller.domain.errors import CloudError, PoisonMessage, Unavailable
+from controller.domain.messages import GuestSpec, Message, Power, ReconcileGuests, host_queue
+from tests.simulation.bus import Broker
+from tests.simulation.faults import Fault
+from tests.simulation.hub import Hub, Process
+
+T = TypeVar("T")
+
+_RETRY_S = 1.0
+_LINGER_S = 0.01
+# Host, instance, what it was, what it is: None where there is no guest.
+Watcher = Callable[[str, str, Power | None, Power | None], None]
+
+
+class WatchedSite(SimulatedSite):
+    """The hardware of all hosts; tells of every change of a guest's power."""
+
+    def __init__(self, path: Path, hub: Hub, watcher: Watcher) -> None:
+        super().__init__(path)
+        self._hub = hub
+        self._watcher = watcher
+
+    def keep(self, host: str, instance_id: str, guest: tuple[Power, str, int]) -> None:
+        self._changes(host, instance_id, guest[0])
+        super().keep(host, instance_id, guest)
+
+    def remove(self, host: str, instance_id: str) -> None:
+        self._changes(host, instance_id, None)
+        super().remove(host, instance_id)
+
+    def _changes(self, host: str, instance_id: str, after: Power | None) -> None:
+        before = self.guests(host).get(instance_id)
+        self._hub.note(f"{instance_id[:8]} is {after or 'gone'} on {host}")
+        self._watcher(host, instance_id, before[0] if before else None, after)
+
+
+class HostDriver(SimulatedDriver):
+    """The simulated driver on a host that can be booted, whose hypervisor may not answer."""
+
+    def __init__(self, host: "Host", hub: Hub, compute: Compute, site: WatchedSite) -> None:
+        super().__init__(host.name, compute, site, random=hub.random, pause=hub.pause)
+        self._on = host
+        self._hub = hub
+
+    # The seams are around these, not below: who is paused must hold no lock, in one thread nobody would open it.
+
+    def _keep(self, instance_id: str, guest: tuple[Power, str, int]) -> None:
+        self._hub.point("hypervisor begins")
+        super()._keep(instance_id, guest)
+        self._hub.point("hypervisor has done it")
+
+    def _forget(self, instance_id: str) -> None:
+        self._hub.point("hypervisor begins to remove")
+        super()._forget(instance_id)
+        self._hub.point("hypervisor has removed it")
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self._on.name}-boot-{self._on.boots}"
+
+
+class Seam:
+    """Anything behind a seam: each call may be the last, and may fail."""
+
+    def __init__(self, name: str, target: object, hub: Hub, fault: Fault, error: Callable[[], Exception]) -> None:
+        self._name = name
+        self._target = target
+        self._hub = hub
+        self._fault = fault
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **named: Any) -> Any:
+            self._hub.point(f"{self._name}.{name}")
+            if self._hub.faults.strikes(self._fault):
+                raise self._error()
+            answer = found(*args, **named)
+            self._hub.point(f"{self._name}.{name} done")
+            return answer
+
+        return call
+
+
+class Host:
+    """One host: its hardware stays, its agent comes and goes."""
+
+    def __init__(self, name: str, hub: Hub, broker: Broker, site: WatchedSite, compute: Compute, folder: Path) -> None:
+        self.name = name
+        self.boots = 1
+        self.agent_crashes = 0
+        self.lost_journals = 0
+        self.went_off: Counter[str] = Counter()
+        self._hub = hub
+        self._broker = broker
+        self._site = site
+        self._compute = compute
+        self._journal_file = folder / f"journal-{name}.db"
+        self._journal: Journal | None = None
+        self.process = Process(name, self._boot)
+        self._driver: HostDriver | None = None
+
+    def reboot(self) -> None:
+        """The machine itself is booted: no guest runs, the agent begins anew."""
+        self._hub.kill(self.process)
+        self.boots += 1
+        for instance_id, (power, ip, boots) in self._site.guests(self.name).items():
+            if power is Power.RUNNING:
+                SimulatedSite.keep(self._site, self.name, instance_id, (Power.SHUT_OFF, ip, boots))
+
+    def power_off_guest(self, instance_id: str) -> None:
+        """A guest powers itself off; its agent is to notice."""
+        self.went_off[instance_id] += 1
+        _, ip, boots = self._site.guests(self.name)[instance_id]
+        SimulatedSite.keep(self._site, self.name, instance_id, (Power.SHUT_OFF, ip, boots))
+        if self._driver is not None:
+            self._driver._guests[instance_id] = (Power.SHUT_OFF, ip, boots)
+
+    def lose_journal(self) -> None:
+        """The disk with the journal is replaced; the guests run on."""
+        self._hub.kill(self.process)
+        self.lost_journals += 1
+        for suffix in ("", "-wal", "-shm"):
+            self._journal_file.with_name(self._journal_file.name + suffix).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """The end of the seed: close what the agent has open."""
+        if self._journal is not None:
+            self._journal.close()
+
+    @property
+    def pending(self) -> bool:
+        """Whether the agent has something to do or to tell."""
+        journal = self._journal
+        return (
+            not self.process.alive
+            or journal is None
+            or bool(journal.pending(self.name) or journal.unreported(self.name))
+        )
+
+    def _boot(self, process: Process) -> None:
+        self._journal = Journal(self._journal_file)
+        self._driver = HostDriver(self, self._hub, self._compute, self._site)
+        process.on_death.append(self._close)
+        away = HypervisorUnreachable(what="The hypervisor", reason="it does not answer")
+        driver = Seam("driver", self._driver, self._hub, Fault.HYPERVISOR_AWAY, lambda: away)
+        full = Unavailable(what="The agent's journal", reason="disk full")
+        journal = Seam("journal", self._journal, self._hub, Fault.JOURNAL_FULL, lambda: full)
+        agent = Agent(
+            self.name,
+            cast(Driver, driver),
+            cast(Journal, journal),
+            self._broker.bus_of(process),
+            lambda: self._hub.clock(process),
+            jitter=self._hub.random.random,
+        )
+        AgentProcess(agent, process, self._hub, self._broker, self._compute.heartbeat_s).begin()
+
+    def _close(self) -> None:
+        self.agent_crashes += 1
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = self._driver = None
+
+
+class AgentProcess:
+    """What ComputeService and its crew do for one agent, with events where they have threads."""
+
+    def __init__(self, agent: Agent, process: Process, hub: Hub, broker: Broker, heartbeat_s: float) -> None:
+        self._agent = agent
+        self._process = process
+        self._hub = hub
+        self._broker = broker
+        self._heartbeat_s = heartbeat_s
+        self._working: dict[str, bool] = {}  # instance -> whether to work on it again
+        self._tickets: dict[str, int] = {}  # instance -> the pause that counts
+        self._dirty = False
+
+    def begin(self) -> None:
+        """The guests are known before the first command is taken."""
+        if self._guarded(self._agent.begin) is None:
+            self._hub.at(_RETRY_S, self.begin, self._process)
+            return
+        self._guarded(self._agent.heartbeat)
+        pending = self._guarded(self._agent.pending)
+        if pending is None:
+            self._hub.at(_RETRY_S, self.begin, self._process)
+            return
+        for spec in pending:
+            self._offer(spec)
+        self._is_dirty()
+        self._broker.consume(self._process, host_queue(self._agent.host), lambda ms: self._take(ms[0]))
+        self._hub.every(self._process, lambda: self._heartbeat_s, self._watch)
+
+    def _take(self, message: Message) -> None:
+        if not isinstance(message, ReconcileGuests) or message.host != self._agent.host:
+            raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
+        self._agent.handle(message)
+        for spec in message.guests:
+            self._offer(spec)
+        self._is_dirty()
+
+    def _watch(self) -> None:
+        if self._guarded(self._agent.watch):
+            self._is_dirty()
+        self._guarded(self._agent.heartbeat)
+        self._guarded(self._agent.tidy)
+
+    # --- the crew ---
+
+    def _offer(self, spec: GuestSpec) -> None:
+        instance_id = spec.instance_id
+        if instance_id in self._working:
+            self._working[instance_id] = True
+        else:
+            self._working[instance_id] = False
+            self._tickets[instance_id] = self._tickets.get(instance_id, 0) + 1
+            self._hub.at(self._hub.random.expovariate(10), lambda: self._work(instance_id), self._process)
+
+    def _work(self, instance_id: str) -> None:
+        self._working[instance_id] = False
+        try:
+            pause_s = self._agent.work(instance_id)
+        except WorkAbandoned:
+            pause_s = None
+        except Unavailable:
+            pause_s = _RETRY_S
+        except Exception as error:
+            self._hub.surprise(error)
+            pause_s = _RETRY_S
+        if self._working[instance_id] or pause_s == 0:
+            self._hub.at(0, lambda: self._work(instance_id), self._process)
+        else:
+            del self._working[instance_id]
+            if pause_s is not None:
+                ticket = self._tickets[instance_id]
+                self._hub.at(pause_s, lambda: self._work_again(instance_id, ticket), self._process)
+        self._is_dirty()
+
+    def _work_again(self, instance_id: str, ticket: int) -> None:
+        if self._tickets[instance_id] == ticket and instance_id not in self._working:
+            self._work(instance_id)
+
+    # --- reports ---
+
+    def _is_dirty(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._hub.at(_LINGER_S, self._report, self._process)
+
+    def _report(self) -> None:
+        self._dirty = False
+        if not self._guarded(self._agent.report):
+            self._dirty = True
+            self._hub.at(_RETRY_S, self._report, self._process)
+
+    def _guarded(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except CloudError as error:
+            self._hub.note(f"not done, tried again later: {error}")
+        except Exception as error:
+            self._hub.surprise(error)
+        return None
+
+
+def with_failures(compute: Compute, rate: float) -> Compute:
+    """The same hosts, whose drivers fail now and then."""
+    return replace(compute, simulated_failure_rate=rate)

@@ -1,0 +1,83 @@
+"""The control plane's services as processes: their real handlers and sweeps, with events where they have threads."""
+
+from collections.abc import Callable
+from random import Random
+
+from controller.domain.ids import IdSource
+from controller.operations import sweeps
+from controller.operations.cloud import Cloud
+from controller.workers.service import ControllerService
+from network.service import QUEUE as NETWORK
+from network.service import NetworkService
+from scheduler.service import Placer
+from scheduler.view import SiteView
+from tests.simulation.bus import Broker
+from tests.simulation.database import Laboratory
+from tests.simulation.hub import Hub, Process
+
+_BATCH = 20
+_PURGE_S = 300.0
+# While faults strike, rounds come at the configured pace; in the calm afterwards there is nothing to hurry for.
+_CALM = 3.0
+
+
+class ControlPlane:
+    """Makes the processes of the services."""
+
+    def __init__(self, hub: Hub, broker: Broker, laboratory: Laboratory, ids: Random) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._laboratory = laboratory
+        self._ids = IdSource(ids)
+        self.apis: list[Process] = []
+        self.others: list[Process] = []
+
+    def make(self, apis: int, schedulers: int, controllers: int) -> None:
+        """So many of each, and the network service."""
+        self.apis = [self._process(f"api-{n}", lambda _: None) for n in range(apis)]
+        self.others = [
+            *(self._process(f"scheduler-{n}", self._scheduler) for n in range(schedulers)),
+            self._process("network", self._network),
+            *(self._process(f"controller-{n}", self._controller) for n in range(controllers)),
+        ]
+
+    def cloud(self, process: Process) -> Cloud:
+        """The cloud as this process holds it."""
+        return Cloud(
+            self._laboratory.settings,
+            self._laboratory.database,
+            self._broker.bus_of(process),
+            lambda: self._hub.clock(process),
+            self._ids,
+        )
+
+    def pace(self, seconds: float) -> float:
+        """How long a round takes now."""
+        return seconds * (_CALM if self._hub.faults.calm else 1.0)
+
+    def _process(self, name: str, boot: Callable[[Process], None]) -> Process:
+        return Process(name, boot, skew_s=self._hub.random.uniform(-2, 2))
+
+    def _scheduler(self, process: Process) -> None:
+        placer = Placer(self.cloud(process), SiteView(lambda: self._hub.now))
+        self._broker.consume(process, "schedule", placer, batch=_BATCH)
+
+    def _network(self, process: Process) -> None:
+        service = NetworkService(self.cloud(process))
+        self._broker.consume(process, NETWORK, service.handle, batch=_BATCH)
+
+    def _controller(self, process: Process) -> None:
+        cloud = self.cloud(process)
+        service = ControllerService(cloud, can_hear=lambda: self._can_hear(process))
+        self._broker.consume(process, "events", service.handle, batch=_BATCH)
+        self._broker.consume_dead(process, service.bury)
+        sweep_s = cloud.settings.controller.sweep_s
+        self._hub.every(process, lambda: self.pace(sweep_s), service.sweep)
+        self._hub.every(process, lambda: self.pace(_PURGE_S), lambda: cloud.write(sweeps.purge))
+
+    def _can_hear(self, process: Process) -> bool:
+        """As the consumer of events knows it: it has had its broker for long enough, without a break."""
+        since = max(process.up_since, self._broker.up_since, process.cut_off_until)
+        return self._broker.reaches(process) and (
+            self._hub.now - since > self._laboratory.settings.controller.host_down_after_s
+        )

@@ -1,0 +1,162 @@
+"""Whether the promises were held: while faults strike, and when all is quiet again."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from controller.domain.messages import Power
+from controller.domain.states import State
+from controller.operations.audit.audit import audit
+from controller.operations.cloud import Transaction
+from tests.simulation.bus import Broker
+from tests.simulation.clients import Clients
+from tests.simulation.database import Laboratory
+from tests.simulation.faults import Fault
+from tests.simulation.hosts import Host, WatchedSite
+from tests.simulation.hub import Hub, Process
+from tests.simulation.services import ControlPlane
+
+_POWER = {State.ACTIVE: Power.RUNNING, State.STOPPED: Power.SHUT_OFF, State.DELETED: None, State.ERROR: None}
+
+
+class Judge:
+    """Watches the guests, and at the end compares requests, rows and guests."""
+
+    hosts: Sequence[Host]
+    guests: WatchedSite
+
+    def __init__(self, hub: Hub, broker: Broker, clients: Clients, laboratory: Laboratory) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._clients = clients
+        self._laboratory = laboratory
+        self._breaches: list[str] = []
+        self.poison: set[str] = set()
+
+    # --- while it runs ---
+
+    def watch(self, host: str, instance_id: str, before: Power | None, after: Power | None) -> None:
+        """A guest's power is about to change on a host: somebody must have asked for it."""
+        asked = self._asked(instance_id)
+        short = f"{instance_id[:8]} on {host}"
+        if after is None and not asked["terminate"]:
+            state, launched_at = self._row(instance_id)
+            if launched_at is not None or state != State.ERROR:
+                self._breach(f"{short} is destroyed, it is {state} and nobody asked for it")
+        elif before is Power.RUNNING and after is Power.SHUT_OFF and not asked["stop"] and not asked["reboot"]:
+            self._breach(f"{short} is shut off and nobody asked for it")
+        elif after is Power.RUNNING:
+            self._booting(host, instance_id)
+
+    def heard(self, line: Mapping[str, Any]) -> None:
+        """A line of a service's log: an error that it did not expect is a breach."""
+        self._hub.note(f"{line['log_level']}: {line.get('event')} {line.get('reason', '')}")
+        if line.get("exc_info"):
+            self._breach(f"unexpected error: {line.get('event')}")
+
+    def _booting(self, host: str, instance_id: str) -> None:
+        there = next(h for h in self.hosts if h.name == host)
+        state, _ = self._row(instance_id)
+        if state == State.DELETED and not there.lost_journals:
+            self._breach(f"{instance_id[:8]} boots on {host} though it is deleted")
+        _, _, boots = self.guests.guests(host).get(instance_id, (None, "", 0))
+        asked = self._asked(instance_id)
+        # A reboot whose agent was killed in its middle may be done again.
+        again = (
+            there.agent_crashes
+            + self._hub.faults.counts[Fault.HYPERVISOR_AWAY]
+            + self._hub.faults.counts[Fault.JOURNAL_FULL]
+            if asked["reboot"]
+            else 0
+        )
+        # One that went off by itself is started again where its host never got to say that it had run.
+        again += there.went_off[instance_id]
+        allowed = 1 + asked["start"] + asked["reboot"] + (there.boots - 1) + again
+        if boots + 1 > allowed:
+            self._breach(f"{instance_id[:8]} on {host} boots for the {boots + 1}. time, {allowed} were asked for")
+
+    def _asked(self, instance_id: str) -> Counter[str]:
+        return Counter({k: n for (k, i), n in self._clients.attempts.items() if i == instance_id})
+
+    def _row(self, instance_id: str) -> tuple[str, str | None]:
+        rows = self._laboratory.peek("SELECT state, launched_at FROM instances WHERE id = ?", instance_id)
+        return rows[0] if rows else ("not in the database", None)
+
+    def _breach(self, text: str) -> None:
+        self._hub.note(f"BREACH {text}")
+        self._breaches.append(text)
+
+    # --- when all is quiet ---
+
+    def open(self) -> list[str]:
+        """What is still waited for."""
+        found = self._laboratory.peek(
+            "SELECT id, state FROM instances WHERE ring_at IS NOT NULL OR deadline_at IS NOT NULL OR state = 'UNKNOWN'"
+        )
+        waiting = [f"{i[:8]} in {state}" for i, state in found]
+        waiting += [f"the agent of {h.name}" for h in self.hosts if h.pending]
+        waiting += ["clients without an answer"] * bool(self._clients.unanswered)
+        return waiting + ["messages under way"] * (not self._broker.idle)
+
+    def verdict(self) -> list[str]:
+        """Every breach."""
+        self._breaches += self._hub.surprises
+        if waiting := [w for w in self.open() if w != "messages under way"]:
+            self._breaches.append(f"not settled in time: {', '.join(waiting)}")
+        self._rows_and_guests()
+        self._answers()
+        self._wishes()
+        good = [letter for letter in self._broker.dead if letter.body not in self.poison]
+        self._breaches += [f"set aside as a dead letter: {letter.body[:200]}" for letter in good]
+        plane = ControlPlane(self._hub, self._broker, self._laboratory, self._hub.random)
+        cloud = plane.cloud(Process("judge", lambda _: None))
+
+        def check(tx: Transaction) -> list[str]:
+            return [str(b) for b in audit(tx)]
+
+        self._breaches += cloud.read(check)
+        return list(dict.fromkeys(self._breaches))
+
+    def ended(self) -> int:
+        """Accepted requests whose instances have all come to where they stay."""
+        states = dict(self._laboratory.peek("SELECT id, state FROM instances"))
+        ends = set(_POWER)
+        launched = [a for x in self._clients.launches for a in x.answers[:1]]
+        wished = [w.ids for w in self._clients.wishes if w.accepted]
+        return sum(all(states.get(i) in ends for i in ids) for ids in [*launched, *wished])
+
+    def _rows_and_guests(self) -> None:
+        there = {h.name: {i: g[0] for i, g in self.guests.guests(h.name).items()} for h in self.hosts}
+        rows = self._laboratory.peek("SELECT id, state, host_id, reason FROM instances")
+        for instance_id, state, host, reason in rows:
+            if State(state) not in _POWER:
+                self._breaches.append(f"{instance_id[:8]} is still {state}")
+                continue
+            expected = {} if (wanted := _POWER[State(state)]) is None else {host: wanted}
+            found = {h: guests[instance_id] for h, guests in there.items() if instance_id in guests}
+            if found != expected:
+                self._breaches.append(f"{instance_id[:8]} is {state} on {host}, its guests are {found}")
+            if state == State.ERROR and not reason:
+                self._breaches.append(f"{instance_id[:8]} is in ERROR and nothing says why")
+        known = {row[0] for row in rows}
+        self._breaches += [
+            f"{i[:8]} on {h} has no row" for h, guests in there.items() for i in guests if i not in known
+        ]
+
+    def _answers(self) -> None:
+        """What was accepted is there, and a token means one thing."""
+        rows = {row[0] for row in self._laboratory.peek("SELECT id FROM instances")}
+        for launch in self._clients.launches:
+            token = launch.request.client_token
+            if len(set(launch.answers)) > 1:
+                self._breaches.append(f"{token or 'a launch'} was answered differently: {set(launch.answers)}")
+            for instance_id in {i for answer in launch.answers for i in answer} - rows:
+                self._breaches.append(f"{instance_id[:8]} was promised and has no row")
+
+    def _wishes(self) -> None:
+        """What was terminated is gone."""
+        states = dict(self._laboratory.peek("SELECT id, state FROM instances"))
+        for wish in self._clients.wishes:
+            for instance_id in wish.ids if wish.accepted and wish.kind == "terminate" else ():
+                if states.get(instance_id) not in (State.DELETED, State.ERROR):
+                    self._breaches.append(f"{instance_id[:8]} was terminated and is {states.get(instance_id)}")

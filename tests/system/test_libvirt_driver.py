@@ -1,0 +1,237 @@
+"""The libvirt driver on a private libvirtd with real QEMU guests: the whole life, and nothing left behind."""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compute_agent import libvirtd
+from compute_agent.libvirt_driver.connection import answers
+from compute_agent.libvirt_driver.driver import LibvirtDriver
+from controller.conf.settings import Compute, General, Network, Settings
+from controller.domain import names
+from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
+from controller.domain.ids import IdSource, domain_uuid
+from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, Power
+from controller.programs import run
+
+pytestmark = pytest.mark.system
+
+VLAN = 3999
+INTERFACES = Path("/sys/class/net")
+# Prints "up" on the first serial port by the BIOS, then halts for ever: mov ax,0e00h+c; mov dx,3f8h; out dx,al.
+BOOT_SECTOR = b"\xba\xf8\x03" + b"".join(b"\xb0" + bytes([c]) + b"\xee" for c in b"up\n") + b"\xfa\xf4\xeb\xfd"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    made = replace(
+        Settings(),
+        general=General(state_dir=str(tmp_path / "s"), cloud_id=IdSource.system().cloud_id(), host="node"),
+        network=Network(trunk=""),
+        compute=Compute(tcg_cache_mib=16),
+    )
+    yield made
+    libvirtd.stop(made)
+
+
+@pytest.fixture
+def driver(settings: Settings) -> Iterator[LibvirtDriver]:
+    made = LibvirtDriver(settings)
+    yield made
+    made.destroy_all()
+    made.close()
+
+
+@pytest.fixture
+def image(settings: Settings) -> ImageSpec:
+    settings.image_store.mkdir(parents=True)
+    raw, path = settings.image_store / "halt.raw", settings.image_store / "halt.qcow2"
+    raw.write_bytes(BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + bytes(1024 * 1024 - 512))
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)])
+    content = path.read_bytes()
+    return ImageSpec(
+        "ami-00000000000000001",
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+        "qcow2",
+        path.as_uri(),
+        1024 * 1024,
+    )
+
+
+@pytest.fixture
+def spec(image: ImageSpec) -> GuestSpec:
+    return GuestSpec(
+        instance_id=IdSource.system().new("i"),
+        generation=1,
+        desired=Desired.RUNNING,
+        project_id="p",
+        name='a <name> & "more"',
+        vcpus=1,
+        memory_mib=32,
+        disk_gib=1,
+        image=image,
+        nics=(NicSpec("net-1", VLAN, "02:16:3e:00:00:01", "10.99.0.2", 24),),
+    )
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def qemu_pids(settings: Settings, spec: GuestSpec) -> set[int]:
+    uuid = domain_uuid(settings.general.cloud_id, spec.instance_id).encode()
+    return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if uuid in command_line(pid)}
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def interfaces(settings: Settings) -> set[str]:
+    return {p.name for p in INTERFACES.glob(f"{names.interface_prefix(settings.general.cloud_id)}*")}
+
+
+def test_the_whole_life_leaves_nothing_behind(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
+    guest, cloud = spec.instance_id, settings.general.cloud_id
+    bridge, tap = names.bridge_name(cloud, VLAN), names.tap_name(cloud, guest)
+
+    def timed(step: str, call: Callable[[], None]) -> None:
+        began = time.monotonic()
+        call()
+        print(f"{step} {time.monotonic() - began:.3f}")
+
+    assert driver.list_guests() == {}
+    timed("spawn_s", lambda: driver.spawn(spec))
+    timed("spawn_again_s", lambda: driver.spawn(spec))
+    assert driver.list_guests() == {guest: Power.RUNNING}
+    assert len(qemu_pids(settings, spec)) == 1
+    assert interfaces(settings) == {bridge, tap}
+    assert (INTERFACES / bridge / "brif" / tap).exists()
+    assert Path(f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6").read_text().strip() == "1"
+    until(lambda: driver.console(guest, 100) == b"up\n")
+    assert spec.image is not None
+    assert driver.images() == (spec.image.sha256,)
+
+    timed("shut_off_s", lambda: driver.shut_off(guest, 0.5))
+    driver.shut_off(guest, 0.5)
+    assert driver.list_guests() == {guest: Power.SHUT_OFF}
+    assert interfaces(settings) == {bridge}
+
+    timed("start_s", lambda: driver.start(spec))
+    until(lambda: driver.console(guest, 100) == b"up\nup\n")
+    timed("reboot_s", lambda: driver.reboot(spec, 0.5))
+    until(lambda: driver.console(guest, 100) == b"up\nup\nup\n")
+    assert driver.list_guests() == {guest: Power.RUNNING}
+
+    timed("destroy_s", lambda: driver.destroy(guest))
+    driver.destroy(guest)
+    assert driver.list_guests() == {}
+    assert qemu_pids(settings, spec) == set()
+    assert interfaces(settings) == {bridge}
+    assert list((settings.state_dir / "instances").iterdir()) == []
+    assert list((settings.state_dir / "libvirt/etc/qemu").rglob("*.xml")) == []
+
+    driver.destroy_all()
+    assert interfaces(settings) == set()
+    libvirtd.stop(settings)
+    assert libvirtd.pid(settings) is None
+    assert [
+        p
+        for p in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if str(settings.state_dir).encode() in command_line(p)
+    ] == []
+
+
+def test_a_killed_libvirtd_is_started_again_and_finds_its_guests(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    driver.spawn(spec)
+    before = qemu_pids(settings, spec)
+    supervisor = libvirtd.pid(settings)
+    daemon = int((settings.state_dir / "libvirt/run/libvirtd.pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: libvirtd.pid(settings) is None)
+    assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
+    assert libvirtd.pid(settings) not in (None, supervisor)
+    assert qemu_pids(settings, spec) == before != set()
+
+
+def test_guests_outlive_a_stop_of_libvirtd(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
+    driver.spawn(spec)
+    before = qemu_pids(settings, spec)
+    libvirtd.stop(settings)
+    assert not answers(libvirtd.socket_uri(settings))
+    assert qemu_pids(settings, spec) == before
+    assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
+
+
+def test_a_guest_whose_process_is_killed_is_shut_off(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    driver.spawn(spec)
+    for pid in qemu_pids(settings, spec):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: driver.list_guests() == {spec.instance_id: Power.SHUT_OFF})
+    driver.start(spec)
+    assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"memory_mib": 100_000_000}, DriverError, "Starting the guest"),
+        ({"image": None}, DriverError, "no image"),
+        ({"disk_gib": 8_000_000_000}, DiskError, "Making the disk"),
+    ],
+)
+def test_a_failed_spawn_leaves_nothing_behind(
+    driver: LibvirtDriver,
+    settings: Settings,
+    spec: GuestSpec,
+    change: dict[str, object],
+    error: type[CloudError],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        driver.spawn(replace(spec, **change))  # type: ignore[arg-type]
+    assert driver.list_guests() == {}
+    assert list((settings.state_dir / "instances").glob("*")) == []
+    assert not (INTERFACES / names.tap_name(settings.general.cloud_id, spec.instance_id)).exists()
+
+
+def test_a_larger_image_than_disk_is_refused(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
+    assert spec.image is not None
+    path = settings.image_store / "large.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "3G"])
+    content = path.read_bytes()
+    image = ImageSpec("ami-2", hashlib.sha256(content).hexdigest(), len(content), "qcow2", path.as_uri())
+    with pytest.raises(DiskError, match="needs 3 GiB"):
+        driver.spawn(replace(spec, image=image))
+    with pytest.raises(ImageFetchError, match="checksum"):
+        driver.spawn(replace(spec, image=replace(image, sha256="0" * 64)))
+    assert driver.list_guests() == {}
+
+
+def test_a_state_folder_with_a_long_path(tmp_path: Path, settings: Settings) -> None:
+    far = replace(settings, general=replace(settings.general, state_dir=str(tmp_path / ("x" * 90))))
+    driver = LibvirtDriver(far)
+    try:
+        assert driver.list_guests() == {}
+        assert len(libvirtd.socket_uri(far)) < 107
+    finally:
+        driver.close()
+        libvirtd.stop(far)
+    assert not list(Path("/run").glob(f"pileus-{far.general.cloud_id}*"))

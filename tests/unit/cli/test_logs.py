@@ -1,0 +1,71 @@
+"""Log lines: readable, bounded, without secrets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from controller.cli.logs import hide_secrets
+
+PROGRAM = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import structlog
+from controller.cli import logs
+from controller.conf import Settings
+settings = Settings()
+settings = replace(settings, general=replace(settings.general, log_format=sys.argv[2]))
+logs.MAX_BYTES = 4000
+log = structlog.get_logger("made before")
+logs.set_up_logging(settings, Path(sys.argv[1]))
+for n in range(int(sys.argv[3])):
+    log.info("event", number=n, url="amqp://user:geheim@broker//", password="geheim")
+    os.write(2, b"printed by a library\\n")
+try:
+    local = "gehe" + "im"
+    raise ValueError("wrong")
+except ValueError:
+    log.exception("failed")
+"""
+
+
+def logged(file: Path, form: str, count: int) -> list[str]:
+    subprocess.run([sys.executable, "-c", PROGRAM, str(file), form, str(count)], check=True, timeout=60)
+    return file.read_text().splitlines()
+
+
+def test_text(tmp_path: Path) -> None:
+    lines = logged(tmp_path / "log" / "a.log", "text", 1)
+    assert "event" in lines[0]
+    assert "amqp://***@broker" in lines[0]
+    assert lines[1] == "printed by a library"
+    assert "Traceback" in "\n".join(lines)
+    assert "geheim" not in "\n".join(lines)
+
+
+def test_json(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in logged(tmp_path / "a.log", "json", 1) if line.startswith("{")]
+    assert (lines[0]["event"], lines[0]["number"], lines[0]["level"]) == ("event", 0, "info")
+    assert "ValueError: wrong" in lines[1]["exception"]
+    assert "geheim" not in json.dumps(lines)
+
+
+def test_files_are_bounded_and_nothing_printed_is_lost(tmp_path: Path) -> None:
+    logged(tmp_path / "a.log", "text", 300)
+    files = sorted(tmp_path.iterdir())
+    assert 1 < len(files) <= 6
+    assert all(f.stat().st_size < 10_000 for f in files)
+    assert all("printed by a library" in f.read_text() for f in files[1:])
+
+
+def test_secrets_are_known_by_their_names() -> None:
+    event = {"event": "x", "token": "t", "secret_key": "s", "tokens": 3, "url": "http://a:b@c/d", "plain": "a:b@c"}
+    assert hide_secrets(None, "info", event) == {
+        "event": "x",
+        "token": "***",
+        "secret_key": "***",
+        "tokens": 3,
+        "url": "http://***@c/d",
+        "plain": "a:b@c",
+    }

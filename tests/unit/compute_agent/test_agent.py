@@ -1,0 +1,326 @@
+"""What an agent makes of commands, whatever happens to it on the way."""
+
+import base64
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from compute_agent.agent import ATTEMPTS, Agent
+from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
+from compute_agent.journal import Journal
+from compute_agent.simulated_driver import SimulatedDriver
+from controller.domain.errors import DriverError, PoisonMessage
+from controller.domain.messages import (
+    ConsoleRead,
+    Desired,
+    GuestState,
+    HostReported,
+    Power,
+    ReadConsole,
+    ReconcileGuests,
+    WireInstances,
+)
+from controller.domain.states import Event
+from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def order(agent: Agent, *specs: object) -> None:
+    agent.handle(ReconcileGuests(HOST, specs))  # type: ignore[arg-type]
+
+
+def events(bus: MemoryBus) -> list[tuple[str, int, Event]]:
+    return [(r.instance_id, r.generation, r.event) for r in bus.reports()]
+
+
+def test_built_twice_is_one_guest(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+    order(agent, guest())
+    order(agent, guest())
+    work_all(agent)
+    order(agent, guest())
+    work_all(agent)
+    agent.report()
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
+    assert driver.console(instance(1), 100) == b"GUEST-UP 10.0.0.1\n"
+    assert events(bus) == [(instance(1), 1, Event.RUNNING)]
+
+
+def test_a_command_that_was_done_is_reported_again(agent: Agent, bus: MemoryBus) -> None:
+    for _ in range(2):
+        order(agent, guest())
+        work_all(agent)
+        agent.report()
+    agent.report()
+    assert events(bus) == [(instance(1), 1, Event.RUNNING)] * 2
+
+
+def test_the_whole_life(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+    steps = [
+        (Desired.RUNNING, False, Event.RUNNING),
+        (Desired.SHUT_OFF, False, Event.SHUT_OFF),
+        (Desired.RUNNING, False, Event.RUNNING),
+        (Desired.RUNNING, True, Event.RUNNING),
+        (Desired.ABSENT, False, Event.GONE),
+    ]
+    boots = []
+    for generation, (desired, reboot, _) in enumerate(steps, 1):
+        order(agent, guest(1, generation, desired, reboot=reboot))
+        work_all(agent)
+        agent.report()
+        boots.append(driver.console(instance(1), 1000).count(b"GUEST-UP"))
+    assert events(bus) == [(instance(1), g, e) for g, (_, _, e) in enumerate(steps, 1)]
+    assert boots == [1, 1, 2, 3, 0]
+    assert driver.list_guests() == {}
+
+
+def test_a_deleted_guest_is_not_brought_back(agent: Agent, driver: SimulatedDriver) -> None:
+    order(agent, guest(1, 2, Desired.ABSENT))
+    work_all(agent)
+    agent.report()
+    order(agent, guest(1, 1))
+    work_all(agent)
+    assert driver.list_guests() == {}
+
+
+def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+    order(agent, guest(1, 1), guest(2, 1))
+    order(agent, guest(1, 2, Desired.ABSENT))
+    work_all(agent)
+    agent.report()
+    assert driver.list_guests() == {instance(2): Power.RUNNING}
+    assert sorted(events(bus)) == [(instance(1), 2, Event.GONE), (instance(2), 1, Event.RUNNING)]
+
+
+def test_a_newer_wish_during_the_work_is_carried_out_next(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = driver.spawn
+
+    def spawn_while_deleted(spec: object) -> None:
+        spawn(spec)  # type: ignore[arg-type]
+        order(agent, guest(1, 2, Desired.ABSENT))
+
+    monkeypatch.setattr(driver, "spawn", spawn_while_deleted)
+    order(agent, guest())
+    assert agent.work(instance(1)) == 0
+    assert agent.work(instance(1)) is None
+    agent.report()
+    assert driver.list_guests() == {}
+    assert events(bus) == [(instance(1), 2, Event.GONE)]
+
+
+def test_while_the_bus_is_down_results_wait(agent: Agent, bus: MemoryBus) -> None:
+    order(agent, guest())
+    work_all(agent)
+    bus.down = True
+    assert not agent.report()
+    bus.down = False
+    assert agent.report()
+    assert events(bus) == [(instance(1), 1, Event.RUNNING)]
+
+
+def test_an_error_is_reported_with_its_reason(agent: Agent, bus: MemoryBus) -> None:
+    order(agent, guest(image=None))
+    work_all(agent)
+    agent.report()
+    (report,) = bus.reports()
+    assert report.event is Event.FAILED
+    assert "no image" in report.reason
+
+
+def test_what_may_pass_is_tried_again_but_not_for_ever(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> None:
+        raise HypervisorUnreachable(what="Starting the guest", reason="libvirt went away")
+
+    monkeypatch.setattr(driver, "spawn", gone)
+    order(agent, guest())
+    pauses = [agent.work(instance(1)) for _ in range(ATTEMPTS)]
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, None]
+    agent.report()
+    assert events(bus) == [(instance(1), 1, Event.FAILED)]
+
+
+def test_what_passed_is_not_reported(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+
+        def fails(_: str) -> None:
+            raise DriverError(what="Destroying the guest", reason="busy")
+
+        order(agent, guest())
+        work_all(agent)
+        order(agent, guest(1, 2, Desired.ABSENT))
+        broken.setattr(driver, "destroy", fails)
+        assert agent.work(instance(1)) == 1
+        agent.report()
+    assert agent.work(instance(1)) is None
+    agent.report()
+    assert events(bus) == [(instance(1), 2, Event.GONE)]
+
+
+def test_abandoned_work_stays_in_the_journal(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = new_agent()
+    order(agent, guest())
+    with monkeypatch.context() as stopping:
+
+        def abandoned(_: object) -> None:
+            raise WorkAbandoned
+
+        stopping.setattr(driver, "spawn", abandoned)
+        with pytest.raises(WorkAbandoned):
+            agent.work(instance(1))
+    work_all(new_agent())
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("place", ["spawn", "finish", "unreported", "send", "mark_reported"])
+def test_killed_anywhere_the_next_run_mends_it(
+    place: str,
+    when: str,
+    new_agent: Callable[[], Agent],
+    driver: SimulatedDriver,
+    journal: Journal,
+    bus: MemoryBus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    victim = next(o for o in (driver, journal, bus) if hasattr(o, place))
+    real = getattr(victim, place)
+
+    def dies(*args: object, **more: object) -> None:
+        if when == "after":
+            real(*args, **more)
+        raise Killed
+
+    first = new_agent()
+    order(first, guest())
+    with monkeypatch.context() as killing:
+        killing.setattr(victim, place, dies)
+        with pytest.raises(Killed):
+            work_all(first)
+            first.report()
+    second = new_agent()
+    work_all(second)
+    second.report()
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
+    assert driver.console(instance(1), 100).count(b"GUEST-UP") == 1
+    assert set(events(bus)) == {(instance(1), 1, Event.RUNNING)}
+    assert journal.unreported(HOST) == []
+
+
+def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+    order(agent, guest(), guest(2))
+    work_all(agent)
+    agent.report()
+    bus.sent.clear()
+    driver.power_lost(instance(1))
+    assert [agent.watch(), agent.watch()] == [1, 0]
+    agent.report()
+    assert events(bus) == [(instance(1), 1, Event.SHUT_OFF)]
+    assert "powered off" in bus.reports()[0].reason
+
+
+def test_a_guest_that_vanished_or_was_started_behind_our_back(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus
+) -> None:
+    order(agent, guest(), guest(2))
+    work_all(agent)
+    order(agent, guest(2, 2, Desired.SHUT_OFF))
+    work_all(agent)
+    agent.report()
+    bus.sent.clear()
+    driver.destroy(instance(1))
+    driver.start(guest(2))
+    assert agent.watch() == 2
+    agent.report()
+    assert set(events(bus)) == {(instance(1), 1, Event.SHUT_OFF), (instance(2), 2, Event.RUNNING)}
+
+
+def test_after_a_boot_of_the_host_its_guests_are_started(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = new_agent()
+    order(agent, guest(1), guest(2), guest(3))
+    work_all(agent)
+    order(agent, guest(2, 2, Desired.SHUT_OFF), guest(3, 2, Desired.ABSENT))
+    work_all(agent)
+    agent.report()
+    driver.power_lost(instance(1))
+    monkeypatch.setattr(SimulatedDriver, "boot_id", "another")
+    rebooted = new_agent()
+    assert rebooted.watch() == 0
+    work_all(rebooted)
+    rebooted.report()
+    assert driver.list_guests() == {instance(1): Power.RUNNING, instance(2): Power.SHUT_OFF}
+    assert events(bus)[-1] == (instance(1), 1, Event.RUNNING)
+    assert new_agent().pending() == []
+
+
+def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+    order(agent, guest(1, 3), guest(2, 4, Desired.SHUT_OFF))
+    work_all(agent)
+    driver.spawn(guest(9))
+    agent.heartbeat()
+    (message,) = bus.sent
+    assert isinstance(message, HostReported)
+    assert message.at == NOW.isoformat()
+    assert message.hypervisor == "simulated"
+    assert message.guests == (
+        GuestState(instance(1), 3, Power.RUNNING),
+        GuestState(instance(9), -1, Power.RUNNING),
+    )
+
+
+def test_guests_of_a_lost_journal_are_taken_in(
+    driver: SimulatedDriver, new_agent: Callable[[], Agent], bus: MemoryBus
+) -> None:
+    driver.spawn(guest(5))
+    agent = new_agent()
+    order(agent, guest(5, 7, Desired.ABSENT))
+    work_all(agent)
+    agent.report()
+    assert driver.list_guests() == {}
+    assert events(bus) == [(instance(5), 7, Event.GONE)]
+
+
+def test_the_console_is_read(agent: Agent) -> None:
+    order(agent, guest())
+    work_all(agent)
+    answer = agent.handle(ReadConsole(HOST, instance(1), 9))
+    assert isinstance(answer, ConsoleRead)
+    assert base64.b64decode(answer.data) == b"10.0.0.1\n"
+    assert agent.handle(ReadConsole(HOST, instance(2))) == ConsoleRead(instance(2), "")
+
+
+def test_a_message_for_somebody_else_is_poison(agent: Agent) -> None:
+    with pytest.raises(PoisonMessage):
+        agent.handle(WireInstances(()))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
+def test_what_the_host_is_short_of_is_waited_for(
+    agent: Agent, driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    order(agent, guest())
+    with monkeypatch.context() as short:
+
+        def spawn(*_: object) -> None:
+            try:
+                raise OSError(number, os.strerror(number))
+            except OSError as error:
+                raise DriverError(what="Making the guest", reason="no program could be started") from error
+
+        short.setattr(driver, "spawn", spawn)
+        assert agent.work(instance(1))
+    assert agent.work(instance(1)) is None
+    assert driver.list_guests() == {instance(1): Power.RUNNING}

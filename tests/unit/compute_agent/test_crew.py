@@ -1,0 +1,212 @@
+"""The crew: bounded, fair, never twice at once on one guest."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compute_agent.crew import Crew, FairQueue, Job
+from compute_agent.errors import WorkAbandoned
+from compute_agent.window import BootWindow
+from controller.domain.messages import Desired
+from tests.unit.compute_agent.conftest import guest, instance
+
+
+class RecordingAgent:
+    """Remembers who was worked on, and whether anybody twice at once."""
+
+    host = "node-1"
+
+    def __init__(self, work: Callable[[str], float | None] = lambda _: None) -> None:
+        self.worked: list[str] = []
+        self.done: set[str] = set()
+        self.at_once = self.most_at_once = 0
+        self._in_hand: set[str] = set()
+        self._lock = threading.Lock()
+        self._work = work
+
+    def has_work(self, instance_id: str) -> bool:
+        return instance_id not in self.done
+
+    def work(self, instance_id: str) -> float | None:
+        with self._lock:
+            assert instance_id not in self._in_hand
+            self._in_hand.add(instance_id)
+            self.worked.append(instance_id)
+            self.most_at_once = max(self.most_at_once, len(self._in_hand))
+        try:
+            return self._work(instance_id)
+        finally:
+            with self._lock:
+                self._in_hand.remove(instance_id)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+@given(st.lists(st.integers(0, 3), max_size=40))
+def test_projects_take_turns(projects: list[int]) -> None:
+    queue = FairQueue()
+    for number, project in enumerate(projects):
+        queue.put(str(project), Job(None, instance(number), str(project), True))  # type: ignore[arg-type]
+    taken = []
+    while (job := queue.take()) is not None:
+        taken.append(job)
+    assert len(taken) == len(projects)
+    for project in set(projects):
+        own = [j.instance_id for j in taken if j.project_id == str(project)]
+        assert own == sorted(own)
+    first_round = [j.project_id for j in taken[: len(set(projects))]]
+    assert len(set(first_round)) == len(first_round)
+
+
+def test_no_more_at_once_than_there_are_workers_and_each_guest_once() -> None:
+    agent = RecordingAgent(lambda _: time.sleep(0.01))
+    done = threading.Semaphore(0)
+    crew = Crew(3, lambda _: done.release())
+    for _ in range(2):
+        for number in range(20):
+            crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: len(set(agent.worked)) == 20)
+    assert crew.stop(5)
+    assert agent.most_at_once <= 3
+
+
+def test_what_comes_during_the_work_is_worked_on_after_it() -> None:
+    gate, began = threading.Event(), threading.Event()
+
+    def work(_: str) -> None:
+        began.set()
+        gate.wait(5)
+
+    agent = RecordingAgent(work)
+    crew = Crew(2, lambda _: None)
+    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    assert began.wait(5)
+    crew.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    crew.offer(agent, guest(1, 3, Desired.ABSENT))  # type: ignore[arg-type]
+    gate.set()
+    until(lambda: len(agent.worked) == 2)
+    assert crew.stop(5)
+    assert len(agent.worked) == 2
+
+
+def test_a_pause_is_kept_unless_something_new_comes() -> None:
+    pauses = iter([0.0, 60.0, None])
+    agent = RecordingAgent(lambda _: next(pauses))
+    crew = Crew(1, lambda _: None)
+    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    until(lambda: crew.next_due_s() is not None)
+    crew.run_due()
+    assert len(agent.worked) == 2
+    crew.offer(agent, guest(1, 2))  # type: ignore[arg-type]
+    until(lambda: len(agent.worked) == 3)
+    assert crew.stop(5)
+
+
+def test_removals_do_not_wait_for_boots() -> None:
+    gate = threading.Event()
+    agent = RecordingAgent(lambda i: None if i == instance(9) else (gate.wait(5), None)[1])
+    crew = Crew(1, lambda _: None)
+    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    crew.offer(agent, guest(2))  # type: ignore[arg-type]
+    crew.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    until(lambda: instance(9) in agent.worked)
+    gate.set()
+    assert crew.stop(5)
+
+
+def test_it_stops_in_bounded_time() -> None:
+    stop = threading.Event()
+
+    def work(_: str) -> None:
+        if stop.wait(10):
+            raise WorkAbandoned
+
+    agent = RecordingAgent(work)
+    crew = Crew(1, lambda _: None)
+    for number in range(5):
+        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: len(agent.worked) == 1)
+    assert not crew.stop(0.05)
+    stop.set()
+    assert crew.stop(5)
+    crew.offer(agent, guest(7))  # type: ignore[arg-type]
+    assert len(agent.worked) == 1
+
+
+def test_a_host_without_threads_makes_work_wait_not_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = RecordingAgent()
+    crew = Crew(1, lambda _: None, waiters=1)
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", _no_thread)
+        crew.offer(agent, guest(1))  # type: ignore[arg-type]
+        crew.run_due()
+        assert agent.worked == []
+    crew.run_due()
+    until(lambda: agent.worked == [instance(1)])
+    assert crew.stop(10)
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_boots_wait_for_a_place_and_removals_do_not() -> None:
+    agent = RecordingAgent()
+    crew = Crew(4, lambda _: None, window=BootWindow(2))
+    for number in range(5):
+        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: len(crew.booting()) == 2)
+    crew.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    crew.offer(agent, guest(4, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    until(lambda: {instance(9), instance(4)} <= set(agent.worked))
+    assert set(agent.worked) == {instance(n) for n in (0, 1, 9, 4)}
+    time.sleep(0.6)  # so old must a guest be that is taken for one that has ended
+    crew.watch_boots({})
+    until(lambda: set(agent.worked) == {instance(n) for n in (0, 1, 2, 3, 9, 4)})
+    assert crew.stop(5)
+    assert len(agent.worked) == 6  # the one that was removed while it waited is not booted after all
+
+
+def test_what_boots_nothing_holds_no_place() -> None:
+    agent = RecordingAgent()
+    agent.done = {instance(n) for n in range(20)}
+    crew = Crew(2, lambda _: None, window=BootWindow(1))
+    for number in range(20):
+        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: len(agent.worked) == 20)
+    assert crew.booting() == ()
+    assert crew.stop(5)
+
+
+def test_a_boot_that_fails_gives_its_place_to_the_next() -> None:
+    agent = RecordingAgent(lambda i: 60.0 if i == instance(0) else None)
+    crew = Crew(1, lambda _: None, window=BootWindow(1))
+    for number in range(2):
+        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: agent.worked == [instance(0), instance(1)])
+    until(lambda: len(crew.booting()) == 1)
+    assert crew.stop(5)
+
+
+def test_a_host_without_threads_makes_boots_wait_for_a_place_and_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = RecordingAgent()
+    crew = Crew(2, lambda _: None, window=BootWindow(2))
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", _no_thread)
+        crew.offer(agent, guest(1))  # type: ignore[arg-type]
+        for _ in range(100):
+            crew.watch_boots({})
+        assert agent.worked == []
+        assert len(crew._unmanned) == 1
+    crew.run_due()
+    until(lambda: agent.worked == [instance(1)])
+    assert crew.stop(10)

@@ -1,0 +1,173 @@
+"""The compute service on the in-memory bus: commands in, reports out, across a restart."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compute_agent.service import ComputeService, host_names
+from controller.bus.bus import Bus
+from controller.bus.consumer import QueueConsumer
+from controller.conf.settings import Compute, General, Settings
+from controller.domain.clock import system_clock
+from controller.domain.ids import IdSource
+from controller.domain.messages import (
+    ConsoleRead,
+    Desired,
+    GuestsChanged,
+    HostReported,
+    Message,
+    Power,
+    ReadConsole,
+    ReconcileGuests,
+)
+from controller.domain.states import Event
+from tests.unit.compute_agent.conftest import guest, instance
+
+
+class Events:
+    """What a controller would hear."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lock = threading.Lock()
+        self._heard: list[Message] = []
+        self._consumer = QueueConsumer(settings, ["events"], self._take, "events")
+        self._consumer.start()
+
+    def _take(self, message: Message) -> None:
+        with self._lock:
+            self._heard.append(message)
+
+    def reports(self) -> set[tuple[str, str, int, Event]]:
+        with self._lock:
+            return {
+                (m.host, r.instance_id, r.generation, r.event)
+                for m in self._heard
+                if isinstance(m, GuestsChanged)
+                for r in m.reports
+            }
+
+    def heartbeats(self) -> list[HostReported]:
+        with self._lock:
+            return [m for m in self._heard if isinstance(m, HostReported)]
+
+    def close(self) -> None:
+        self._consumer.stop()
+        self._consumer.join(5)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(
+        Settings(),
+        general=General(state_dir=str(tmp_path), cloud_id=IdSource.system().cloud_id(), host="sim"),
+        compute=Compute(driver="simulated", simulated_hosts=3, heartbeat_s=0.2, simulated_boot_s=0.01),
+    )
+
+
+@pytest.fixture
+def bus(settings: Settings) -> Iterator[Bus]:
+    made = Bus(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def events(settings: Settings) -> Iterator[Events]:
+    made = Events(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_service(settings: Settings, bus: Bus) -> Iterator[Callable[[], ComputeService]]:
+    made: list[ComputeService] = []
+
+    def make() -> ComputeService:
+        made.append(ComputeService(settings, bus, system_clock))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+def test_commands_are_carried_out_and_reported(
+    settings: Settings, bus: Bus, events: Events, new_service: Callable[[], ComputeService]
+) -> None:
+    new_service()
+    hosts = host_names(settings)
+    assert hosts == ("sim-0001", "sim-0002", "sim-0003")
+    for number, host in enumerate(hosts):
+        bus.send(ReconcileGuests(host, tuple(guest(10 * number + n) for n in range(5))))
+    expected = {(h, instance(10 * i + n), 1, Event.RUNNING) for i, h in enumerate(hosts) for n in range(5)}
+    until(lambda: events.reports() == expected)
+    until(lambda: {len(h.guests) for h in events.heartbeats()[-3:]} == {5})
+    answer = bus.call(ReadConsole(hosts[1], instance(10)), 5)
+    assert isinstance(answer, ConsoleRead)
+    assert answer.data
+
+
+def test_what_was_not_done_is_done_after_a_restart(
+    settings: Settings, bus: Bus, events: Events, new_service: Callable[[], ComputeService]
+) -> None:
+    first = new_service()
+    host = host_names(settings)[0]
+    bus.send(ReconcileGuests(host, (guest(1), guest(2))))
+    until(lambda: len(events.reports()) == 2)
+    first.stop()
+    bus.send(ReconcileGuests(host, (guest(1, 2, Desired.ABSENT), guest(3))))
+    new_service()
+    expected = {(host, instance(1), 2, Event.GONE), (host, instance(3), 1, Event.RUNNING)}
+    until(lambda: expected <= events.reports())
+    until(lambda: [g.instance_id for g in events.heartbeats()[-1].guests if g.power is Power.RUNNING] != [])
+
+
+def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
+    settings: Settings, bus: Bus, new_service: Callable[[], ComputeService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = replace(settings, compute=replace(settings.compute, simulated_boot_s=600.0))
+    service = ComputeService(slow, bus, system_clock)
+    service.start()
+    host = host_names(slow)[0]
+    bus.send(ReconcileGuests(host, tuple(guest(n) for n in range(50))))
+    until(lambda: service._journal is not None and len(service._journal.pending(host)) == 50)
+    began = time.monotonic()
+    service.stop()
+    assert time.monotonic() - began < 5
+
+
+def test_destroy_removes_everything_when_nothing_runs(
+    settings: Settings, bus: Bus, events: Events, new_service: Callable[[], ComputeService]
+) -> None:
+    service = new_service()
+    bus.send(ReconcileGuests(host_names(settings)[0], (guest(1),)))
+    until(lambda: len(events.reports()) == 1)
+    service.stop()
+    ComputeService(settings, bus, system_clock).destroy()
+    assert list(settings.state_dir.iterdir()) == []
+    ComputeService(settings, bus, system_clock).destroy()
+
+
+def test_hundreds_of_hosts_in_one_process(settings: Settings, bus: Bus, events: Events) -> None:
+    many = replace(settings, compute=Compute(driver="simulated", simulated_hosts=300, heartbeat_s=60))
+    service = ComputeService(many, bus, system_clock)
+    service.start()
+    try:
+        for host in host_names(many):
+            number = int(host[-4:])
+            bus.send(ReconcileGuests(host, tuple(guest(100 * number + n) for n in range(4))))
+        until(lambda: len(events.reports()) == 1200)
+    finally:
+        service.stop()

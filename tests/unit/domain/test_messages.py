@@ -1,0 +1,175 @@
+"""Messages on the wire: one golden file each, strict about what is there, lenient about what is new."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.errors import PoisonMessage
+from controller.domain.messages import (
+    MESSAGES,
+    ConsoleRead,
+    Desired,
+    DiskState,
+    GuestReport,
+    GuestsChanged,
+    GuestSpec,
+    GuestState,
+    HostEvidence,
+    HostReported,
+    ImageSpec,
+    MendNetworks,
+    Message,
+    NetworkEvidence,
+    NicSpec,
+    Power,
+    ReadConsole,
+    ReadHostEvidence,
+    ReadNetworkEvidence,
+    ReconcileGuests,
+    RemoveTaps,
+    ScheduleReservation,
+    SegmentEvidence,
+    WireInstances,
+)
+from controller.domain.states import Event
+from controller.domain.wire import decode, encode
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "messages"
+I1 = "i-0123456789abcdef0"
+
+EXAMPLES: dict[str, Message] = {
+    m.KIND: m
+    for m in (
+        ScheduleReservation("r-0123456789abcdef0"),
+        WireInstances(("net-0123456789abcdef0",), (I1,)),
+        ReconcileGuests(
+            "h1",
+            (
+                GuestSpec(
+                    instance_id=I1,
+                    generation=3,
+                    desired=Desired.RUNNING,
+                    project_id="123456789012",
+                    name=I1,
+                    vcpus=1,
+                    memory_mib=128,
+                    disk_gib=1,
+                    image=ImageSpec("ami-0123456789abcdef0", "ab" * 32, 1000, "qcow2", "http://api/images/x", 4096),
+                    nics=(NicSpec("net-0123456789abcdef0", 100, "52:54:00:01:00:02", "10.0.0.2", 24),),
+                    reboot=True,
+                ),
+            ),
+        ),
+        ReadConsole("h1", I1),
+        ConsoleRead(I1, "aGk="),
+        GuestsChanged("h1", (GuestReport(I1, 3, Event.FAILED, "no disk"),)),
+        HostReported(
+            host="h1",
+            at="2026-01-01T00:00:00+00:00",
+            boot_id="b1",
+            hypervisor="kvm",
+            vcpus=8,
+            memory_mib=16384,
+            disk_gib=100,
+            zone="z1",
+            labels=("ssd",),
+            images=("ab" * 32,),
+            guests=(GuestState(I1, 3, Power.RUNNING),),
+            sequence=7,
+            disk_backends=("qcow2",),
+            allowed_macs=("52:54:00:01:00:02",),
+            probe_error="killed after 10 s",
+        ),
+        ReadHostEvidence("h1"),
+        RemoveTaps("h1", ("plc10dt01234567",)),
+        HostEvidence(
+            "h1", (GuestState(I1, 3, Power.RUNNING),), (DiskState(I1, 3),), ("plc10dt01234567",), (I1,), "no libvirt"
+        ),
+        ReadNetworkEvidence(),
+        MendNetworks(),
+        NetworkEvidence(
+            True,
+            (
+                SegmentEvidence(
+                    network_id="net-0123456789abcdef0",
+                    bridge=True,
+                    servers=1,
+                    lease_max=253,
+                    served=("52:54:00:01:00:02,10.0.0.2,ip-10-0-0-2",),
+                    given=("52:54:00:01:00:02,10.0.0.2",),
+                    wrong_options=("+ dhcp-boot=x",),
+                ),
+            ),
+            ("- drop",),
+            "no nft",
+        ),
+    )
+}
+
+
+def test_every_message_has_an_example() -> None:
+    assert EXAMPLES.keys() == MESSAGES.keys()
+
+
+@pytest.mark.parametrize("kind", sorted(EXAMPLES))
+def test_golden(kind: str) -> None:
+    """What an older release wrote is read for ever; what this one writes changes only by additions."""
+    golden = json.loads((GOLDEN / f"{kind}.json").read_text())
+    assert decode(json.dumps(golden)) == EXAMPLES[kind]
+    assert json.loads(encode(EXAMPLES[kind])) == golden
+
+
+@pytest.mark.parametrize("file", sorted((GOLDEN / "older").iterdir()), ids=lambda f: str(f.stem))
+def test_what_older_releases_wrote_is_still_read(file: Path) -> None:
+    """Fields that were added since have their defaults; nothing else has changed."""
+    golden = json.loads(file.read_text())
+    document = json.loads(encode(decode(json.dumps(golden))))
+    added = [f for f in fields(MESSAGES[golden["kind"]]) if f.name not in golden]
+    assert {f.name: document.pop(f.name) for f in added} == {f.name: json.loads(json.dumps(f.default)) for f in added}
+    assert document == golden
+
+
+@pytest.mark.parametrize("kind", sorted(EXAMPLES))
+def test_a_newer_releases_fields_are_ignored(kind: str) -> None:
+    document = json.loads(encode(EXAMPLES[kind]))
+    document["from_the_future"] = {"a": [1]}
+    document["version"] = 99
+    assert decode(json.dumps(document)) == EXAMPLES[kind]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        '{"kind":"Nothing"}',
+        '{"kind":["x"]}',
+        '{"kind":"ScheduleReservation"}',
+        '{"kind":"ScheduleReservation","reservation_id":7}',
+        '{"kind":"GuestsChanged","host":"h","reports":[{"instance_id":"i","generation":"1","event":"RUNNING"}]}',
+        '{"kind":"GuestsChanged","host":"h","reports":[{"instance_id":"i","generation":1,"event":"EXPLODED"}]}',
+        '{"kind":"GuestsChanged","host":"h","reports":{}}',
+        '{"kind":"ReconcileGuests","host":"h","guests":[7]}',
+        "[" * 100000,
+    ],
+)
+def test_what_cannot_be_read_is_poison(body: str) -> None:
+    with pytest.raises(PoisonMessage):
+        decode(body)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with pytest.raises(PoisonMessage):
+        decode(text)
+
+
+def test_each_host_has_a_queue() -> None:
+    assert EXAMPLES["ReconcileGuests"].queue == "compute.h1"
+    assert {EXAMPLES[k].queue for k in ("GuestsChanged", "HostReported")} == {"events"}

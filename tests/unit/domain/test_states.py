@@ -1,0 +1,61 @@
+"""The table as a whole, not its rows."""
+
+import pytest
+
+from controller.domain.errors import IncorrectInstanceState
+from controller.domain.states import (
+    DEADLINE_S,
+    TERMINAL,
+    TRANSITIONS,
+    Event,
+    State,
+    allows,
+    next_state,
+    states_that_allow,
+)
+
+
+def test_every_state_can_reach_deleted() -> None:
+    reachable = set(TERMINAL)
+    while more := {s for (s, _), t in TRANSITIONS.items() if t in reachable} - reachable:
+        reachable |= more
+    assert reachable == set(State)
+
+
+def test_every_state_can_be_reached_from_requested() -> None:
+    reached = {State.REQUESTED}
+    while more := {t for (s, _), t in TRANSITIONS.items() if s in reached} - reached:
+        reached |= more
+    assert reached == set(State)
+
+
+def test_every_state_can_be_deleted() -> None:
+    assert set(states_that_allow(Event.DELETE)) == set(State)
+
+
+def test_what_has_a_deadline_can_expire_and_nothing_else() -> None:
+    assert set(states_that_allow(Event.EXPIRED)) == set(DEADLINE_S)
+
+
+def test_deadlines_lead_out_of_waiting() -> None:
+    for state in DEADLINE_S:
+        assert TRANSITIONS[state, Event.EXPIRED] not in DEADLINE_S
+
+
+def test_nothing_leaves_deleted() -> None:
+    assert {t for (s, _), t in TRANSITIONS.items() if s in TERMINAL} == set(TERMINAL)
+
+
+def test_lost_contact_never_stops_a_guest() -> None:
+    assert {t for (_, e), t in TRANSITIONS.items() if e is Event.HOST_LOST} == {State.UNKNOWN}
+
+
+def test_whatever_a_host_carries_can_be_given_up_with_it() -> None:
+    assert set(states_that_allow(Event.HOST_GONE)) == set(State) - {State.REQUESTED, State.DELETED}
+    assert {t for (_, e), t in TRANSITIONS.items() if e is Event.HOST_GONE} == {State.ERROR, State.DELETED}
+
+
+def test_an_event_without_a_row_is_refused_by_name() -> None:
+    assert not allows(State.STOPPED, Event.REBOOT)
+    with pytest.raises(IncorrectInstanceState, match="STOPPED does not allow REBOOT"):
+        next_state(State.STOPPED, Event.REBOOT)

@@ -1,0 +1,32 @@
+"""The published fault matrix is what the tests say of themselves."""
+
+from tests.faults import Row, each_row, row
+from tests.faults.table import ATTRIBUTE, DOCUMENT, document, functions_of, modules
+
+
+def test_the_document_is_what_the_tests_say() -> None:
+    assert DOCUMENT.read_text() == document(), "write it anew: python -m tests.faults --write"
+
+
+def test_every_test_of_the_matrix_says_its_row() -> None:
+    silent = [
+        f"{module.__name__}.{name}"
+        for module in modules()
+        if "faults" in module.__name__ and module.__name__ != __name__
+        for name, test in functions_of(module).items()
+        if not getattr(test, ATTRIBUTE, [])
+    ]
+    assert silent == []
+
+
+def test_rows_are_shown_in_the_order_of_their_lines() -> None:
+    @row(fault="first", strikes="a", seen="b")
+    @each_row("case", {"x": Row("second", "a", "b"), "y": Row("third", "a", "b")})
+    def struck(case: str) -> str:
+        return case
+
+    assert [(case, said.fault) for case, said in getattr(struck, ATTRIBUTE)] == [
+        ("", "first"),
+        ("x", "second"),
+        ("y", "third"),
+    ]

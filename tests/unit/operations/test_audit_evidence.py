@@ -1,0 +1,421 @@
+"""What hosts and the network node show, held against the rows: each breach outside of the database, and each repair."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controller.db.models import Instance, Network
+from controller.domain.errors import BusUnavailable
+from controller.domain.messages import (
+    Desired,
+    DiskState,
+    GuestState,
+    HostEvidence,
+    MendNetworks,
+    Message,
+    NetworkEvidence,
+    Power,
+    ReadHostEvidence,
+    ReconcileGuests,
+    RemoveTaps,
+    SegmentEvidence,
+)
+from controller.domain.names import lease_hostname, tap_name
+from controller.domain.states import Event, State
+from controller.operations import instances
+from controller.operations.audit.audit import audit
+from controller.operations.audit.breach import Breach
+from controller.operations.audit.evidence import Evidence, gather
+from controller.operations.audit.run import Report, Wishes, run_audit
+from controller.operations.cloud import Cloud
+from controller.operations.leases import FIRST_OFFSET, end_offset
+from tests.clouds import RememberingBus, TestCloud
+from tests.unit.operations.test_launch import place
+
+STRANGER = "i-0000000000000dead"
+CLOUD_ID = "c10dc10d"
+AT_ONCE = Wishes(settle_s=0, timeout_s=1)
+
+
+@dataclass
+class SiteBus(RememberingBus):
+    """Answers the auditor's calls as hosts and a network node would; ``mute`` ones do not."""
+
+    hosts: dict[str, HostEvidence] = field(default_factory=dict)
+    network: NetworkEvidence = field(default_factory=lambda: NetworkEvidence(host_side=True))
+    mended: NetworkEvidence | None = None
+    mute: set[str] = field(default_factory=set)
+    called: list[Message] = field(default_factory=list)
+
+    def call(self, message: Message, timeout_s: float) -> Message:
+        self.called.append(message)
+        if self.down:
+            raise BusUnavailable(what="The message bus", reason="it is away")
+        if isinstance(message, ReadHostEvidence | RemoveTaps):
+            if message.host in self.mute:
+                raise TimeoutError
+            if isinstance(message, RemoveTaps):
+                seen = self.hosts[message.host]
+                self.hosts[message.host] = replace(seen, taps=tuple(t for t in seen.taps if t not in message.taps))
+            return self.hosts[message.host]
+        if isinstance(message, MendNetworks) and self.mended is not None:
+            self.network = self.mended
+        return self.network
+
+    def send(self, message: Message) -> None:
+        """A host that is told to remove guests does so."""
+        super().send(message)
+        if isinstance(message, ReconcileGuests):
+            gone = {g.instance_id for g in message.guests if g.desired is Desired.ABSENT}
+            seen = self.hosts.get(message.host, HostEvidence(message.host))
+            self.hosts[message.host] = replace(
+                seen,
+                guests=tuple(g for g in seen.guests if g.instance_id not in gone),
+                disks=tuple(d for d in seen.disks if d.instance_id not in gone),
+            )
+
+
+@dataclass
+class GoodSite:
+    """Two hosts and a network node that are as the rows say: two instances ACTIVE, one STOPPED, one BUILDING."""
+
+    site: TestCloud
+    bus: SiteBus
+    active: str
+    other: str
+    stopped: str
+    building: str
+    network_id: str
+
+    @classmethod
+    def make(cls, site: TestCloud) -> "GoodSite":
+        bus = SiteBus()
+        site.bus = bus
+        site.cloud = Cloud(site.cloud.settings, site.cloud.database, bus, site.clock, site.cloud.ids)
+        site.heartbeat("h1")
+        site.heartbeat("h2")
+        active, other, stopped = site.launch(3)
+        place(site)
+        site.report([active, other, stopped], Event.RUNNING)
+        site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
+        site.report([stopped], Event.SHUT_OFF)
+        (building,) = site.launch(1)
+        place(site)
+        network_id = site.cloud.read(lambda tx: tx.session.query(Network).one().id)
+        made = cls(site, bus, active, other, stopped, building, network_id)
+        made.show_truth()
+        site.clock.advance(200)
+        for host in ("h1", "h2"):
+            site.heartbeat(host, guests=bus.hosts[host].guests)
+        bus.sent.clear()
+        return made
+
+    def show_truth(self) -> None:
+        views = [v for v in self.site.views() if v.instance.host_id and v.instance.state != State.BUILDING]
+        for host in ("h1", "h2"):
+            here = [v.instance for v in views if v.instance.host_id == host]
+            self.bus.hosts[host] = HostEvidence(
+                host,
+                tuple(GuestState(i.id, i.generation, _power(i)) for i in here),
+                tuple(DiskState(i.id, i.generation) for i in here),
+                tuple(tap_name(CLOUD_ID, i.id) for i in here if i.state == State.ACTIVE),
+            )
+        self.bus.network = NetworkEvidence(host_side=True, segments=(self._segment(),))
+        self.bus.mended = self.bus.network
+
+    def _segment(self) -> SegmentEvidence:
+        leases = [(v.mac, v.ip) for v in self.site.views() if v.instance.state != State.BUILDING]
+        cidr = self.site.cloud.read(lambda tx: tx.session.query(Network).one().cidr)
+        return SegmentEvidence(
+            network_id=self.network_id,
+            bridge=True,
+            servers=1,
+            lease_max=end_offset(cidr) - FIRST_OFFSET,
+            served=tuple(f"{mac},{ip},{lease_hostname('', ip)}" for mac, ip in leases),
+            given=tuple(f"{mac},{ip}" for mac, ip in leases[:1]),
+        )
+
+    def host_of(self, instance_id: str) -> str:
+        return self.site.instance(instance_id).host_id or ""
+
+    def change(self, host: str, **changes: object) -> None:
+        self.bus.hosts[host] = replace(self.bus.hosts[host], **changes)  # type: ignore[arg-type]
+
+    def segment(self, **changes: object) -> None:
+        segment = replace(self.bus.network.segments[0], **changes)  # type: ignore[arg-type]
+        self.bus.network = replace(self.bus.network, segments=(segment,))
+
+    def breaches(self) -> list[Breach]:
+        return list(self.run(AT_ONCE).breaches)
+
+    def repair(self, **wishes: int) -> Report:
+        return self.run(replace(AT_ONCE, repair=True, **wishes))  # type: ignore[arg-type]
+
+    def run(self, wishes: Wishes, between: Callable[[float], None] = lambda _: None) -> Report:
+        return run_audit(self.site.cloud, wishes, between)
+
+    def absent(self) -> list[tuple[str, str, int]]:
+        """What hosts were told to remove."""
+        return [
+            (m.host, g.instance_id, g.generation)
+            for m in self.bus.take(ReconcileGuests)
+            for g in m.guests
+            if g.desired is Desired.ABSENT
+        ]
+
+
+def _power(instance: Instance) -> Power:
+    return Power.RUNNING if instance.state == State.ACTIVE else Power.SHUT_OFF
+
+
+@pytest.fixture
+def good(site: TestCloud) -> Iterator[GoodSite]:
+    made = GoodSite.make(site)
+    assert made.breaches() == []
+    made.bus.called.clear()
+    yield made
+
+
+def expect(good: GoodSite, promise: int, subject: str, words: str) -> Breach:
+    (breach,) = good.breaches()
+    assert (breach.promise, breach.subject) == (promise, subject)
+    assert words in breach.what
+    assert breach.advice
+    return breach
+
+
+# --- hosts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_domain", [True, False])
+def test_a_guest_without_a_row_goes(good: GoodSite, has_domain: bool) -> None:
+    seen = good.bus.hosts["h1"]
+    if has_domain:
+        good.change("h1", guests=(*seen.guests, GuestState(STRANGER, 4, Power.RUNNING)))
+    else:
+        good.change("h1", disks=(*seen.disks, DiskState(STRANGER, 4)))
+    expect(good, 5, STRANGER, "a domain (running) of it, no row" if has_domain else "a disk of it, no row owns it")
+    report = good.repair()
+    assert ([b.subject for b in report.mended], report.breaches) == ([STRANGER], [])
+    assert good.absent() == [("h1", STRANGER, 5)]
+
+
+def test_more_strangers_than_are_believed_stay(good: GoodSite) -> None:
+    strangers = tuple(GuestState(f"i-{n:017x}", -1, Power.RUNNING) for n in range(3))
+    good.change("h1", guests=(*good.bus.hosts["h1"].guests, *strangers))
+    report = good.repair(most_removals=2)
+    assert len(report.breaches) == 3
+    assert "restored from an old copy" in report.notes[0]
+    assert good.absent() == []
+    assert len(good.repair(most_removals=3).mended) == 3
+
+
+def test_what_is_left_of_a_deleted_instance_goes(good: GoodSite) -> None:
+    host, generation = good.host_of(good.stopped), good.site.instance(good.stopped).generation
+    good.site.cloud.write(lambda tx: instances.terminate(tx, good.site.project_id, [good.stopped]))
+    good.site.report([good.stopped], Event.GONE)
+    good.bus.sent.clear()
+    good.change(host, disks=(*good.bus.hosts[host].disks, DiskState(good.stopped, generation + 1)))
+    expect(good, 5, good.stopped, "its instance is DELETED")
+    assert good.repair().breaches == []
+    assert good.absent() == [(host, good.stopped, generation + 2)]
+
+
+def test_a_second_domain_of_an_instance_goes_if_the_first_is_there(good: GoodSite) -> None:
+    home = good.host_of(good.active)
+    away = "h2" if home == "h1" else "h1"
+    good.change(away, guests=(*good.bus.hosts[away].guests, GuestState(good.active, 1, Power.RUNNING)))
+    expect(good, 5, good.active, f"its instance is ACTIVE on {home}")
+    good.bus.mute.add(home)
+    mute = good.repair()
+    assert {b.subject for b in mute.breaches} == {good.active, f"host {home}"}
+    assert good.absent() == []
+    good.bus.mute.clear()
+    assert [b.subject for b in good.repair().mended] == [good.active]
+    assert [(h, i) for h, i, _ in good.absent()] == [(away, good.active)]
+
+
+def test_a_tap_of_nobody_goes(good: GoodSite) -> None:
+    stray = f"{tap_name(CLOUD_ID, STRANGER)}"
+    good.change("h1", taps=(*good.bus.hosts["h1"].taps, stray, tap_name(CLOUD_ID, good.building, 1)))
+    found = good.breaches()
+    assert (5, stray) in {(b.promise, b.subject) for b in found}
+    report = good.repair()
+    assert stray in {b.subject for b in report.mended}
+    assert report.breaches == []
+
+
+@pytest.mark.parametrize(
+    ("name", "power", "becomes", "words"),
+    [
+        ("active", Power.SHUT_OFF, State.STOPPED, "does not run"),
+        ("stopped", Power.RUNNING, State.ACTIVE, "it is STOPPED, its guest runs"),
+    ],
+)
+def test_the_row_says_what_the_host_says(good: GoodSite, name: str, power: Power, becomes: State, words: str) -> None:
+    instance_id = getattr(good, name)
+    host = good.host_of(instance_id)
+    guests = [g for g in good.bus.hosts[host].guests if g.instance_id != instance_id]
+    good.change(host, guests=(*guests, GuestState(instance_id, 9, power)))
+    expect(good, 5, instance_id, words)
+    assert [b.subject for b in good.repair().mended] == [instance_id]
+    assert good.site.states([instance_id]) == [becomes]
+    assert good.breaches() == []
+
+
+def test_unknown_though_its_host_answers(good: GoodSite) -> None:
+    long_ago = good.site.clock() - timedelta(hours=1)
+    values: dict[Any, Any] = {"state": State.UNKNOWN, "state_since": long_ago}
+    good.site.cloud.write(lambda tx: tx.session.query(Instance).where(Instance.id == good.active).update(values))
+    expect(good, 5, good.active, "UNKNOWN, though")
+    assert good.repair().breaches == []
+    assert good.site.states([good.active]) == [State.ACTIVE]
+
+
+def test_a_lost_guest_is_told_until_it_is_terminated(good: GoodSite) -> None:
+    host = good.host_of(good.active)
+    seen = good.bus.hosts[host]
+    good.change(
+        host,
+        guests=tuple(g for g in seen.guests if g.instance_id != good.active),
+        disks=tuple(d for d in seen.disks if d.instance_id != good.active),
+        taps=(),
+    )
+    expect(good, 5, good.active, "neither a domain nor a disk")
+    report = good.repair()
+    assert [b.what[:13] for b in report.breaches] == ["it is STOPPED"]
+    assert list(report.mended) == []
+    assert good.site.states([good.active]) == [State.STOPPED]
+
+
+def test_work_in_hand_is_no_breach(good: GoodSite) -> None:
+    """What the agent works on, and what only one look shows."""
+    host = good.host_of(good.active)
+    good.change(host, guests=(), taps=(), pending=tuple(g.instance_id for g in good.bus.hosts[host].guests))
+    assert good.breaches() == []
+    good.show_truth()
+    good.change("h1", guests=(*good.bus.hosts["h1"].guests, GuestState(STRANGER, 1, Power.RUNNING)))
+    assert good.run(AT_ONCE, lambda _: good.show_truth()).breaches == []
+
+
+def test_an_instance_that_is_being_built_may_be_there_or_not(good: GoodSite) -> None:
+    host = good.host_of(good.building)
+    seen = good.bus.hosts[host]
+    good.change(
+        host,
+        guests=(*seen.guests, GuestState(good.building, 1, Power.RUNNING)),
+        taps=(*seen.taps, tap_name(CLOUD_ID, good.building)),
+    )
+    assert good.breaches() == []
+
+
+# --- who does not answer ---------------------------------------------------------------------------------
+
+
+def test_a_silent_host_is_a_line(good: GoodSite) -> None:
+    good.bus.mute.add("h2")
+    expect(good, 5, "host h2", "did not answer within 1 s")
+    good.bus.mute.clear()
+    good.change("h2", error="libvirt went away.")
+    expect(good, 5, "host h2", "cannot tell what is there: libvirt went away")
+    good.show_truth()
+    good.bus.network = NetworkEvidence(host_side=True, error="no nft")
+    expect(good, 9, "the network service", "no nft")
+
+
+def test_a_host_that_is_down_is_not_asked(good: GoodSite) -> None:
+    good.site.cloud.write(lambda tx: tx.session.connection().exec_driver_sql("UPDATE hosts SET up = 0 WHERE id = 'h2'"))
+    evidence = gather(good.site.cloud, 1)
+    assert (set(evidence.hosts), evidence.down) == ({"h1"}, ("h2",))
+    assert "h2" in good.run(AT_ONCE).notes[0]
+
+
+def test_without_a_bus_nobody_is_waited_for(good: GoodSite) -> None:
+    good.bus.down = True
+    expect(good, 5, "the bus", "it is away")
+    assert len(good.bus.called) <= 6
+
+
+# --- the network node ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "promise", "words"),
+    [
+        ({"servers": 0}, 9, "no dnsmasq processes serve it"),
+        ({"servers": 2}, 9, "2 dnsmasq processes"),
+        ({"bridge": False}, 9, "its bridge is not there"),
+        ({"lease_max": 150}, 9, "its dhcp-lease-max is 150"),
+        ({"served": ()}, 9, "3 of its leases are not served"),
+        ({"wrong_options": ("+ dhcp-boot=x",)}, 9, "dhcp-boot=x"),
+    ],
+)
+def test_dhcp_that_is_not_as_the_rows(good: GoodSite, changes: dict[str, object], promise: int, words: str) -> None:
+    good.segment(**changes)
+    expect(good, promise, good.network_id, words)
+    report = good.repair()
+    assert len(report.mended) == 1
+    assert report.breaches == []
+    assert any(isinstance(m, MendNetworks) for m in good.bus.called)
+
+
+def test_what_is_served_to_nobody(good: GoodSite) -> None:
+    good.segment(served=(*good.bus.network.segments[0].served, "52:54:00:99:00:99,10.128.0.99,x"))
+    expect(good, 5, good.network_id, "52:54:00:99:00:99")
+
+
+def test_an_address_given_as_no_row_has_it(good: GoodSite) -> None:
+    good.segment(given=("52:54:00:99:00:99,10.128.0.2",))
+    breach = expect(good, 9, good.network_id, "given addresses as no row has them")
+    assert breach.remedy is None
+
+
+def test_a_network_without_a_row(good: GoodSite) -> None:
+    stray = SegmentEvidence("net-0000000000000dead", bridge=False, servers=1, lease_max=5)
+    good.bus.network = replace(good.bus.network, segments=(*good.bus.network.segments, stray))
+    expect(good, 5, "net-0000000000000dead", "it has no row")
+    assert good.repair().breaches == []
+
+
+def test_a_network_that_was_not_made(good: GoodSite) -> None:
+    good.bus.network = replace(good.bus.network, segments=())
+    expect(good, 9, good.network_id, "nothing of it")
+    good.site.clock.now -= timedelta(seconds=199)
+    assert good.breaches() == []
+
+
+def test_a_firewall_that_somebody_changed(good: GoodSite) -> None:
+    good.bus.network = replace(good.bus.network, firewall=("- chain forward: drop",))
+    expect(good, 5, "firewall of the network node", "- chain forward: drop")
+    assert good.repair().breaches == []
+
+
+def test_networks_that_are_rows_only(good: GoodSite) -> None:
+    good.bus.network = NetworkEvidence(host_side=False)
+    assert good.breaches() == []
+
+
+# --- rows ------------------------------------------------------------------------------------------------
+
+
+def test_counters_and_what_is_overdue_are_mended(good: GoodSite) -> None:
+    for statement in (
+        "UPDATE hosts SET memory_used_mib = memory_used_mib + 5 WHERE id = 'h1'",
+        "UPDATE projects SET used_instances = 0",
+        f"UPDATE instances SET deadline_at = '2000-01-01' WHERE id = '{good.building}'",
+    ):
+        good.site.cloud.write(lambda tx, s=statement: tx.session.connection().exec_driver_sql(s))  # type: ignore[misc]
+    report = good.repair()
+    assert {b.promise for b in report.mended} == {1, 3, 8}
+    assert report.breaches == []
+    assert good.site.states([good.building]) == [State.ERROR]
+
+
+def test_evidence_is_optional(good: GoodSite) -> None:
+    assert good.site.cloud.read(audit) == []
+    assert good.site.cloud.read(lambda tx: audit(tx, Evidence())) == []
+    (note,) = good.run(replace(AT_ONCE, evidence=False)).notes
+    assert "only the database" in note

@@ -1,0 +1,49 @@
+"""A host that is given up with all that it carries, and comes back all the same."""
+
+import pytest
+
+from controller.domain.errors import Conflict
+from controller.domain.messages import Desired, GuestState, Power
+from controller.domain.states import State
+from controller.operations import given_up_hosts, hosts, instances
+from controller.operations.audit.audit import audit
+from tests.clouds import TestCloud
+from tests.unit.operations.test_events import active
+
+
+def lose(site: TestCloud) -> None:
+    site.clock.advance(3600)
+    assert site.cloud.write(hosts.mark_lost) == ["h1"]
+
+
+def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:
+    runs, deleting, stopping = active(site, 3)
+    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopping]))
+    lose(site)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [deleting]))
+    assert site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1")) == 3
+    assert site.states([runs, deleting, stopping]) == [State.ERROR, State.DELETED, State.ERROR]
+    assert "host h1 was given up" in site.instance(runs).reason
+    assert site.views([runs])[0].ip == ""
+    assert site.cloud.read(hosts.list_hosts) == []
+    assert site.cloud.read(audit) == []
+
+
+def test_its_guests_are_sent_away_when_it_comes_back(site: TestCloud) -> None:
+    (one,) = active(site)
+    generation = site.instance(one).generation
+    lose(site)
+    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    site.bus.sent.clear()
+    site.heartbeat(guests=(GuestState(one, generation, Power.RUNNING),))
+    ((guest,),) = [c.guests for c in site.commands()]
+    assert (guest.instance_id, guest.desired) == (one, Desired.ABSENT)
+    assert guest.generation > generation
+    assert site.states([one]) == [State.ERROR]
+
+
+def test_a_host_that_is_heard_of_is_not_given_up(site: TestCloud) -> None:
+    (one,) = active(site)
+    with pytest.raises(Conflict, match="is heard of"):
+        site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    assert site.states([one]) == [State.ACTIVE]
