@@ -15,6 +15,13 @@ class HypervisorUnreachable(DriverError):
     retriable = True
 
 
+class GuestStarting(DriverError):
+    """The hypervisor is still starting the guest: whether it will run is not known yet."""
+
+    code = "host.driver.starting"
+    retriable = True
+
+
 class ImageSourceUnavailable(ImageFetchError):
     """Where the image is to come from does not answer right now."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from compute_agent.half_started import forget_half_started
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError, DriverError
 
@@ -70,6 +71,7 @@ def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
         if answers(socket_uri(settings)):
             return
         _end(settings)
+        forget_half_started(_root(settings) / "run/libvirt/qemu")
         process = _start(settings)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(socket_uri(settings)):

@@ -1,4 +1,4 @@
-"""One libvirt connection: opened at its first use, watched, opened again when it broke."""
+"""Connections to libvirt: opened when they are wanted, watched, opened again when they broke."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -58,41 +58,53 @@ def answers(uri: str) -> bool:
     return True
 
 
-class Connection:
-    """Gives out one shared connection; safe to use from many threads."""
+class Connections:
+    """Gives each user a connection of its own; safe to use from many threads.
+
+    Not one for all: while a call waits for a slow guest, libvirt's client (9.0) sees the answers to the other calls on
+    the same connection only at the next keepalive, seconds late; a heartbeat must not wait for a guest. There are as
+    many as were in use at once.
+    """
 
     def __init__(self, uri: str, revive: Callable[[], None]) -> None:
         """``revive`` is called before each attempt to connect: it may start the daemon."""
         self._uri = uri
         self._revive = revive
         self._lock = threading.Lock()
-        self._connection: libvirt.virConnect | None = None
+        self._free: list[libvirt.virConnect] = []
 
     @contextmanager
     def use(self, what: str) -> Iterator["libvirt.virConnect"]:
-        """The connection for some calls; ``what`` names them in an error: "Starting the guest".
+        """A connection for some calls; ``what`` names them in an error: "Starting the guest".
 
         Raises:
             HypervisorUnreachable: no connection, or it broke meanwhile. DriverError: libvirt refused.
         """
-        connection = self._get()
+        connection = self._take()
         try:
             yield connection
         except libvirt.libvirtError as error:
             raise self._translate(connection, what, error) from error
+        finally:
+            with self._lock:
+                self._free.append(connection)
 
     def close(self) -> None:
-        """Close the connection; the next use opens another."""
+        """Close what nobody uses; the next use opens another."""
         with self._lock:
-            self._drop()
+            free, self._free = self._free, []
+        for connection in free:
+            _close(connection)
 
-    def _get(self) -> "libvirt.virConnect":
-        with self._lock:
-            if self._connection is not None and not _responds(self._connection):
-                self._drop()
-            if self._connection is None:
-                self._connection = self._open()
-            return self._connection
+    def _take(self) -> "libvirt.virConnect":
+        while True:
+            with self._lock:
+                connection = self._free.pop() if self._free else None
+            if connection is None:
+                return self._open()
+            if _responds(connection):
+                return connection
+            _close(connection)
 
     def _open(self) -> "libvirt.virConnect":
         _EVENTS.ensure()
@@ -106,22 +118,18 @@ class Connection:
             connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
         return connection
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(libvirt.libvirtError):
-                connection.close()
-
     def _translate(self, connection: "libvirt.virConnect", what: str, error: "libvirt.libvirtError") -> DriverError:
         code = error.get_error_code()
         reason = str(error).rstrip(".")
         if error.get_error_domain() == libvirt.VIR_FROM_RPC or not _responds(connection):
-            with self._lock:
-                if self._connection is connection:
-                    self._drop()
             return HypervisorUnreachable(what=what, reason=f"libvirt went away: {reason}")
         hint = _HINTS.get(code)
         return DriverError(what=what, reason=f"{reason} ({hint})" if hint else reason)
+
+
+def _close(connection: "libvirt.virConnect") -> None:
+    with suppress(libvirt.libvirtError):
+        connection.close()
 
 
 def _responds(connection: "libvirt.virConnect") -> bool:

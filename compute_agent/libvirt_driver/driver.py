@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import libvirt
 import structlog
@@ -19,9 +20,10 @@ from compute_agent.bridges import Bridges
 from compute_agent.disks.contract import Disk, DiskBackend, instance_folder
 from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
 from compute_agent.driver import Capacity, Driver, Found, Pause
+from compute_agent.errors import GuestStarting
 from compute_agent.image_cache import ImageCache
 from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host
-from compute_agent.libvirt_driver.connection import Connection, answers
+from compute_agent.libvirt_driver.connection import Connections, answers
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid
@@ -30,11 +32,15 @@ from controller.domain.names import tap_name
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 _GIB = 1024**3
 _POLL_S = 0.1
 # A guest that is still booting misses the button; press it again.
 _PRESS_AGAIN_S = 5.0
 _DESTROYED_AT_ONCE = 8
+_STARTING_MAX_S = 30.0
+_STARTING = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP]
 _HALTED_BY_DISK = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
@@ -63,7 +69,7 @@ class LibvirtDriver(Driver):
             lambda: bases_in_use(self._instances),
             pause,
         )
-        self._connection = Connection(libvirtd.uri(settings), lambda: libvirtd.ensure(settings, answers))
+        self._connections = Connections(libvirtd.uri(settings), lambda: libvirtd.ensure(settings, answers))
 
     @property
     def boot_id(self) -> str:
@@ -76,7 +82,7 @@ class LibvirtDriver(Driver):
         return self._images.images()
 
     def list_guests(self) -> Mapping[str, Power]:
-        with self._connection.use("Listing the guests") as connection:
+        with self._connections.use("Listing the guests") as connection:
             # All first: a guest that starts between the two calls is in both.
             known = [d.UUIDString() for d in connection.listAllDomains()]
             active = {d.UUIDString() for d in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)}
@@ -95,8 +101,9 @@ class LibvirtDriver(Driver):
     def spawn(self, spec: GuestSpec) -> None:
         if spec.image is None:
             raise DriverError(what="Making the guest", reason="no image was named")
-        if self.list_guests().get(spec.instance_id) is Power.RUNNING:
-            return
+        with self._connections.use("Looking for the guest") as connection:
+            if self._runs(self._find(connection, spec.instance_id)):
+                return
         with ExitStack() as undo:
             undo.callback(self._undo_spawn, spec.instance_id)
             disk = self._disks.find(spec.instance_id)
@@ -115,7 +122,7 @@ class LibvirtDriver(Driver):
     def shut_off(self, instance_id: str, grace_s: float) -> None:
         deadline = time.monotonic() + grace_s
         press_at = time.monotonic()
-        with self._connection.use("Shutting the guest off") as connection:
+        with self._connections.use("Shutting the guest off") as connection:
             domain = self._find(connection, instance_id)
             while domain is not None and _is_active(domain):
                 now = time.monotonic()
@@ -133,7 +140,7 @@ class LibvirtDriver(Driver):
         self.start(spec)
 
     def destroy(self, instance_id: str) -> None:
-        with self._connection.use("Destroying the guest") as connection:
+        with self._connections.use("Destroying the guest") as connection:
             domain = self._find(connection, instance_id)
             if domain is not None:
                 _take_power(domain)
@@ -144,7 +151,7 @@ class LibvirtDriver(Driver):
         self._remove_folder(instance_id)
 
     def wanted_cpu_s(self, instance_ids: Iterable[str]) -> Mapping[str, float]:
-        with self._connection.use("Looking at guests that boot") as connection:
+        with self._connections.use("Looking at guests that boot") as connection:
             domains = {i: d for i in instance_ids if (d := self._find(connection, i)) is not None}
             wanted = cpu_time.wanted_cpu_s(connection, list(domains.values()))
         uuids = {i: domain_uuid(self._cloud_id, i) for i in domains}
@@ -166,16 +173,16 @@ class LibvirtDriver(Driver):
         self._bridges.remove_all()
 
     def close(self) -> None:
-        """Close the connection to libvirt; the guests run on."""
-        self._connection.close()
+        """Close the connections to libvirt; the guests run on."""
+        self._connections.close()
 
     def _let_go_on(self) -> None:
         """QEMU halts a guest whose write finds no space on the host. It tries that write again; without space it halts
         once more, and nothing is lost."""
-        with self._connection.use("Letting halted guests go on") as connection:
+        with self._connections.use("Letting halted guests go on") as connection:
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
                 instance_id = instance_of_uuid(self._cloud_id, domain.UUIDString())
-                if instance_id is not None and domain.state() == _HALTED_BY_DISK:
+                if instance_id is not None and _state(domain) == _HALTED_BY_DISK:
                     log.warning("guest was halted by a failed write to its disk, it goes on", instance=instance_id)
                     _unless_gone(domain.resume)
 
@@ -187,9 +194,9 @@ class LibvirtDriver(Driver):
             log.warning("half-made guest left behind", instance=instance_id, reason=str(error))
 
     def _run(self, spec: GuestSpec, disk: Disk) -> None:
-        with self._connection.use("Starting the guest") as connection:
+        with self._connections.use("Starting the guest") as connection:
             domain = self._find(connection, spec.instance_id)
-            if domain is not None and _is_active(domain):
+            if self._runs(domain):
                 return
             nics = self._plug(spec)
             if domain is None:
@@ -198,8 +205,23 @@ class LibvirtDriver(Driver):
                 domain.create()
             except libvirt.libvirtError as error:
                 # Somebody was faster: it runs, which is what was asked.
-                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not _is_active(domain):
+                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not self._runs(domain):
                     raise
+
+    def _runs(self, domain: "libvirt.virDomain | None") -> bool:
+        """Whether the guest runs; waits for a start that is on its way: it may still fail.
+
+        Raises:
+            GuestStarting: it takes too long. WorkAbandoned: the agent is stopping.
+        """
+        deadline = time.monotonic() + _STARTING_MAX_S
+        while domain is not None and _is_active(domain):
+            if _state(domain) != _STARTING:
+                return True
+            if time.monotonic() >= deadline:
+                raise GuestStarting(what="Starting the guest", reason="libvirt has been starting it for too long")
+            self._pause(_POLL_S)
+        return False
 
     def _plug(self, spec: GuestSpec) -> list[domain_xml.Nic]:
         return [
@@ -240,6 +262,11 @@ def _is_active(domain: "libvirt.virDomain") -> bool:
     return bool(_unless_gone(domain.isActive))
 
 
+def _state(domain: "libvirt.virDomain") -> list[int]:
+    """State and reason, as in ``virDomainState``; empty when the guest is gone."""
+    return _unless_gone(domain.state) or []
+
+
 def _press_power_button(domain: "libvirt.virDomain") -> None:
     _unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
@@ -252,11 +279,11 @@ def _undefine(domain: "libvirt.virDomain") -> None:
     _unless_gone(lambda: domain.undefineFlags(_UNDEFINE))
 
 
-def _unless_gone(call: Callable[[], int]) -> int:
-    """What the call returns; 0 when the guest is off or gone already, which is as good."""
+def _unless_gone(call: Callable[[], T]) -> T | None:
+    """What the call returns; None when the guest is off or gone already, which is as good."""
     try:
         return call()
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return 0
+            return None
         raise

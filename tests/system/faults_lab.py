@@ -81,6 +81,8 @@ class FaultsLab:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            # Before the thread is in the machine's network: building it may want Debian's packages.
+            image = run([str(CHECKOUT / "bin/demo-image"), "--cache"], timeout_s=300).splitlines()[-1]
             stack.enter_context(self.machine)
             stack.callback(self._network.close)
             if self._volume is not None:
@@ -89,7 +91,6 @@ class FaultsLab:
             self.cloud.pileus("init", "--port", str(free_ports(1)[0]))
             self.configure({**_SETTINGS, **self.engines(stack)})
             self.up()
-            image = run([str(CHECKOUT / "bin/demo-image"), "--cache"], timeout_s=300).splitlines()[-1]
             self.image = str(self.cloud.pileus_json("image", "import", image, "--name", "demo")["id"])
             self._key.touch(0o600)
             self._key.write_text(self.cloud.ec2.create_key_pair(KeyName="mine")["KeyMaterial"])

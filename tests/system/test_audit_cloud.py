@@ -145,7 +145,7 @@ def test_a_lost_domain_leaves_its_disk_and_a_row_that_says_so(cloud: RunningClou
     settings = settings_of(cloud)
     driver = LibvirtDriver(replace(settings))
     try:
-        with driver._connection.use("Undefining") as connection:
+        with driver._connections.use("Undefining") as connection:
             domain = driver._find(connection, guest)
             assert domain is not None
             domain.destroy()

@@ -4,7 +4,9 @@ import hashlib
 import os
 import signal
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +169,44 @@ def test_a_killed_libvirtd_is_started_again_and_finds_its_guests(
     assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
     assert libvirtd.pid(settings) not in (None, supervisor)
     assert qemu_pids(settings, spec) == before != set()
+
+
+def test_a_libvirtd_killed_between_its_note_of_a_guest_and_its_process(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    driver.spawn(spec)
+    libvirtd.stop(settings)
+    for pid in qemu_pids(settings, spec):
+        os.kill(pid, signal.SIGKILL)
+    (note,) = (settings.state_dir / "libvirt/run/libvirt/qemu").glob("*.xml")
+    status = ET.parse(note)
+    root = status.getroot()
+    root.attrib.update(state="paused", reason="starting up", pid="0")
+    for job in root.findall("job"):
+        root.remove(job)
+    ET.SubElement(root, "job", {"type": "none", "async": "start", "flags": "0x0", "asyncStarted": "1795263140908"})
+    status.write(note)
+    driver.spawn(spec)
+    assert len(qemu_pids(settings, spec)) == 1
+    driver.destroy(spec.instance_id)
+    assert driver.list_guests() == {}
+
+
+def test_nobody_waits_for_somebody_elses_slow_guest(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
+    driver.spawn(spec)
+    (pid,) = qemu_pids(settings, spec)
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        off = pool.submit(driver.shut_off, spec.instance_id, 0.5)  # QEMU is asked and does not answer
+        try:
+            until(lambda: off.running())
+            lists = pool.submit(lambda: [driver.list_guests() for _ in range(20)])
+            assert lists.result(timeout=20) == [{spec.instance_id: Power.RUNNING}] * 20
+            assert not off.done()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    off.result()
+    assert driver.list_guests() == {spec.instance_id: Power.SHUT_OFF}
 
 
 def test_guests_outlive_a_stop_of_libvirtd(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
