@@ -18,6 +18,9 @@ test_packages=(
     rabbitmq-server postgresql mariadb-server
     mmdebstrap  # a general cloud image is made with it
 )
+# A DHCP client, a resolver and an HTTP client in network namespaces. Debian's other busybox does as well, and one
+# package would push the other out.
+command -v busybox >/dev/null || test_packages+=(busybox-static)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
