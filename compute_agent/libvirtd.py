@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from compute_agent.errors import HypervisorUnreachable
 from compute_agent.half_started import forget_half_started
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError, DriverError
@@ -63,7 +64,7 @@ def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
     """Start the private libvirtd unless it answers; returns once it does.
 
     Raises:
-        DriverError: it is not installed, cannot be started, or does not answer in time.
+        HypervisorUnreachable: it ended, or does not answer in time. DriverError: it is not installed.
     """
     if not is_private(settings) or answers(socket_uri(settings)):
         return
@@ -77,9 +78,9 @@ def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
         while not answers(socket_uri(settings)):
             if (status := process.poll()) is not None:
                 reason = f"libvirtd ended with status {status}: {_last_words(settings)}"
-                raise DriverError(what="Starting libvirtd", reason=reason)
+                raise HypervisorUnreachable(what="Starting libvirtd", reason=reason)
             if time.monotonic() > deadline:
-                raise DriverError(what="Starting libvirtd", reason=f"no answer after {START_TIMEOUT_S:g} s")
+                raise HypervisorUnreachable(what="Starting libvirtd", reason=f"no answer after {START_TIMEOUT_S:g} s")
             time.sleep(_POLL_S)
         log.info("libvirtd started", pid=process.pid)
 
@@ -145,7 +146,9 @@ def _locked(settings: Settings) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise DriverError(what="Starting libvirtd", reason="another process holds its lock") from None
+                    raise HypervisorUnreachable(
+                        what="Starting libvirtd", reason="another process holds its lock"
+                    ) from None
                 time.sleep(_POLL_S)
         yield
 
