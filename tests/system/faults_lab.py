@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -119,7 +119,7 @@ class FaultsLab:
 
     def daemon(self) -> int:
         """The process of the cloud."""
-        (pid,) = [p for p in processes_with(str(self.state)) if command_line(p).endswith("\0all\0")]
+        (pid,) = leaders(p for p in processes_with(str(self.state)) if command_line(p).endswith("\0all\0"))
         return pid
 
     def kill_daemon(self) -> None:
@@ -134,11 +134,11 @@ class FaultsLab:
     def libvirtd(self) -> list[int]:
         """The private libvirtd itself, not its supervisor."""
         config = f"{self.state}/libvirt/etc/libvirtd.conf"
-        return [p for p in processes_with(config) if command_line(p).split("\0")[0].endswith("libvirtd")]
+        return leaders(p for p in processes_with(config) if command_line(p).split("\0")[0].endswith("libvirtd"))
 
     def dnsmasq(self) -> list[int]:
         """The DHCP server of the only network."""
-        return processes_with(f"--conf-file={self.state}/network/{self.network_id()}/dnsmasq.conf")
+        return leaders(processes_with(f"--conf-file={self.state}/network/{self.network_id()}/dnsmasq.conf"))
 
     def network_id(self) -> str:
         return str(self.cloud.pileus_json("network", "list")[0]["id"])
@@ -281,9 +281,25 @@ class FaultsLab:
         assert audit.strip() == "clean", audit
 
 
+def leaders(pids: Iterable[int]) -> list[int]:
+    """These without their children: one that is about to become another program still looks like its parent."""
+    found = set(pids)
+    return sorted(p for p in found if _parent(p) not in found)
+
+
+def _parent(pid: int) -> int | None:
+    """See proc_pid_stat(5); None when the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
+
+
 def kill(pid: int) -> None:
-    """kill -9; returns when the process is gone."""
-    os.kill(pid, signal.SIGKILL)
+    """kill -9; returns when the process is gone, as it may be already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not command_line(pid), deadline_s=10, what=lambda: f"{pid} is still there")
 
 
