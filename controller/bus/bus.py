@@ -180,6 +180,10 @@ class _Calls:
                 self._ready.clear()
                 log.warning("no answers from the bus, trying again", reason=str(error))
                 self._stop.wait(1)
+            except Exception:
+                self._ready.clear()
+                log.exception("no answers from the bus, trying again")
+                self._stop.wait(1)
 
     def _receive(self, connection: Connection) -> None:
         with Consumer(connection, [self._queue], on_message=self._take, no_ack=True, accept=["json"]):

@@ -85,6 +85,11 @@ class QueueConsumer:
                     self._stop.wait(self._settings.bus.retry_after_s)
                 if not began and repair.may_be_broken(error) and not self._stop.is_set():
                     self._mend()
+            except Exception:
+                # A bug, ours or the client library's: what was in hand is delivered again.
+                self.listening_since = None
+                log.exception("consumer failed, beginning anew", queues=self._names)
+                self._stop.wait(self._settings.bus.retry_after_s)
         self._publisher.close()
 
     def _mend(self) -> None:
@@ -158,7 +163,7 @@ class QueueConsumer:
                 raise _BusLostError(str(error)) from error
 
     def _put_back(self, raw: Any, error: Exception) -> None:
-        attempts = int((raw.headers or {}).get(_ATTEMPTS, 0)) + 1
+        attempts = _attempts(raw) + 1
         if attempts >= self._settings.bus.max_attempts or not _may_pass(error):
             self._bury(raw, f"{type(error).__name__}: {error}")
             return
@@ -170,7 +175,7 @@ class QueueConsumer:
         queue = raw.delivery_info.get("routing_key", "")
         log.error("message set aside as a dead letter", queue=queue, reason=reason)
         dead = self._topology.dead_letters()
-        headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: int((raw.headers or {}).get(_ATTEMPTS, 0)) + 1}
+        headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: _attempts(raw) + 1}
         self._publisher.publish([Letter(raw.body, dead.exchange, DEAD, dead, headers)])
 
     def _answer(self, raw: Any, answer: Message) -> None:
@@ -245,19 +250,32 @@ class DeadLetterConsumer(QueueConsumer):
         headers = raw.headers or {}
         death = (headers.get("x-death") or [{}])[0]
         about = {
-            "queue": str(headers.get(_FROM) or death.get("routing-keys", [""])[0]),
+            "queue": str(headers.get(_FROM) or (death.get("routing-keys") or [""])[0]),
             "reason": str(headers.get(_ERROR) or f"set aside by the broker: {death.get('reason', 'unknown')}"),
         }
         body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
+        failures = 0
         while True:
             try:
                 self._dead_handler(body, about)
                 break
-            except Unavailable:
-                if self._stop.wait(1.0):
-                    return
-                self._keep_alive()
+            except Unavailable as error:
+                log.warning("dead letter waits", reason=str(error))
+            except Exception:
+                failures += 1
+                log.exception("dead letter is not kept", failures=failures, body=body[:2000], **about)
+                if failures >= self._settings.bus.max_attempts:
+                    break  # the next ones are to be kept
+            if self._stop.wait(1.0):
+                return
+            self._keep_alive()
         raw.ack()
+
+
+def _attempts(raw: Any) -> int:
+    """How often a message was tried before; a stranger may have written anything there."""
+    found = (raw.headers or {}).get(_ATTEMPTS)
+    return found if isinstance(found, int) else 0
 
 
 def _may_pass(error: Exception) -> bool:

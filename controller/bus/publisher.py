@@ -54,7 +54,7 @@ class Publisher:
             for letter in letters:
                 self._publish(producer, letter)
             self._await_confirmations(len(letters))
-        except BROKER_ERRORS:
+        except Exception:
             self.close()
             raise
 

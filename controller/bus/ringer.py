@@ -56,14 +56,20 @@ class Ringer:
                 self._publish(batch)
             except BusUnavailable as error:
                 log.warning("doorbells not rung, the sweep will", count=len(batch), reason=str(error))
-                with self._condition:
-                    self._waiting.clear()
-                    self._condition.wait_for(lambda: self._closed, self._pause_s)
-                    self._waiting.clear()
+                self._drop_for_a_while()
+            except Exception:  # who rings must go on ringing, whatever bug there is
+                log.exception("doorbells not rung, the sweep will", count=len(batch))
+                self._drop_for_a_while()
             finally:
                 with self._condition:
                     self._busy = False
                     self._condition.notify_all()
+
+    def _drop_for_a_while(self) -> None:
+        with self._condition:
+            self._waiting.clear()
+            self._condition.wait_for(lambda: self._closed, self._pause_s)
+            self._waiting.clear()
 
     def _next(self) -> Sequence[Message]:
         """The next batch, the same doorbell only once; empty when closed."""
