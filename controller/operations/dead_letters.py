@@ -13,8 +13,9 @@ KEEP = 10000
 
 
 def bury(tx: Transaction, body: bytes, queue: str, reason: str) -> None:
-    """Keep a dead letter."""
-    tx.session.add(DeadLetter(at=tx.now, queue=queue, reason=reason, body=body.decode(errors="replace")))
+    """Keep a dead letter; what no database can keep of it is replaced."""
+    text = body.decode(errors="replace")
+    tx.session.add(DeadLetter(at=tx.now, queue=_kept(queue), reason=_kept(reason), body=_kept(text)))
     tx.session.flush()
     newest = tx.session.scalar(select(DeadLetter.id).order_by(DeadLetter.id.desc()).limit(1)) or 0
     tx.session.execute(delete(DeadLetter).where(DeadLetter.id <= newest - KEEP))
@@ -55,3 +56,7 @@ def to_replay(tx: Transaction, limit: int = 100) -> Sequence[DeadLetter]:
 def give_up(tx: Transaction, letter_id: int) -> None:
     """Do not send this one again until somebody asks for it once more."""
     get_dead_letter(tx, letter_id).replay_at = None
+
+
+def _kept(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

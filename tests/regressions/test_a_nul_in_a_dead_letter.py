@@ -1,0 +1,14 @@
+"""PostgreSQL keeps no NUL in a text: a message that held one ended whoever keeps the dead letters."""
+
+from pathlib import Path
+
+from controller.operations import dead_letters
+from tests.clouds import TestCloud
+
+
+def test_a_dead_letter_is_kept_whatever_is_in_it(tmp_path: Path, database_url: str) -> None:
+    site = TestCloud.create(tmp_path, database_url)
+    site.cloud.write(lambda tx: dead_letters.bury(tx, b"\0\xff{}", "sche\0dule", "no\0 JSON"))
+    (letter,) = site.cloud.read(dead_letters.list_dead_letters)
+    site.close()
+    assert (letter.body, letter.queue, letter.reason) == ("\ufffd\ufffd{}", "sche\ufffddule", "no\ufffd JSON")
