@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from compute_agent.driver import Driver
-from compute_agent.errors import WorkAbandoned, is_shortage
+from compute_agent.errors import WorkAbandoned, is_shortage, told
 from compute_agent.evidence import read_evidence
 from compute_agent.journal import Intent, Journal
 from compute_agent.mac_probe import MacProbe, MacReport
@@ -173,16 +173,14 @@ class Agent:
         except CloudError as error:
             if (pause_s := self._try_again(intent, error)) is not None:
                 return pause_s
-            event, reason = Event.FAILED, str(error)[:_REASON_CHARS]
+            event, reason = Event.FAILED, told(error, _REASON_CHARS)
             log.warning("guest failed", host=self.host, instance=instance_id, reason=reason)
         except Exception as error:
             if (pause_s := self._try_again(intent, error)) is not None:
                 return pause_s
             log.exception("guest failed", host=self.host, instance=instance_id)
-            event, reason = (
-                Event.FAILED,
-                f"internal error of the agent: {type(error).__name__}: {error}"[:_REASON_CHARS],
-            )
+            event = Event.FAILED
+            reason = f"internal error of the agent: {type(error).__name__}: {told(error, _REASON_CHARS)}"
         self._failures.pop(instance_id, None)
         newest = self._journal.finish(self.host, instance_id, generation, event, reason)
         return None if newest else 0.0

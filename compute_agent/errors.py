@@ -40,3 +40,9 @@ def is_shortage(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def told(error: BaseException, most: int) -> str:
+    """What an error says, in one line of ``most`` characters that any database keeps: a program may print anything."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:most]

@@ -140,6 +140,15 @@ def test_the_last_good_list_stays(tmp_path: Path, program: Callable[[str], str])
     assert probe.report("h1") == MacReport((B,), "")
 
 
+def test_what_no_database_keeps_is_not_told(program: Callable[[str], str]) -> None:
+    probe = make_probe(Compute(mac_probe=program(r"printf 'a\000\033b' >&2; exit 1")), "h1")
+    assert probe is not None
+    probe.refresh()
+    error = probe.report("h1").error
+    assert "a\ufffd\ufffdb" in error
+    assert error.isprintable()
+
+
 def test_a_file_for_a_simulated_site(tmp_path: Path) -> None:
     file = tmp_path / "macs"
     file.write_text(f"# host mac\nsim-0001 {A}\nsim-0002 {B.upper()} # second\n\nsim-0001 {B}\n")
