@@ -24,6 +24,7 @@ from compute_agent.errors import GuestStarting
 from compute_agent.image_cache import ImageCache
 from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host
 from compute_agent.libvirt_driver.connection import Connections, answers
+from compute_agent.libvirt_driver.power_button import PowerButton
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid
@@ -38,6 +39,7 @@ _GIB = 1024**3
 _POLL_S = 0.1
 # A guest that is still booting misses the button; press it again.
 _PRESS_AGAIN_S = 5.0
+_PRESSED_MAX_S = 30.0
 _DESTROYED_AT_ONCE = 8
 _STARTING_MAX_S = 30.0
 _STARTING = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP]
@@ -122,6 +124,7 @@ class LibvirtDriver(Driver):
     def shut_off(self, instance_id: str, grace_s: float) -> None:
         deadline = time.monotonic() + grace_s
         press_at = time.monotonic()
+        button = PowerButton(lambda: self._press_power_button(instance_id))
         with self._connections.use("Shutting the guest off") as connection:
             domain = self._find(connection, instance_id)
             while domain is not None and _is_active(domain):
@@ -129,11 +132,13 @@ class LibvirtDriver(Driver):
                 if now >= deadline:
                     log.info("guest did not power off, its power is taken", instance=instance_id, grace_s=grace_s)
                     _take_power(domain)
-                    return
+                    break
                 if now >= press_at:
-                    _press_power_button(domain)
+                    button.press()
                     press_at = now + _PRESS_AGAIN_S
                 self._pause(_POLL_S)
+        if not button.let_go(_PRESSED_MAX_S):  # it would reach the guest after its next start
+            raise DriverError(what="Shutting the guest off", reason="libvirt still waits for an answer of the guest")
 
     def reboot(self, spec: GuestSpec, grace_s: float) -> None:
         self.shut_off(spec.instance_id, grace_s)
@@ -223,6 +228,12 @@ class LibvirtDriver(Driver):
             self._pause(_POLL_S)
         return False
 
+    def _press_power_button(self, instance_id: str) -> None:
+        with self._connections.use("Pressing the guest's power button") as connection:
+            domain = self._find(connection, instance_id)
+            if domain is not None:
+                _unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+
     def _plug(self, spec: GuestSpec) -> list[domain_xml.Nic]:
         return [
             domain_xml.Nic(nic.mac, self._bridges.ensure(nic.vlan), tap_name(self._cloud_id, spec.instance_id, i))
@@ -265,10 +276,6 @@ def _is_active(domain: "libvirt.virDomain") -> bool:
 def _state(domain: "libvirt.virDomain") -> list[int]:
     """State and reason, as in ``virDomainState``; empty when the guest is gone."""
     return _unless_gone(domain.state) or []
-
-
-def _press_power_button(domain: "libvirt.virDomain") -> None:
-    _unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
 
 def _take_power(domain: "libvirt.virDomain") -> None:
