@@ -220,8 +220,9 @@ class LibvirtDriver(Driver):
             GuestStarting: it takes too long. WorkAbandoned: the agent is stopping.
         """
         deadline = time.monotonic() + _STARTING_MAX_S
-        while domain is not None and _is_active(domain):
-            if _state(domain) != _STARTING:
+        # One question: between two of them a start may fail.
+        while domain is not None and (state := _state(domain)) and state[0] != libvirt.VIR_DOMAIN_SHUTOFF:
+            if state != _STARTING:
                 return True
             if time.monotonic() >= deadline:
                 raise GuestStarting(what="Starting the guest", reason="libvirt has been starting it for too long")

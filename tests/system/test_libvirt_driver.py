@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from compute_agent import libvirtd
@@ -191,6 +192,20 @@ def test_a_libvirtd_killed_between_its_note_of_a_guest_and_its_process(
     assert len(qemu_pids(settings, spec)) == 1
     driver.destroy(spec.instance_id)
     assert driver.list_guests() == {}
+
+
+class _FailsToStart:
+    """A domain whose start fails between two questions."""
+
+    def isActive(self) -> int:  # noqa: N802 - libvirt's name
+        return 1
+
+    def state(self) -> list[int]:
+        return [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED]
+
+
+def test_a_guest_whose_start_fails_this_moment_does_not_run(driver: LibvirtDriver) -> None:
+    assert not driver._runs(_FailsToStart())
 
 
 def test_nobody_waits_for_somebody_elses_slow_guest(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
