@@ -6,28 +6,27 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import structlog
 
 from compute_agent import libvirtd
-from compute_agent.agent import REPORTS_IN_A_MESSAGE, Agent, HostOptions, facts
+from compute_agent.agent import Agent, HostOptions, facts
 from compute_agent.crew import Crew
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned
 from compute_agent.journal import Journal
 from compute_agent.mac_probe import MacProbe, make_probe
 from compute_agent.pace import BootPace
+from compute_agent.reporter import Reporter, guarded
 from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
 from compute_agent.window import BootWindow
 from controller.bus.bus import Sender
 from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Settings
 from controller.domain.clock import Clock
-from controller.domain.errors import BusUnavailable, CloudError, ConfigurationError, PoisonMessage
+from controller.domain.errors import ConfigurationError, PoisonMessage
 from controller.domain.messages import (
-    GuestsChanged,
     HostReported,
     Message,
     ReadConsole,
@@ -37,12 +36,9 @@ from controller.domain.messages import (
     host_queue,
 )
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
-# Results that come one after the other go in one message.
-_LINGER_S = 0.01
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
 _MAX_THREADS = 64
@@ -70,8 +66,7 @@ class ComputeService:
         self._bus = bus
         self._clock = clock
         self._stop = threading.Event()
-        self._changed = threading.Condition()
-        self._dirty: dict[Agent, None] = {}
+        self._reporter = Reporter(bus, self._stop)
         self._agents: dict[str, Agent] = {}
         self._drivers: Sequence[Driver] = ()
         self._threads: list[threading.Thread] = []
@@ -96,7 +91,7 @@ class ComputeService:
         }
         self._crew = self._make_crew(len(hosts))
         self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
-        timers = [self._report, self._watch]
+        timers = [self._report, self._watch, self._tidy]
         if self._probe is not None:
             timers.append(self._refresh_probe)
         if self._has_window():
@@ -109,8 +104,7 @@ class ComputeService:
     def stop(self) -> None:
         """End in bounded time; the guests run on, work in hand is left to the next start."""
         self._stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._reporter.wake()
         for thread in self._threads:
             thread.join(_STOP_TIMEOUT_S)
         if self._consumer is not None and self._consuming:
@@ -118,8 +112,7 @@ class ComputeService:
             self._consumer.join(_STOP_TIMEOUT_S)
         if self._crew is not None and not self._crew.stop(_STOP_TIMEOUT_S):
             log.warning("work still in hand is left behind")
-        for agent in list(self._dirty):
-            self._guarded(agent, agent.report)
+        self._reporter.flush()
         self._close()
 
     def describe(self) -> list[HostReported]:
@@ -202,23 +195,17 @@ class ComputeService:
             assert self._crew is not None
             for spec in message.guests:
                 self._crew.offer(agent, spec)
-            self._is_dirty(agent)  # what was done before is reported again
+            self._reporter.is_dirty(agent)  # what was done before is reported again
         return answer
-
-    def _is_dirty(self, agent: Agent) -> None:
-        """There may be something to report, or to do after a pause."""
-        with self._changed:
-            self._dirty[agent] = None
-            self._changed.notify_all()
 
     def _make_crew(self, hosts: int) -> Crew:
         conf = self._settings.compute
         if conf.driver == "simulated" and not conf.simulated_boot_s:
             # Nothing is ever waited for: more threads would only wait for each other.
-            return Crew(1, self._is_dirty, waiters=1)
+            return Crew(1, self._reporter.is_dirty, waiters=1)
         workers = min(conf.workers * hosts, _MAX_THREADS)
         window = BootWindow(os.cpu_count() or 1, fixed=conf.boots_at_once) if self._has_window() else None
-        return Crew(workers, self._is_dirty, window=window)
+        return Crew(workers, self._reporter.is_dirty, window=window)
 
     def _has_window(self) -> bool:
         """Whether guests cost CPU here: simulated ones share no cores."""
@@ -232,41 +219,7 @@ class ComputeService:
     def _report(self) -> None:
         """The thread that sends results and wakes what was paused."""
         assert self._crew is not None
-        while not self._stop.is_set():
-            with self._changed:
-                if not self._dirty:
-                    due_s = self._crew.next_due_s()
-                    self._changed.wait(_RETRY_S if due_s is None else min(due_s, _RETRY_S))
-            self._stop.wait(_LINGER_S)
-            self._crew.run_due()
-            with self._changed:
-                agents, self._dirty = list(self._dirty), {}
-            unsent = self._tell(agents)
-            if unsent:
-                with self._changed:
-                    self._dirty.update(dict.fromkeys(unsent))
-                self._stop.wait(_RETRY_S)
-
-    def _tell(self, agents: Sequence[Agent]) -> list[Agent]:
-        """Send the news of all of them together; answers with those that are to be asked again."""
-        again: list[Agent] = []
-        news: list[tuple[Agent, GuestsChanged]] = []
-        for agent in agents:
-            asked = self._guarded(agent, lambda a=agent: (a.news(),))  # type: ignore[misc]
-            if asked is None:
-                again.append(agent)  # its journal could not be read: there may be news
-            elif (message := asked[0]) is not None:
-                news.append((agent, message))
-        try:
-            self._bus.send_all([message for _, message in news])
-        except BusUnavailable as error:
-            log.warning("not reported yet", hosts=len(news), reason=str(error))
-            return again + [agent for agent, _ in news]
-        for agent, message in news:
-            told = self._guarded(agent, lambda a=agent, m=message: (a.told(m),))  # type: ignore[misc]
-            if told is None or len(message.reports) >= REPORTS_IN_A_MESSAGE:
-                again.append(agent)
-        return again
+        self._reporter.run(self._crew)
 
     def _watch(self) -> None:
         """The thread that begins each agent, then sends its heartbeats and looks after its guests."""
@@ -275,18 +228,19 @@ class ComputeService:
         now = time.monotonic()
         # Spread over the interval: a fleet's heartbeats come evenly.
         due = [(now + i * every_s / len(self._agents), h) for i, h in enumerate(self._agents)]
-        tidy_at = now
         while due and not self._stop.wait(max(0.0, due[0][0] - time.monotonic())):
             when, host = due[0]
             heapq.heapreplace(due, (max(when, time.monotonic() - every_s) + every_s, host))
             agent = self._agents[host]
-            if self._guarded(agent, agent.watch):
-                self._is_dirty(agent)
-            self._guarded(agent, agent.heartbeat)
-            if time.monotonic() >= tidy_at:
-                tidy_at = time.monotonic() + _TIDY_EVERY_S
-                for each in self._agents.values():
-                    self._guarded(each, each.tidy)
+            if guarded(agent, agent.watch):
+                self._reporter.is_dirty(agent)
+            guarded(agent, agent.heartbeat)
+
+    def _tidy(self) -> None:
+        """The thread that looks after what grows: disks may be slow then, and guests, and heartbeats must not be."""
+        while not self._stop.wait(_TIDY_EVERY_S):
+            for agent in self._agents.values():
+                guarded(agent, agent.tidy)
 
     def _refresh_probe(self) -> None:
         """The thread that asks which MAC addresses this host may carry, out of the heartbeats' way."""
@@ -303,31 +257,16 @@ class ComputeService:
         assert self._crew is not None
         assert self._consumer is not None
         for agent in self._agents.values():
-            while self._guarded(agent, agent.begin) is None:
+            while guarded(agent, agent.begin) is None:
                 if self._stop.wait(_RETRY_S):
                     return
-            self._guarded(agent, agent.heartbeat)
-            while (pending := self._guarded(agent, agent.pending)) is None:
+            guarded(agent, agent.heartbeat)
+            while (pending := guarded(agent, agent.pending)) is None:
                 if self._stop.wait(_RETRY_S):
                     return
             for spec in pending:
                 self._crew.offer(agent, spec)
-            self._is_dirty(agent)
+            self._reporter.is_dirty(agent)
         if not self._stop.is_set():
             self._consuming = True
             self._consumer.start()
-
-    def _guarded(self, agent: Agent, task: Callable[[], T]) -> T | None:
-        """What the task returns; None when it failed: a timer goes on whatever happens."""
-        try:
-            return task()
-        except CloudError as error:
-            log.warning(
-                "not done, tried again later",
-                host=agent.host,
-                task=getattr(task, "__name__", "told"),
-                reason=str(error),
-            )
-        except Exception:
-            log.exception("not done, tried again later", host=agent.host, task=getattr(task, "__name__", "told"))
-        return None

@@ -2,17 +2,19 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compute_agent.service import ComputeService, host_names
+from compute_agent.simulated_driver import SimulatedDriver
 from controller.bus.bus import Bus
 from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Compute, General, Settings
 from controller.domain.clock import system_clock
+from controller.domain.errors import BusUnavailable
 from controller.domain.ids import IdSource
 from controller.domain.messages import (
     ConsoleRead,
@@ -146,6 +148,75 @@ def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
     began = time.monotonic()
     service.stop()
     assert time.monotonic() - began < 5
+
+
+def test_reports_go_on_after_an_error_that_nobody_foresaw(
+    settings: Settings,
+    bus: Bus,
+    events: Events,
+    new_service: Callable[[], ComputeService],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed: list[Sequence[Message]] = []
+    send_all = bus.send_all
+
+    def fail_once(messages: Sequence[Message]) -> None:
+        if messages and not failed:
+            failed.append(messages)
+            raise AttributeError("'NoneType' object has no attribute 'send_method'")
+        send_all(messages)
+
+    monkeypatch.setattr(bus, "send_all", fail_once)
+    new_service()
+    host = host_names(settings)[0]
+    bus.send(ReconcileGuests(host, (guest(1),)))
+    until(lambda: events.reports() == {(host, instance(1), 1, Event.RUNNING)})
+    assert failed
+
+
+def test_heartbeats_go_on_while_a_host_is_tidied(
+    events: Events, new_service: Callable[[], ComputeService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidying, tidied = threading.Event(), threading.Event()
+
+    def tidy(_: SimulatedDriver) -> None:
+        tidying.set()
+        assert tidied.wait(15)
+
+    monkeypatch.setattr("compute_agent.service._TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr(SimulatedDriver, "tidy", tidy)
+    try:
+        new_service()
+        assert tidying.wait(15)
+        heard = len(events.heartbeats())
+        until(lambda: len(events.heartbeats()) > heard + 6)
+    finally:
+        tidied.set()
+
+
+def test_a_broker_that_is_away_is_asked_once_at_the_end(
+    settings: Settings, bus: Bus, new_service: Callable[[], ComputeService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = new_service()
+    until(lambda: service._consuming)
+    asked: list[Message] = []
+
+    def send(message: Message) -> None:
+        asked.append(message)
+        raise BusUnavailable(what="The message bus", reason="away")
+
+    def send_all(messages: Sequence[Message]) -> None:
+        if messages:
+            raise BusUnavailable(what="The message bus", reason="away")
+
+    monkeypatch.setattr(bus, "send_all", send_all)
+    for host in host_names(settings):
+        bus.send(ReconcileGuests(host, (guest(1),)))
+    monkeypatch.setattr(bus, "send", send)
+    assert service._journal is not None
+    until(lambda: all(service._journal.unreported(h) for h in host_names(settings)))  # type: ignore[union-attr]
+    service.stop()
+    assert len(asked) == 1
 
 
 def test_destroy_removes_everything_when_nothing_runs(
