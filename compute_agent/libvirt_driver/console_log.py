@@ -1,7 +1,12 @@
 """A guest's serial console: the file that QEMU appends to, kept below a size."""
 
+import os
 import shutil
 from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 NAME, OLDER = "console.log", "console.log.1"
 
@@ -13,15 +18,28 @@ def read_end(folder: Path, max_bytes: int) -> bytes:
 
 
 def rotate(folder: Path, max_bytes: int) -> None:
-    """Once it has grown over ``max_bytes``, begin again; QEMU writes with O_APPEND, so the file is emptied."""
+    """Once it has grown over ``max_bytes``, begin again and keep the last of them; where there is no room for these,
+    they go. QEMU writes with O_APPEND, so the file is emptied."""
     path = folder / NAME
     try:
-        if path.stat().st_size > max_bytes:
-            shutil.copyfile(path, folder / OLDER)
-            with path.open("r+b") as file:
-                file.truncate(0)
+        size = path.stat().st_size
+        if size > max_bytes:
+            _keep_end(path, size - max_bytes, folder / OLDER)
+            os.truncate(path, 0)
     except FileNotFoundError:
         return
+
+
+def _keep_end(path: Path, begin: int, older: Path) -> None:
+    try:
+        with path.open("rb") as source, older.open("wb") as target:
+            source.seek(begin)
+            shutil.copyfileobj(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        log.warning("what a console had is not kept", console=str(path), reason=str(error))
+        older.unlink(missing_ok=True)
 
 
 def _end_of(path: Path, max_bytes: int) -> bytes:

@@ -101,6 +101,21 @@ def test_a_console_keeps_its_end(tmp_path_factory: pytest.TempPathFactory, write
         assert kept == b"".join(writes)[max(0, sum(map(len, writes)) - limit) :]
 
 
+def test_a_console_is_rotated_on_a_full_disk(tmp_path: Path) -> None:
+    console, older = tmp_path / console_log.NAME, tmp_path / console_log.OLDER
+    console.write_bytes(b"x" * 100)
+    older.symlink_to("/dev/full")
+    console_log.rotate(tmp_path, 50)
+    assert console.stat().st_size == 0
+    assert console_log.read_end(tmp_path, 10) == b""
+
+
+def test_no_more_of_a_console_is_kept_than_may_be(tmp_path: Path) -> None:
+    (tmp_path / console_log.NAME).write_bytes(bytes(range(200)))
+    console_log.rotate(tmp_path, 50)
+    assert (tmp_path / console_log.OLDER).read_bytes() == bytes(range(150, 200))
+
+
 def test_kvm_needs_the_device_and_the_cpu(tmp_path: Path) -> None:
     device, cpuinfo = tmp_path / "kvm", tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nflags\t\t: fpu vmx sse\n")
