@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -31,6 +32,7 @@ _SOCKET_TIMEOUT_S = 20.0
 _CHUNK = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMATS = ("qcow2", "raw")
+_HALF_MADE, _LOCK = ".half-made", ".lock"
 
 
 class ImageCache:
@@ -50,8 +52,21 @@ class ImageCache:
         self._max_bytes = max_bytes
         self._in_use = in_use
         self._pause = pause
-        self._locks: dict[str, threading.Lock] = {}
-        self._locks_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._fetches: dict[str, threading.Lock] = {}
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, image: ImageSpec) -> Iterator[BaseImage]:
+        """``fetch`` an image; until the end it is not evicted, although no disk is over it yet."""
+        with self._lock:
+            self._held[image.sha256] += 1
+        try:
+            yield self.fetch(image)
+        finally:
+            with self._lock:
+                self._held[image.sha256] -= 1
+                self._held += Counter()  # forgets what nobody holds
 
     def fetch(self, image: ImageSpec) -> BaseImage:
         """The image's file on this host, fetched unless it is there; others who want the same one wait.
@@ -77,29 +92,38 @@ class ImageCache:
         return tuple(sorted(p.stem for p in self._folder.iterdir() if _SHA256.fullmatch(p.stem) and _is_image(p)))
 
     def evict(self) -> None:
-        """Remove images that no guest's disk is over, the longest unused first, until the rest fits."""
+        """Remove images that nobody holds and no guest's disk is over, the longest unused first, until the rest fits;
+        and what fetches have left that were killed."""
         if not self._folder.is_dir():
             return
+        for half_made in self._folder.glob(f"*{_HALF_MADE}"):
+            with half_made.with_suffix(_LOCK).open("w") as file:
+                if _locked(file):
+                    half_made.unlink(missing_ok=True)
+        with self._lock:  # a disk over an image is in use before the image is held no longer
+            self._make_room()
+
+    def _make_room(self) -> None:
         found = [(p, p.stat()) for p in self._folder.iterdir() if _is_image(p)]
         total = sum(s.st_size for _, s in found)
         used = self._in_use() if total > self._max_bytes else frozenset()
         for path, status in sorted(found, key=lambda f: f[1].st_atime):
             if total <= self._max_bytes:
                 break
-            if status.st_ino not in used:
+            if status.st_ino not in used and not self._held[path.stem]:
                 path.unlink(missing_ok=True)
                 total -= status.st_size
                 log.info("image evicted", image=path.name, size_bytes=status.st_size)
 
     @contextmanager
     def _one_at_a_time(self, image: ImageSpec) -> Iterator[None]:
-        with self._locks_lock:
-            lock = self._locks.setdefault(image.sha256, threading.Lock())
+        with self._lock:
+            lock = self._fetches.setdefault(image.sha256, threading.Lock())
         deadline = time.monotonic() + FETCH_TIMEOUT_S
         while not lock.acquire(timeout=0.2):
             self._wait_on(image, deadline)
         try:
-            with (self._folder / f"{image.sha256}.lock").open("w") as file:
+            with (self._folder / f"{image.sha256}{_LOCK}").open("w") as file:
                 while not _locked(file):
                     self._wait_on(image, deadline, 0.2)
                 yield
@@ -113,7 +137,7 @@ class ImageCache:
         self._pause(pause_s)
 
     def _fetch(self, image: ImageSpec, path: Path) -> None:
-        half_made = path.with_suffix(".half-made")
+        half_made = path.with_suffix(_HALF_MADE)
         began = time.monotonic()
         try:
             half_made.unlink(missing_ok=True)

@@ -110,8 +110,8 @@ class LibvirtDriver(Driver):
             undo.callback(self._undo_spawn, spec.instance_id)
             disk = self._disks.find(spec.instance_id)
             if disk is None:
-                base = self._images.fetch(spec.image)
-                disk = self._disks.create(spec.instance_id, base, spec.disk_gib)
+                with self._images.held(spec.image) as base:
+                    disk = self._disks.create(spec.instance_id, base, spec.disk_gib)
             self._run(spec, disk)
             undo.pop_all()
 
@@ -169,6 +169,7 @@ class LibvirtDriver(Driver):
         for instance_id in self._disks.list():
             console_log.rotate(self._instances / instance_id, self._settings.compute.console_max_bytes)
         self._let_go_on()
+        self._images.evict()
 
     def destroy_all(self) -> None:
         guests = set(self.list_guests()) | self._disks.list()

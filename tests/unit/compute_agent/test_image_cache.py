@@ -2,7 +2,8 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,13 @@ def served(content: bytes, status: int = 200, gate: threading.Event | None = Non
 
 def left(cache_folder: Path) -> list[str]:
     return sorted(p.name for p in cache_folder.iterdir() if p.suffix != ".lock")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
 
 
 def test_a_file_of_the_store_is_linked(cache: ImageCache, store: Path) -> None:
@@ -150,6 +158,44 @@ def test_unused_images_go_when_there_are_too_many(tmp_path: Path, store: Path) -
     kept = {p.read_bytes()[0] for p in (tmp_path / "cache").glob("*.raw")}
     assert {0, 1} <= kept
     assert len(kept) == 3
+
+
+def test_what_is_held_is_not_evicted(tmp_path: Path, store: Path) -> None:
+    """Between the fetch of an image and the disk over it, somebody else's fetch may want its room."""
+    cache = ImageCache(tmp_path / "cache", store, 1, frozenset)  # less than any image
+    images = []
+    for number in range(2):
+        content = bytes([number]) * 4096
+        (store / str(number)).write_bytes(content)
+        images.append(spec(content, (store / str(number)).as_uri()))
+    with cache.held(images[0]) as first:
+        with cache.held(images[0]) as again:
+            assert again == first
+        with cache.held(images[1]) as second:
+            assert second.path.read_bytes() == bytes([1]) * 4096
+        cache.evict()
+        assert first.path.exists()
+        assert not second.path.exists()
+    cache.evict()
+    assert left(tmp_path / "cache") == []
+
+
+def test_what_a_killed_fetch_has_left_goes(cache: ImageCache, tmp_path: Path) -> None:
+    killed = hashlib.sha256(b"killed").hexdigest()
+    (tmp_path / "cache").mkdir()
+    for suffix in ("half-made", "lock"):
+        (tmp_path / "cache" / f"{killed}.{suffix}").write_bytes(b"half")
+    gate = threading.Event()
+    with served(RAW, gate=gate) as (url, asked), ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(cache.fetch, spec(RAW, url))
+        until(lambda: bool(asked))
+        half_made = tmp_path / "cache" / f"{spec(RAW, url).sha256}.half-made"
+        half_made.touch()  # as it is once the source has answered
+        cache.evict()
+        assert left(tmp_path / "cache") == [half_made.name]
+        half_made.unlink()
+        gate.set()
+        fetched.result()
 
 
 def test_a_stopping_agent_does_not_wait(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
