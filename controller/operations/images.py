@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import or_, select
@@ -19,6 +20,7 @@ from controller.operations.cloud import Cloud, Transaction
 ARCHITECTURES = ("x86_64", "aarch64")
 HYPERVISORS = ("", "kvm", "qemu", "xen", "simulated")
 _CHUNK = 4 * 1024 * 1024
+_UNDER_WAY, _ABANDONED_S = ".import-", 24 * 3600
 
 
 def import_image(
@@ -48,6 +50,7 @@ def import_image(
     if hypervisor not in HYPERVISORS:
         reason = f"it must be one of {', '.join(HYPERVISORS[1:])}, or nothing for any"
         raise InvalidParameter(parameter="hypervisor", value=hypervisor, reason=reason)
+    _remove_abandoned(cloud.settings.image_store, cloud.clock().timestamp())
     info, sha256, size_bytes = _store(cloud.settings, path)
 
     def register(tx: Transaction) -> Image:
@@ -105,12 +108,20 @@ def stored_file(settings: Settings, sha256: str, fmt: str) -> Path:
     return settings.image_store / f"{sha256}.{fmt}"
 
 
+def _remove_abandoned(store: Path, now_s: float) -> None:
+    """Remove what imports have left that were killed: nobody has written to it for a day."""
+    for file in store.glob(f"{_UNDER_WAY}*"):
+        with suppress(FileNotFoundError):
+            if now_s - file.stat().st_mtime > _ABANDONED_S:
+                file.unlink()
+
+
 def _store(settings: Settings, path: Path) -> tuple[ImageInfo, str, int]:
     """Inspect and copy in one reading, so that what was inspected is what is stored."""
     if not path.is_file():
         raise ImageRejected(reason=f"{path} is not a regular file")
     settings.image_store.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=settings.image_store, prefix=".import-")
+    descriptor, temporary = tempfile.mkstemp(dir=settings.image_store, prefix=_UNDER_WAY)
     try:
         with path.open("rb") as source, os.fdopen(descriptor, "wb") as target:
             info, sha256, size_bytes = _copy(settings, source.fileno(), target.fileno())
@@ -140,8 +151,15 @@ def _copy(settings: Settings, source: int, target: int) -> tuple[ImageInfo, str,
         if size == len(chunk) and inspect_header(chunk[:HEADER_BYTES], expected) != info:
             raise ImageRejected(reason="it changed while it was read")
         digest.update(chunk)
-        os.write(target, chunk) if chunk.strip(b"\0") else os.lseek(target, len(chunk), os.SEEK_CUR)
+        _write(target, chunk) if chunk.strip(b"\0") else os.lseek(target, len(chunk), os.SEEK_CUR)
     os.ftruncate(target, size)
     if size != expected:
         raise ImageRejected(reason="it changed while it was read")
     return info, digest.hexdigest(), size
+
+
+def _write(target: int, chunk: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part without an error."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(target, rest) :]

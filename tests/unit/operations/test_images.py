@@ -1,5 +1,6 @@
 """Importing images: what is refused leaves no file and no row."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,31 @@ def test_the_same_file_is_stored_once(site: TestCloud, tmp_path: Path) -> None:
     assert one.sha256 == two.sha256
     assert store(site) == [f"{one.sha256}.raw"]
     assert images.stored_file(site.cloud.settings, one.sha256, "raw").read_bytes() == file.read_bytes()
+
+
+def test_a_disk_that_takes_a_part_of_what_is_written_gets_the_rest(
+    site: TestCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk does that is full the next moment: the end of the image would be zeros."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:4096]))
+    file = tmp_path / "disk"
+    file.write_bytes(b"x" * 10240)
+    image = images.import_image(site.cloud, file, name="one", project_id=site.project_id)
+    assert images.stored_file(site.cloud.settings, image.sha256, "raw").read_bytes() == b"x" * 10240
+
+
+def test_what_a_killed_import_has_left_goes_with_the_next_one(site: TestCloud, tmp_path: Path) -> None:
+    now = site.clock().timestamp()
+    site.cloud.settings.image_store.mkdir(parents=True)
+    for name, age_s in (("killed", 90_000), ("under-way", 3600)):
+        left = site.cloud.settings.image_store / f".import-{name}"
+        left.write_bytes(b"half")
+        os.utime(left, (now - age_s, now - age_s))
+    file = tmp_path / "disk"
+    file.write_bytes(b"x" * 512)
+    image = images.import_image(site.cloud, file, name="one", project_id=site.project_id)
+    assert store(site) == [".import-under-way", f"{image.sha256}.raw"]
 
 
 @pytest.mark.parametrize(
