@@ -34,8 +34,9 @@ class _EventLoop:
                 # Errors come as exceptions; without this libvirt also prints each on stderr.
                 libvirt.registerErrorHandler(lambda _context, _error: None, None)
                 libvirt.virEventRegisterDefaultImpl()
-                self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while True:

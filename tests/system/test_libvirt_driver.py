@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import libvirt
 import pytest
 
 from compute_agent import libvirtd
-from compute_agent.libvirt_driver.connection import answers
+from compute_agent.libvirt_driver.connection import _EventLoop, answers
 from compute_agent.libvirt_driver.driver import LibvirtDriver
 from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
@@ -192,6 +193,26 @@ def test_a_libvirtd_killed_between_its_note_of_a_guest_and_its_process(
     assert len(qemu_pids(settings, spec)) == 1
     driver.destroy(spec.instance_id)
     assert driver.list_guests() == {}
+
+
+def test_an_event_loop_without_a_thread_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one no daemon that hangs is ever given up."""
+    over = threading.Event()
+    monkeypatch.setattr(_EventLoop, "_run", lambda _: over.wait(30))  # the process has a real one
+    events = _EventLoop()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(RuntimeError):
+            events.ensure()
+    events.ensure()
+    assert events._thread is not None
+    assert events._thread.is_alive()
+    over.set()
+    events._thread.join()
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 class _FailsToStart:
