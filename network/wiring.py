@@ -3,6 +3,7 @@
 import fcntl
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from controller.conf.settings import Settings
-from controller.domain.errors import CloudError, HostError
+from controller.domain.errors import CloudError, HostError, Unavailable
 from controller.domain.messages import NetworkEvidence
 from network import bridges, forwarding
 from network.dnsmasq import Dnsmasq
@@ -21,6 +22,10 @@ from network.queries import Rows
 from network.segment import Segment
 
 log = structlog.get_logger(__name__)
+
+# Longer than a reconciliation of very many networks takes.
+_LOCK_S = 60.0
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,10 @@ class Reconciled:
 
 
 class Wiring:
-    """The networks of one cloud on this host; one reconciliation at a time, in this process and in others."""
+    """The networks of one cloud on this host; one reconciliation at a time, in this process and in others.
+
+    ``reconcile`` and ``evidence`` raise ``Unavailable`` while another process does not let go of them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -142,5 +150,14 @@ class Wiring:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    reason = f"another process has had them for {_LOCK_S:g} s"
+                    raise Unavailable(what="The networks of this host", reason=reason) from None
+            time.sleep(_POLL_S)
         yield

@@ -1,0 +1,30 @@
+"""Who may change the networks of a host: one process at a time."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from controller.domain.errors import Unavailable
+from network import wiring
+from network.queries import Rows
+from network.wiring import Wiring
+from tests.clouds import make_settings
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def _nothing() -> Rows:
+    raise AssertionError("the rows are read while another process has the networks")
+
+
+def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "_LOCK_S", 0.1)
+    settings = make_settings(tmp_path)
+    (tmp_path / "network").mkdir()
+    with (tmp_path / "network" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="another process"):
+            Wiring(settings).reconcile(_nothing, verify=False)
+        with pytest.raises(Unavailable, match="another process"):
+            Wiring(settings).evidence(_nothing)
