@@ -1,7 +1,7 @@
 """DescribeInstances and DescribeInstanceStatus."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from api.ec2 import queries
@@ -68,10 +68,11 @@ def read_position(text: str | None) -> Position | None:
         return None
     try:
         at, reservation_id, index = text.split("/")
-        position = Position(datetime.fromisoformat(at), reservation_id, int(index[:9]))
-    except ValueError as error:
+        moment = datetime.fromisoformat(at)
+        position = Position(moment.astimezone(UTC), reservation_id, int(index[:9]))
+    except (ValueError, OverflowError) as error:
         raise InvalidPage from error
-    if position.created_at.tzinfo is None or "\0" in reservation_id:
+    if moment.tzinfo is None or not (reservation_id.isascii() and reservation_id.isprintable()):
         raise InvalidPage
     return position
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.ec2.actions.instances import read_position
 from api.ec2.protocol.paging import encode_token, page_size, position_of
 from controller.domain.errors import InvalidCombination, InvalidPage, InvalidParameter
 
@@ -39,6 +40,23 @@ def test_garbage(token: str) -> None:
 def test_well_formed_garbage(document: str) -> None:
     with pytest.raises(InvalidPage):
         position_of("A", {"NextToken": base64.urlsafe_b64encode(document.encode()).decode().rstrip("=")})
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        "",
+        "2026-01-01T00:00:00/r-1/0",
+        "2026-01-01T00:00:00+00:00/r-1/x",
+        "2026-01-01T00:00:00+00:00/r-\0/0",
+        "2026-01-01T00:00:00+00:00/r-\ud800/0",
+        "0001-01-01T00:00:00+23:00/r-1/0",
+        "9999-12-31T23:59:59-23:00/r-1/0",
+    ],
+)
+def test_a_position_that_no_instance_has(position: str) -> None:
+    with pytest.raises(InvalidPage):
+        read_position(position)
 
 
 def test_sizes() -> None:
