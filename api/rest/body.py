@@ -59,7 +59,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise InvalidParameter(parameter=where, value=_shown(value), reason="it is a list")
         return tuple(_value(get_args(hint)[0], each, where) for each in value)
-    if type(value) is not hint:
+    if type(value) is not hint and not (hint is float and type(value) is int):
         raise InvalidParameter(parameter=where, value=_shown(value), reason=f"it is {_NAMES[hint]}")
     return value
 

@@ -26,6 +26,7 @@ def test_the_operator_is_answered(site: TestCloud, client: FlaskClient) -> None:
     header = {"Authorization": f"Bearer {operator_token(site.cloud.settings)}"}
     answer = client.post("/v1/audit", json=WISHES, headers=header)
     assert answer.status_code == 200
+    assert client.post("/v1/audit", json={**WISHES, "settle_s": 0}, headers=header).status_code == 200
     assert answer.json is not None
     (breach,) = answer.json["breaches"]
     assert breach["subject"] == "the network service"  # nobody answers on this bus
