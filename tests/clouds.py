@@ -131,6 +131,10 @@ class TestCloud:
     # --- what hosts do ---
 
     def heartbeat(self, host: str = "h1", **changes: Any) -> None:
+        message = self.beat(host, **changes)
+        self.cloud.write(lambda tx: apply_heartbeats(tx, [message]))
+
+    def beat(self, host: str = "h1", **changes: Any) -> HostReported:
         values: dict[str, Any] = {
             "host": host,
             "at": self.clock().isoformat(),
@@ -140,8 +144,7 @@ class TestCloud:
             "memory_mib": 16384,
             "disk_gib": 100,
         }
-        message = HostReported(**{**values, **changes})
-        self.cloud.write(lambda tx: apply_heartbeats(tx, [message]))
+        return HostReported(**{**values, **changes})
 
     def report(self, instance_ids: Iterable[str], event: Event, reason: str = "") -> None:
         """The hosts of these instances report the event at the newest generation."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
@@ -23,6 +23,7 @@ class Host(Base):
     ``*_used`` change only in the transaction of the claim; their sum over the claims is audited. ``labels``,
     ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
     no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
+    ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none.
     """
 
     __tablename__ = "hosts"
@@ -53,6 +54,7 @@ class Host(Base):
     memory_used_mib: Mapped[int] = mapped_column(default=0)
     disk_used_gib: Mapped[int] = mapped_column(default=0)
     last_seen_at: Mapped[datetime]
+    heartbeat_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime]
 
 

@@ -44,6 +44,7 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
     _check_each("disk_backends", facts.disk_backends, _WORD, 8, "a word of 1 to 16 small letters and digits")
     _check_each("images", facts.images, _SHA256, MAX_IMAGES, "a SHA-256 in hexadecimal digits")
     _check_each("allowed_macs", facts.allowed_macs or (), _MAC, MAX_MACS, "as 52:54:00:01:02:03")
+    _require(0 <= facts.sequence < 2**63, "sequence", facts.sequence, f"it lies between 0 and {2**63 - 1}")
     _require(len(facts.probe_error) <= 500, "probe_error", len(facts.probe_error), "500 characters at most")
 
 

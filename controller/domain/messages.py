@@ -213,6 +213,7 @@ class HostReported(Message):
     ``at`` is the agent's own clock, ISO 8601; only its difference from the receiver's is ever used, to warn.
     ``images`` are checksums. ``allowed_macs`` is None where no probe says which MAC addresses the host may carry, or
     has not said it yet; ``probe_error`` tells why not: PROBE_PENDING, or for a person what went wrong.
+    ``sequence`` rises with each heartbeat of a host, so that a late one is known; 0: this one has no number.
     """
 
     KIND = "HostReported"

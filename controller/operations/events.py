@@ -60,13 +60,14 @@ def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
 
 
 def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
-    """Take hosts' heartbeats: renew the hosts, and mend what lost events left behind.
+    """Take hosts' heartbeats: renew the hosts, and mend what lost events left behind. Late ones change nothing.
 
     Raises:
         PoisonMessage: a heartbeat that cannot be true.
     """
-    newest = {m.host: m for m in messages}
-    hosts.report_all(tx, newest.values())
+    newest = {m.host: m for m in hosts.report_all(tx, messages)}
+    if not newest:
+        return
     tx.session.flush()
     # Of a host that is not registered (any more), too: what was given up with it is to go when it comes back.
     carried: dict[str, dict[str, State]] = {host: {} for host in newest}

@@ -47,11 +47,11 @@ class ControllerService:
             PoisonMessage: one is not an event.
         """
         reports = [m for m in messages if isinstance(m, GuestsChanged)]
-        heartbeats = {m.host: m for m in messages if isinstance(m, HostReported)}
+        heartbeats = [m for m in messages if isinstance(m, HostReported)]
         strangers = [m.KIND for m in messages if not isinstance(m, GuestsChanged | HostReported)]
         if strangers:
             raise PoisonMessage(reason=f"{strangers[0]} is not an event")
-        self._cloud.write(lambda tx: self._apply(tx, reports, list(heartbeats.values())))
+        self._cloud.write(lambda tx: self._apply(tx, reports, heartbeats))
 
     @staticmethod
     def _apply(tx: Transaction, reports: Sequence[GuestsChanged], heartbeats: Sequence[HostReported]) -> None:

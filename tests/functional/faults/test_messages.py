@@ -5,13 +5,16 @@ Somebody sits between the publishers and the queues of a running site.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from random import Random
 
 import pytest
 
-from controller.domain.messages import host_queue
+from controller.domain.clock import system_clock
+from controller.domain.messages import HostReported, host_queue
 from controller.domain.states import State
-from controller.operations import dead_letters
+from controller.domain.wire import encode
+from controller.operations import dead_letters, hosts, instances
 from tests.faults import Row, each_row, row
 from tests.functional.faults.fault_site import fault_site
 from tests.functional.faults.meddler import Fate, Meddler
@@ -26,6 +29,9 @@ pytestmark = [pytest.mark.functional]
 VETERANS = 20
 COUNT = 100
 LATE_S = 5.0
+# A copy that comes so late comes when the meddler goes.
+NEVER_S = 3600.0
+SETTLED_S = 35.0
 # Messages of a kind that have to have been lost before the loss ends.
 ENOUGH = 5
 
@@ -129,6 +135,38 @@ def test_reports_are_lost_for_good(site: SiteProcesses, storm: Storm) -> None:
         storm.launch(COUNT)
         storm.prove()
     assert meddler.lost["GuestsChanged"]
+
+
+@row(
+    fault="heartbeats from before a launch arrive once more, behind half a minute of newer ones",
+    strikes="20 instances run that had no guest when the heartbeats were sent",
+    seen="each stays ACTIVE; none is shown STOPPED, not for a moment",
+)
+def test_heartbeats_come_late(site: SiteProcesses, storm: Storm) -> None:
+    def fate(kind: str) -> tuple[float, ...]:
+        return (0, NEVER_S) if kind == "HostReported" and not storm.launched else (0,)
+
+    with _meddling(site, fate) as meddler:
+        some = 2 * len(site.hosts())
+        wait_until(lambda: meddler.seen["HostReported"] >= some, deadline_s=30, what=lambda: str(meddler.seen))
+        storm.launch(20)
+        storm.prove()
+        # So long that a heartbeat without a guest is believed: it was no race with the report that it runs.
+        settled = system_clock() + timedelta(seconds=SETTLED_S)
+        wait_until(lambda: system_clock() > settled, deadline_s=2 * SETTLED_S, what=site.logs)
+    _wait_until_events_are_applied(site)
+    for instance_id in storm.launched:
+        steps = site.rows.read(lambda tx, i=instance_id: instances.explain(tx, i).steps)  # type: ignore[misc]
+        assert [s.event for s in steps] == ["REQUESTED", "PLACED", "RUNNING"]
+    storm.prove()
+
+
+def _wait_until_events_are_applied(site: SiteProcesses) -> None:
+    """All that are in the queue now: what comes behind them registers a host."""
+    last = HostReported("last", "2026-01-01T00:00:00+00:00", "b", "kvm", 1, 1, 1)
+    site.publish("events", encode(last))
+    wait_until(lambda: "last" in site.hosts(), deadline_s=60, what=site.logs)
+    site.rows.write(lambda tx: hosts.remove_host(tx, "last"))
 
 
 POISON = (

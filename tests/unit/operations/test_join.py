@@ -252,7 +252,7 @@ def test_whether_registration_is_open(tmp_path: Path, url: str, setting: str, op
     site.close()
 
 
-def test_an_unchanged_heartbeat_writes_one_column_of_all_hosts_at_once(site: TestCloud) -> None:
+def test_unchanged_heartbeats_are_one_statement_for_all_hosts(site: TestCloud) -> None:
     secret = token(site, uses=50)
     names = [f"h{n}" for n in range(50)]
     for name in names:
@@ -261,10 +261,14 @@ def test_an_unchanged_heartbeat_writes_one_column_of_all_hosts_at_once(site: Tes
     site.cloud.write(lambda tx: hosts.report_all(tx, beats))
     site.clock.advance(5)
     statements: list[str] = []
+    beats = [replace(b, sequence=n) for n, b in enumerate(beats, 10**12)]
     event.listen(site.cloud.database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
     site.cloud.write(lambda tx: hosts.report_all(tx, beats))
     assert [s.split()[0] for s in statements if not s.startswith(("BEGIN", "COMMIT"))] == ["SELECT", "UPDATE"]
-    assert statements[-1].startswith("UPDATE hosts SET last_seen_at=? WHERE")
+    assert statements[-1].startswith("UPDATE hosts SET last_seen_at=?, heartbeat_sequence=CASE hosts.id WHEN")
+    assert {h.id: h.heartbeat_sequence for h in site.cloud.read(hosts.list_hosts)} == {
+        b.host: b.sequence for b in beats
+    }
     assert {h.last_seen_at for h in site.cloud.read(hosts.list_hosts)} == {site.clock()}
 
 
