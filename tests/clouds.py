@@ -98,7 +98,7 @@ class TestCloud:
         create_key_file(settings.secret_key_file)
         schema.upgrade(settings)
         clock, bus = TurnedClock(), RememberingBus()
-        cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)))
+        cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
         made = cls(cloud, clock, bus)
         cloud.write(made._populate)
         return made

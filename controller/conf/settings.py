@@ -127,7 +127,11 @@ class Controller:
     ring_max_s: float = option(60.0, "Longest pause between two rings for one instance.", minimum=1)
     host_down_after_s: float = option(45.0, "Seconds without a heartbeat until a host is down.", minimum=1)
     clock_skew_warn_s: float = option(
-        30.0, "Difference of clocks from which on a host's heartbeat is logged as a warning."
+        30.0,
+        "Difference of clocks from which on a host's heartbeat is logged as a warning, and from which on a controller "
+        "that differs from the database's server lets nothing expire and takes no host for lost. Keep it below "
+        "host_down_after_s.",
+        minimum=1,
     )
     purge_deleted_after_s: int = option(86400, "Seconds until the row of a deleted instance is removed.", minimum=60)
     open_registration: str = option(

@@ -3,10 +3,11 @@
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -92,9 +93,25 @@ class Database:
             self._pause(self._jitter(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
 
+    def server_time(self) -> datetime | None:
+        """What the server's clock shows, see ``server_time``. Raises DatabaseUnavailable."""
+        if self.engine.dialect.name == "sqlite":
+            return None
+        return self.read(lambda session: server_time(session.connection()))
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def server_time(connection: Connection) -> datetime | None:
+    """What the clock of the database's server shows; None with SQLite, which has only ours."""
+    if connection.dialect.name == "sqlite":
+        return None
+    postgresql = connection.dialect.name == "postgresql"
+    now = connection.scalar(text("SELECT clock_timestamp()" if postgresql else "SELECT UTC_TIMESTAMP(6)"))
+    assert isinstance(now, datetime)
+    return now if now.tzinfo else now.replace(tzinfo=UTC)
 
 
 def make_engine(settings: Settings, *, migrating: bool = False) -> Engine:

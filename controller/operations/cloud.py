@@ -30,13 +30,17 @@ class Transaction:
 
 @dataclass(frozen=True)
 class Cloud:
-    """One process's cloud. ``write`` and ``read`` run an operation: a function of a Transaction."""
+    """One process's cloud. ``write`` and ``read`` run an operation: a function of a Transaction.
+
+    ``server_clock`` is what the database's server takes for the time; None: it is asked.
+    """
 
     settings: Settings
     database: Database
     bus: Sender
     clock: Clock = system_clock
     ids: IdSource = field(default_factory=IdSource.system)
+    server_clock: Clock | None = None
 
     @classmethod
     def connect(cls, settings: Settings) -> "Cloud":
@@ -61,3 +65,21 @@ class Cloud:
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation on a snapshot; whatever it writes or rings is dropped."""
         return self.database.read(lambda s: operation(Transaction(s, self.clock(), self.ids, self.settings)))
+
+    def clock_error_s(self) -> float:
+        """By how many seconds our clock is ahead of the database server's, or behind it (negative), however long the
+        question took; 0 where it is no more than ``[controller] clock_skew_warn_s``.
+
+        Nothing is to be ended or removed because its time is over while they differ, whichever is wrong: better too
+        late than too early.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        before = self.clock()
+        theirs = self.server_clock() if self.server_clock else self.database.server_time()
+        after = self.clock()
+        if theirs is None or before <= theirs <= after:
+            return 0.0
+        error_s = ((before if theirs < before else after) - theirs).total_seconds()
+        return error_s if abs(error_s) > self.settings.controller.clock_skew_warn_s else 0.0

@@ -118,16 +118,17 @@ def _differs(state: State, guest: GuestState | None) -> bool:
 
 def _mend(tx: Transaction, instance: HeldInstance, guest: GuestState | None) -> None:
     state = instance.state
+    # What is dated in the future was written by a clock that was wrong.
+    settled = abs(tx.now - instance.state_since) > timedelta(seconds=_SETTLED_S)
     if guest is None:
-        long_ago = instance.state_since < tx.now - timedelta(seconds=_SETTLED_S)
-        if state in (State.ACTIVE, State.UNKNOWN) and long_ago:
+        if state in (State.ACTIVE, State.UNKNOWN) and settled:
             _apply(tx, [instance], Event.SHUT_OFF, "its host has no such guest running")
         return
     at_rest = state in (State.ACTIVE, State.STOPPED)
     forgotten = guest.generation == UNTOLD and at_rest
     if guest.generation < instance.generation and state is not State.UNKNOWN and not forgotten:
         return  # the newest wish has not been carried out yet
-    if at_rest and instance.state_since >= tx.now - timedelta(seconds=_SETTLED_S):
+    if at_rest and not settled:
         return
     _apply(tx, [instance], _EVENT_OF[guest.power], "seen in its host's heartbeat")
     if forgotten:

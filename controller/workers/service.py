@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import structlog
@@ -14,6 +15,7 @@ from controller.operations import dead_letters, hosts, sweeps
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.workers.periodic import Periodic
+from controller.workers.watched_clock import WatchedClock
 
 log = structlog.get_logger(__name__)
 
@@ -30,14 +32,15 @@ class ControllerService:
 
     def __init__(self, cloud: Cloud, can_hear: Callable[[], bool] | None = None) -> None:
         """``can_hear`` says whether a host's silence means anything: as a rule, what the consumer of events knows."""
-        self._cloud = cloud
+        self._clock = WatchedClock(cloud)
+        self._cloud = replace(cloud, clock=self._clock)
         self._can_hear = can_hear or self._has_listened
         self._events = BatchConsumer(cloud.settings, [_EVENTS], self.handle, name=_EVENTS)
         self._dead = DeadLetterConsumer(cloud.settings, self.bury)
         every_s = cloud.settings.controller.sweep_s
         self._sweeps = [
             Periodic("sweep", every_s, self.sweep),
-            Periodic("purge", _PURGE_EVERY_S, lambda: cloud.write(sweeps.purge)),
+            Periodic("purge", _PURGE_EVERY_S, self.purge),
         ]
 
     def handle(self, messages: Sequence[Message]) -> None:
@@ -65,15 +68,23 @@ class ControllerService:
         self._cloud.write(lambda tx: dead_letters.bury(tx, body, about["queue"], about["reason"]))
 
     def sweep(self) -> None:
-        """One round: what is overdue, what waits for a doorbell, which hosts went silent, what is to be replayed."""
+        """One round: what is overdue, what waits for a doorbell, which hosts went silent, what is to be replayed.
+
+        While our clock and the database's differ nothing ends because of its time; a doorbell too many harms nobody.
+        """
         cloud = self._cloud
-        if expired := cloud.write(sweeps.expire):
+        if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
             log.warning("instances outstayed their deadline", count=expired)
         if rung := cloud.write(sweeps.ring):
             log.info("rang again", count=rung)
-        if self._can_hear() and (lost := cloud.write(hosts.mark_lost)):
+        if self._silence_counts() and (lost := cloud.write(hosts.mark_lost)):
             log.warning("hosts are down", hosts=lost)
         self._replay()
+
+    def purge(self) -> None:
+        """One round: the rows of what was deleted long ago."""
+        if self._clock.agrees_since(0):
+            self._cloud.write(sweeps.purge)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -93,6 +104,11 @@ class ControllerService:
 
     def destroy(self) -> None:
         """The controller leaves nothing on its machine but the database."""
+
+    def _silence_counts(self) -> bool:
+        """Whether a host that is silent has been so for as long as its row says: heartbeats may have been dated wrong
+        until the clocks agreed again."""
+        return self._can_hear() and self._clock.agrees_since(self._cloud.settings.controller.host_down_after_s)
 
     def _has_listened(self) -> bool:
         """Silence means something only if we have been listening for longer than a host may be silent."""

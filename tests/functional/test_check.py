@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, make_url, text
 
+from controller.cli.checks import database as database_checks
 from controller.cli.configuration_file import changed_text
 from controller.cli.main import pileus
 from controller.conf import load_settings
+from controller.domain.clock import system_clock
 from tests.clouds import make_settings
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -93,6 +96,16 @@ def test_a_database_that_is_down(conf: Path, postgresql: PostgreSQL) -> None:
     assert items["database"][0] == "fail"
     assert "schema" not in items
     assert items["bus"][0] == "ok"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+def test_a_clock_that_is_wrong(conf: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: int) -> None:
+    monkeypatch.setattr(database_checks, "system_clock", lambda: system_clock() + timedelta(seconds=ahead_s))
+    status, seen = check(conf)["clock"]
+    assert status == "fail"
+    assert "nothing expires here and no silent host is found" in seen
+    assert "expires" not in check(conf, "api")["clock"][1]
 
 
 @pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)

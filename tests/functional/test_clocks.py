@@ -1,19 +1,23 @@
 """Clocks that are wrong, or step: nobody loses a machine for it, and what waits is not forgotten."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from controller.domain.messages import ReconcileGuests, ScheduleReservation, WireInstances
-from controller.domain.states import Event, State
-from controller.operations import hosts, sweeps
+from controller.domain.clock import Clock
+from controller.domain.messages import GuestState, Power, ReconcileGuests, ScheduleReservation, WireInstances
+from controller.domain.states import DEADLINE_S, Event, State
+from controller.operations import hosts, instances
 from controller.operations.audit.audit import audit
-from controller.operations.cloud import Transaction
+from controller.operations.audit.run import Wishes, run_audit
+from controller.workers.service import ControllerService
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
-from tests.clouds import TestCloud
+from tests.clouds import TestCloud, TurnedClock
 from tests.faults import Row, each_row, row
 
 HOUR_S = 3600
@@ -21,7 +25,7 @@ HOUR_S = 3600
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[TestCloud]:
-    made = TestCloud.create(tmp_path)
+    made = TestCloud.create(tmp_path, controller__purge_deleted_after_s=60)
     made.heartbeat()
     yield made
     made.close()
@@ -34,14 +38,19 @@ def build(site: TestCloud, count: int) -> list[str]:
     return ids
 
 
-def sweep(site: TestCloud) -> None:
-    def all_of_them(tx: Transaction) -> None:
-        sweeps.ring(tx)
-        sweeps.expire(tx)
-        hosts.mark_lost(tx)
-        sweeps.purge(tx)
+def controller(site: TestCloud, clock: Clock | None = None) -> ControllerService:
+    """A controller of this cloud that hears its hosts, with a clock of its own."""
+    return ControllerService(replace(site.cloud, clock=clock or site.clock), can_hear=lambda: True)
 
-    site.cloud.write(all_of_them)
+
+def sweep(site: TestCloud) -> None:
+    service = controller(site)
+    service.sweep()
+    service.purge()
+
+
+def off_by(site: TestCloud, seconds: float) -> Clock:
+    return lambda: site.clock.now + timedelta(seconds=seconds)
 
 
 @each_row(
@@ -74,37 +83,183 @@ def test_the_controllers_clock_steps_back(site: TestCloud) -> None:
     site.report(running, Event.RUNNING)
     building, requested = build(site, 2), site.launch(1)
     site.bus.sent.clear()  # every doorbell is lost
-    site.clock.advance(-HOUR_S)
-    site.heartbeat()
-    sweep(site)
-    site.clock.advance(10)
-    sweep(site)
+    stepped = controller(site, off_by(site, -HOUR_S))
+    for _ in range(2):
+        stepped.sweep()
+        stepped.purge()
+        site.heartbeat()
+        site.clock.advance(10)
     assert [m.instance_ids for m in site.bus.take(WireInstances)] != []
     assert site.bus.take(ScheduleReservation) != []
     assert site.states([*running, *building, *requested]) == [
         *[State.ACTIVE] * 2, *[State.BUILDING] * 2, State.REQUESTED,
     ]  # fmt: skip
     site.report(building, Event.RUNNING)
+    sweep(site)
     assert site.states(building) == [State.ACTIVE] * 2
     assert site.bus.take(ReconcileGuests) == []
     assert site.cloud.read(audit) == []
 
 
-@row(
-    fault="the controller's clock steps forward by an hour",
-    strikes="while machines run",
-    seen="their hosts are taken for lost and the machines are UNKNOWN until the next heartbeat; no guest is touched",
-)
-def test_the_controllers_clock_steps_forward(site: TestCloud) -> None:
+def _lived(site: TestCloud) -> tuple[list[str], dict[str, State]]:
+    """Instances in every phase whose time an hour would end, and one that was deleted; the states that they are in."""
+    gone = build(site, 1)
+    site.report(gone, Event.RUNNING)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, gone))
+    site.report(gone, Event.GONE)
     running = build(site, 2)
     site.report(running, Event.RUNNING)
-    site.bus.sent.clear()
-    site.clock.advance(HOUR_S)
-    sweep(site)
-    assert set(site.states(running)) <= {State.ACTIVE, State.UNKNOWN}
-    site.heartbeat()
+    stopping = running[:1]
+    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, stopping))
+    building, requested = build(site, 2), site.launch(1)
+    ids = [*running, *building, *requested]
+    states = dict(zip(ids, site.states(ids), strict=True))
+    assert set(states.values()) == {State.ACTIVE, State.STOPPING, State.BUILDING, State.REQUESTED}
+    return gone, states
+
+
+@each_row(
+    "ahead_s",
+    {
+        "3600": Row(
+            "a controller's clock is an hour ahead of the database's",
+            "while machines run, are built and are stopped, from its first sweep on",
+            "nothing expires, no host is taken for lost, no row is removed; its log says so once, and when it is over",
+        ),
+        "-3600": Row(
+            "a controller's clock is an hour behind the database's",
+            "while machines run, are built and are stopped, from its first sweep on",
+            "the same",
+        ),
+    },
+)
+def test_a_controller_whose_clock_is_wrong(tmp_path: Path, database_url: str, ahead_s: str) -> None:
+    """On each engine; the time of a real one is its server's."""
+    site = TestCloud.create(tmp_path, database_url, controller__purge_deleted_after_s=60)
+    if not database_url.startswith("sqlite"):
+        site.clock.now = datetime.now(UTC)
+        site.cloud = replace(site.cloud, server_clock=None)
+    try:
+        site.heartbeat()
+        gone, states = _lived(site)
+        error_s = float(ahead_s)
+        clock = TurnedClock(site.clock.now + timedelta(seconds=error_s))
+        service = controller(site, clock)
+        with capture_logs() as said:
+            for _ in range(3):
+                service.sweep()
+                service.purge()
+        assert [(m["log_level"], m["ahead_s"]) for m in said if "ahead_s" in m] == [
+            ("error", pytest.approx(error_s, abs=5))
+        ]
+        assert dict(zip(states, site.states(states), strict=True)) == states
+        assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").up)
+        assert len(site.views(gone)) == 1
+        assert site.bus.take(ReconcileGuests) != []  # what waits is rung all the same
+        clock.advance(-error_s)
+        with capture_logs() as said:
+            service.sweep()
+        assert [m["event"] for m in said if "clock" in m["event"]] == ["our clock and the database's agree again"]
+    finally:
+        site.close()
+
+
+@each_row(
+    "ahead_s",
+    {
+        "3600": Row(
+            "the clock of one of two controllers is an hour ahead",
+            "it hears every heartbeat, the other one none; then the host falls silent",
+            "the other takes no living host for lost, and the silent one as soon as ever",
+        ),
+        "-3600": Row(
+            "the clock of one of two controllers is an hour behind",
+            "it hears every heartbeat, the other one none; then the host falls silent",
+            "the same",
+        ),
+    },
+)
+def test_one_of_two_controllers_is_wrong(site: TestCloud, ahead_s: str) -> None:
+    running = build(site, 2)
     site.report(running, Event.RUNNING)
-    sweep(site)
+    wrong, right = controller(site, off_by(site, float(ahead_s))), controller(site)
+    guests = tuple(GuestState(i, 1, Power.RUNNING) for i in running)
+    for sequence in range(1, 7):
+        wrong.sweep()
+        wrong.handle([site.beat(sequence=sequence, guests=guests)])
+        right.sweep()
+        assert site.states(running) == [State.ACTIVE] * 2
+        site.clock.advance(10)
+    site.clock.advance(site.cloud.settings.controller.host_down_after_s)
+    wrong.sweep()
     assert site.states(running) == [State.ACTIVE] * 2
-    assert site.bus.take(ReconcileGuests) == []
-    assert site.cloud.read(audit) == []
+    right.sweep()
+    assert site.states(running) == [State.UNKNOWN] * 2
+
+
+@row(
+    fault="the database's clock is an hour ahead, those of all controllers are right",
+    strikes="while machines run, are built and are stopped",
+    seen="nothing expires, no host is taken for lost, no row is removed",
+)
+def test_the_databases_clock_is_ahead(site: TestCloud) -> None:
+    gone, states = _lived(site)
+    site.cloud = replace(site.cloud, server_clock=off_by(site, HOUR_S))
+    for _ in range(2):
+        sweep(site)
+    assert dict(zip(states, site.states(states), strict=True)) == states
+    assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").up)
+    assert len(site.views(gone)) == 1
+
+
+@row(
+    fault="the database's clock is an hour behind for a while",
+    strikes="while machines run",
+    seen="no host is taken for lost, not when the clocks agree again either; one that is silent then is found",
+)
+def test_the_databases_clock_is_wrong_for_a_while(site: TestCloud) -> None:
+    running = build(site, 2)
+    site.report(running, Event.RUNNING)
+    server = TurnedClock(site.clock.now - timedelta(seconds=HOUR_S))
+    site.cloud = replace(site.cloud, server_clock=server)
+    service = controller(site)
+    service.sweep()
+    guests = tuple(GuestState(i, 1, Power.RUNNING) for i in running)
+    service.handle([site.beat(guests=guests)])  # dated as the database has it
+    server.now = site.clock.now
+    service.sweep()
+    assert site.states(running) == [State.ACTIVE] * 2
+    for clock in (site.clock, server):
+        clock.advance(site.cloud.settings.controller.host_down_after_s)
+    service.sweep()
+    assert site.states(running) == [State.UNKNOWN] * 2
+
+
+def test_what_a_wrong_clock_dated_in_the_future_is_mended(site: TestCloud) -> None:
+    running = build(site, 1)
+    site.clock.advance(HOUR_S)
+    site.report(running, Event.RUNNING)
+    site.clock.advance(-HOUR_S)
+    site.heartbeat(guests=())
+    assert site.states(running) == [State.STOPPED]
+
+
+@row(
+    fault="the clock is an hour ahead where `pileus audit --repair` runs",
+    strikes="while machines are built",
+    seen="what seems overdue is not ended, and the command says why",
+)
+def test_a_repair_where_the_clock_is_wrong(site: TestCloud) -> None:
+    building = build(site, 2)
+    wrong = replace(site.cloud, clock=off_by(site, HOUR_S))
+    report = run_audit(wrong, Wishes(repair=True, evidence=False), pause=lambda _: None)
+    assert "nothing overdue was ended: the clock here and the database's differ by 3600 s" in report.notes
+    assert site.states(building) == [State.BUILDING] * 2
+
+
+def test_what_is_overdue_ends_where_the_clock_is_right(site: TestCloud) -> None:
+    building = build(site, 2)
+    site.clock.advance(DEADLINE_S[State.BUILDING])
+    site.heartbeat()
+    sweep(site)
+    assert site.states(building) == [State.ERROR] * 2

@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from controller.cli.checks.item import Item, Subject, fail, ok, warn
 from controller.conf.settings import Settings
-from controller.db.database import make_engine, unavailable
+from controller.db.database import make_engine, server_time, unavailable
 from controller.db.models import AccessKey, Cloud
+from controller.domain.clock import system_clock
 from controller.domain.errors import CloudError
 from controller.limits import connections, database_threads
 from controller.operations import schema, secrets
@@ -130,15 +130,15 @@ def _connections(connection: Connection, subject: Subject) -> list[Item]:
 
 
 def _clock(connection: Connection, subject: Subject) -> list[Item]:
-    if connection.dialect.name == "sqlite":
+    theirs = server_time(connection)
+    if theirs is None:
         return []
-    postgresql = connection.dialect.name == "postgresql"
-    now = connection.scalar(text("SELECT clock_timestamp()" if postgresql else "SELECT UTC_TIMESTAMP(6)"))
-    assert isinstance(now, datetime)
-    skew_s = ((now if now.tzinfo else now.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    skew_s = (theirs - system_clock()).total_seconds()
     seen = f"the database's differs from this machine's by {abs(skew_s):.1f} s"
     advice = "let chrony or systemd-timesyncd set both: deadlines and signatures live by the clock"
     if abs(skew_s) > subject.settings.controller.clock_skew_warn_s:
+        if "controller" in subject.services:
+            seen += ": until they agree, nothing expires here and no silent host is found"
         return [fail("clock", seen, advice)]
     return [warn("clock", seen, advice) if abs(skew_s) > _SKEW_WARN_S else ok("clock", seen)]
 

@@ -48,11 +48,10 @@ def mend(cloud: Cloud, breaches: Iterable[Breach], timeout_s: float, most_remova
         cloud.write(lambda tx: recount_hosts(tx, {r.subject for r in remedies}))
     if projects := by_mend[Mend.RECOUNT_PROJECT]:
         cloud.write(lambda tx: recount_projects(tx, {r.subject for r in projects}))
-    if by_mend[Mend.SWEEP]:
-        _sweep(cloud)
+    refused = _sweep(cloud) if by_mend[Mend.SWEEP] else []
     if powers := by_mend[Mend.TAKE_POWER]:
         cloud.write(lambda tx: apply_reports(tx, _reports(powers)))
-    refused = _remove_guests(cloud, by_mend[Mend.REMOVE_GUEST], most_removals)
+    refused += _remove_guests(cloud, by_mend[Mend.REMOVE_GUEST], most_removals)
     refused += _remove_taps(cloud, by_mend[Mend.REMOVE_TAP], timeout_s)
     if by_mend[Mend.REWIRE]:
         try:
@@ -85,11 +84,14 @@ def recount_projects(tx: Transaction, project_ids: Iterable[str]) -> None:
         project.used_instances, project.used_vcpus, project.used_memory_mib = map(int, counted)
 
 
-def _sweep(cloud: Cloud) -> None:
+def _sweep(cloud: Cloud) -> list[str]:
     """As the controller's own sweep; as many rounds as there is work, within reason."""
+    if error_s := cloud.clock_error_s():
+        return [f"nothing overdue was ended: the clock here and the database's differ by {abs(error_s):.0f} s"]
     for _ in range(100):
         if cloud.write(sweeps.expire) < sweeps.BATCH:
-            return
+            break
+    return []
 
 
 def _reports(remedies: Iterable[Remedy]) -> list[GuestsChanged]:
