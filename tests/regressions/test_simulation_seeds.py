@@ -13,11 +13,18 @@ _LOST_JOURNAL = "an agent that has lost its journal: a guest that was off stayed
 _UNTOLD_NEWS = "a journal that failed while results were told: they were not told again"
 _LATE_HEARTBEAT = "no bug: a heartbeat from before the guest was made arrives late, the next ones put it right"
 _WENT_OFF = "no bug: a guest went off before its host had told that it ran, and was started as its row asks for"
+_BELIEVED_LATE = "a late heartbeat showed as STOPPED what ran"
+_WRONG_CLOCK = "a controller whose clock was ahead ended what was being built"
+_COUNTS_ANEW = "no bug: an agent behind a clock that was set back is heeded only after a while"
 
 # A change of the services or of the simulation makes another story of a seed: each bug also has a test of its own.
 _SEEDS = {
+    1: _WRONG_CLOCK,
+    8: _BELIEVED_LATE,
     11: _UNTOLD_NEWS,
+    15: _WRONG_CLOCK,
     16: _LOST_JOURNAL,
+    17: _BELIEVED_LATE,
     26: _LOST_JOURNAL,
     41: _LOST_JOURNAL,
     43: _LOST_JOURNAL,
@@ -26,6 +33,7 @@ _SEEDS = {
     72: _LOST_JOURNAL,
     80: _LOST_JOURNAL,
     113: _LOST_JOURNAL,
+    345: _COUNTS_ANEW,
     1143: _LATE_HEARTBEAT,
     1155: _LATE_HEARTBEAT,
     2013: _WENT_OFF,

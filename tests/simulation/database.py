@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +15,7 @@ from controller.conf.settings import Settings
 from controller.db.database import Database
 from tests.clouds import TestCloud, make_settings
 from tests.simulation.faults import Fault
-from tests.simulation.hub import Hub
+from tests.simulation.hub import Hub, Task
 
 _OPTIONS = {
     "database__pool_size": 40,
@@ -41,6 +43,7 @@ class Laboratory:
         self.database = Database(self.settings, pause=self._pause, jitter=lambda low, high: (low + high) / 2)
         self._hub: Hub | None = None
         self._down_until = 0.0
+        self._witness: Callable[[Task], AbstractContextManager[None]] | None = None
         engine = self.database.engine
         event.listen(engine, "before_cursor_execute", self._statement)
         self._commit, self._rollback = engine.dialect.do_commit, engine.dialect.do_rollback
@@ -53,7 +56,11 @@ class Laboratory:
         for suffix in ("", "-wal", "-shm"):
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(self._template, self._file)
-        self._hub, self._down_until = hub, 0.0
+        self._hub, self._down_until, self._witness = hub, 0.0, None
+
+    def watch_commits(self, witness: Callable[[Task], AbstractContextManager[None]]) -> None:
+        """Have every commit of this site's services happen inside of this."""
+        self._witness = witness
 
     def down_until(self, end: float) -> None:
         """The database cannot be reached until then."""
@@ -103,7 +110,8 @@ class Laboratory:
         except BaseException:
             self._do_rollback(connection)  # a server does so when it loses its client
             raise
-        self._commit(connection)
+        with self._witness(hub.current) if self._witness else nullcontext():
+            self._commit(connection)
         hub.current.writing = False
         if hub.faults.strikes(Fault.COMMIT_UNKNOWN):
             hub.note("commit fails, but it was committed")

@@ -1,14 +1,18 @@
 """What happens to the site now and then, at random times."""
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from controller.domain.messages import Power
 from tests.simulation.bus import Letter
 from tests.simulation.faults import Disaster
+from tests.simulation.hub import Process
 
 if TYPE_CHECKING:
     from tests.simulation.site import Site
 
+_CONTROLLER_CLOCK = "clock of a controller steps"
+_SHARE_WITH_STEP = 0.4
 _POISON = ("{", '{"kind":"Unheard"}', '{"kind":"ReconcileGuests","host":7}', "[]", "\x00")
 
 
@@ -24,6 +28,17 @@ class Disasters:
         """Each at its time."""
         for disaster in self._hub.faults.disasters:
             self._hub.at(self._random.uniform(0, within_s), lambda d=disaster: self._happen(d))  # type: ignore[misc]
+        # Drawn apart: a seed without it tells the story that it told before there was such a thing.
+        clocks = Random(f"clocks of {self._site.seed}")
+        if clocks.random() < _SHARE_WITH_STEP:
+            controller = clocks.choice(self._site.plane.controllers)
+            skew_s = clocks.uniform(-3600, 3600)
+            self._hub.at(clocks.uniform(0, within_s), lambda: self._step(controller, skew_s))
+
+    def _step(self, controller: Process, skew_s: float) -> None:
+        self._hub.faults.counts[_CONTROLLER_CLOCK] += 1
+        self._hub.note(f"DISASTER {_CONTROLLER_CLOCK}, by {skew_s:.0f} s", controller)
+        controller.skew_s = skew_s
 
     def _happen(self, disaster: Disaster) -> None:
         hub, random, site = self._hub, self._random, self._site

@@ -115,9 +115,14 @@ class Hub:
         if task.dead:
             raise Crash
 
+    @property
+    def true_time(self) -> datetime:
+        """The time, as the database's server has it."""
+        return START + timedelta(seconds=self.now)
+
     def clock(self, process: Process) -> datetime:
         """What the process takes for the time."""
-        return START + timedelta(seconds=self.now + process.skew_s)
+        return self.true_time + timedelta(seconds=process.skew_s)
 
     # --- processes ---
 

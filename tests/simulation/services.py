@@ -4,7 +4,6 @@ from collections.abc import Callable
 from random import Random
 
 from controller.domain.ids import IdSource
-from controller.operations import sweeps
 from controller.operations.cloud import Cloud
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
@@ -14,6 +13,7 @@ from scheduler.view import SiteView
 from tests.simulation.bus import Broker
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Process
+from tests.simulation.witness import Handler
 
 _BATCH = 20
 _PURGE_S = 300.0
@@ -24,11 +24,20 @@ _CALM = 3.0
 class ControlPlane:
     """Makes the processes of the services."""
 
-    def __init__(self, hub: Hub, broker: Broker, laboratory: Laboratory, ids: Random) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        broker: Broker,
+        laboratory: Laboratory,
+        ids: Random,
+        hearing: Callable[[Handler], Handler] = lambda handler: handler,
+    ) -> None:
+        """``hearing`` is put around the handler of events."""
         self._hub = hub
         self._broker = broker
         self._laboratory = laboratory
         self._ids = IdSource(ids)
+        self._hearing = hearing
         self.apis: list[Process] = []
         self.others: list[Process] = []
 
@@ -41,6 +50,11 @@ class ControlPlane:
             *(self._process(f"controller-{n}", self._controller) for n in range(controllers)),
         ]
 
+    @property
+    def controllers(self) -> list[Process]:
+        """Those of the others that sweep."""
+        return [p for p in self.others if p.name.startswith("controller")]
+
     def cloud(self, process: Process) -> Cloud:
         """The cloud as this process holds it."""
         return Cloud(
@@ -49,6 +63,7 @@ class ControlPlane:
             self._broker.bus_of(process),
             lambda: self._hub.clock(process),
             self._ids,
+            lambda: self._hub.true_time,
         )
 
     def pace(self, seconds: float) -> float:
@@ -69,11 +84,11 @@ class ControlPlane:
     def _controller(self, process: Process) -> None:
         cloud = self.cloud(process)
         service = ControllerService(cloud, can_hear=lambda: self._can_hear(process))
-        self._broker.consume(process, "events", service.handle, batch=_BATCH)
+        self._broker.consume(process, "events", self._hearing(service.handle), batch=_BATCH)
         self._broker.consume_dead(process, service.bury)
         sweep_s = cloud.settings.controller.sweep_s
         self._hub.every(process, lambda: self.pace(sweep_s), service.sweep)
-        self._hub.every(process, lambda: self.pace(_PURGE_S), lambda: cloud.write(sweeps.purge))
+        self._hub.every(process, lambda: self.pace(_PURGE_S), service.purge)
 
     def _can_hear(self, process: Process) -> bool:
         """As the consumer of events knows it: it has had its broker for long enough, without a break."""

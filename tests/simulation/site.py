@@ -18,6 +18,7 @@ from tests.simulation.hosts import Host, WatchedSite, with_failures
 from tests.simulation.hub import Hub, Process
 from tests.simulation.services import ControlPlane
 from tests.simulation.verdict import Judge
+from tests.simulation.witness import Witness
 
 _TROUBLE_S = (40, 200)
 _PATIENCE_S = 3600
@@ -63,7 +64,9 @@ class Site:
         self.hub = hub = Hub(random, Faults(random), echo)
         laboratory.begin(hub)
         self.broker = Broker(hub, laboratory.settings.bus)
-        self.plane = ControlPlane(hub, self.broker, laboratory, ids_of(seed))
+        self.witness = Witness(hub, laboratory)
+        laboratory.watch_commits(self.witness.commit)
+        self.plane = ControlPlane(hub, self.broker, laboratory, ids_of(seed), self.witness.hearing)
         self.plane.make(random.randint(1, 2), random.randint(1, 2), random.randint(1, 2))
         self.clients = Clients(hub, self.plane, laboratory)
         self.judge = Judge(hub, self.broker, self.clients, laboratory)
@@ -95,7 +98,7 @@ class Site:
         hub.run_until(trouble_s)
         self._make_peace()
         self._wait_for_quiet()
-        breaches = self.judge.verdict()
+        breaches = [*self.witness.breaches, *self.judge.verdict()]
         return Outcome(
             seed=self.seed,
             digest=hub.digest,

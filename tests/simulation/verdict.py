@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from controller.domain.messages import Power
@@ -16,6 +17,8 @@ from tests.simulation.hosts import Host, WatchedSite
 from tests.simulation.hub import Hub, Process
 from tests.simulation.services import ControlPlane
 
+# Two heartbeats, and what they need.
+_HEARD_WITHIN_S = 45
 _POWER = {State.ACTIVE: Power.RUNNING, State.STOPPED: Power.SHUT_OFF, State.DELETED: None, State.ERROR: None}
 
 
@@ -95,6 +98,10 @@ class Judge:
         )
         waiting = [f"{i[:8]} in {state}" for i, state in found]
         waiting += [f"the agent of {h.name}" for h in self.hosts if h.pending]
+        # One that counts its heartbeats anew is heeded only after a while.
+        heard = self._hub.true_time - timedelta(seconds=_HEARD_WITHIN_S)
+        unheard = self._laboratory.peek("SELECT id FROM hosts WHERE NOT up OR last_seen_at < ?", str(heard)[:19])
+        waiting += [f"{host} is not heard of" for (host,) in unheard]
         waiting += ["clients without an answer"] * bool(self._clients.unanswered)
         return waiting + ["messages under way"] * (not self._broker.idle)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from compute_agent.journal import Journal
-from controller.operations import launch, lifecycle, sweeps
-from controller.operations.cloud import Transaction
+from controller.operations import hosts, launch, lifecycle, sweeps
+from controller.operations.cloud import Cloud, Transaction
 from tests.simulation.database import Laboratory
 from tests.simulation.site import run
 
@@ -47,11 +47,21 @@ def _a_lost_token(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(launch, "_earlier", earlier)
 
 
+def _late_heartbeats_are_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(hosts, "_is_late", lambda host, message: False)
+
+
+def _a_wrong_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cloud, "clock_error_s", lambda self: 0.0)
+
+
 _BUGS: Iterable[Patch] = (
     _nobody_rings_again,
     _claims_are_kept,
     _old_commands_are_carried_out,
     _a_lost_token,
+    _late_heartbeats_are_believed,
+    _a_wrong_clock_is_believed,
 )
 
 
