@@ -53,6 +53,7 @@ class QueueConsumer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
         self._connection: Connection | None = None
+        self._held: list[Any] = []  # delivered, not in hand yet; at most ``prefetch``, and what is in hand
         self._publisher = Publisher(settings)
         self._prefetch = settings.bus.prefetch
         self._priority = random.randrange(1, 1 << 15)  # noqa: S311 - no secret
@@ -100,10 +101,11 @@ class QueueConsumer:
             log.warning("queues not looked after", queues=self._names, reason=str(error))
 
     def _consume(self, connection: Connection) -> None:
+        self._held = []  # what an earlier connection delivered is delivered again
         consumer = Consumer(
             connection,
             [self._consumed(n) for n in self._names],
-            on_message=self._take,
+            on_message=self._hold,
             prefetch_count=self._prefetch,
             accept=["json"],
         )
@@ -112,8 +114,14 @@ class QueueConsumer:
             while not self._stop.is_set():
                 self._receive(connection)
 
+    def _hold(self, raw: Any) -> None:
+        self._held.append(raw)
+
     def _receive(self, connection: Connection) -> None:
-        drain(connection, self._settings)
+        if not self._held:
+            drain(connection, self._settings)
+        while self._held and not self._stop.is_set():
+            self._take(self._held.pop(0))
 
     def _queue(self, name: str) -> Any:
         return self._topology.queue(name)
@@ -156,9 +164,12 @@ class QueueConsumer:
                 self._keep_alive()
 
     def _keep_alive(self) -> None:
+        """Hear the broker's heartbeats as well, not only send ours: who has heard none gives the connection up, and a
+        broker that delivers the same message too often sets it aside."""
         if self._connection is not None and not self._settings.embedded_bus:
             try:
-                self._connection.heartbeat_check()
+                while drain(self._connection, self._settings, 0):
+                    continue
             except BROKER_ERRORS as error:
                 raise _BusLostError(str(error)) from error
 
@@ -193,16 +204,11 @@ class BatchConsumer(QueueConsumer):
     def __init__(self, settings: Settings, queues: Sequence[str], handler: BatchHandler, name: str) -> None:
         super().__init__(settings, queues, self._handle_one, name)
         self._handle_batch = handler
-        self._held: list[Any] = []
         self._prefetch = settings.bus.batch
         self._linger_s = settings.bus.linger_ms / 1000
 
     def _handle_one(self, message: Message) -> None:
         self._handle_batch([message])
-
-    def _consume(self, connection: Connection) -> None:
-        self._held = []  # what an earlier connection delivered is delivered again
-        super()._consume(connection)
 
     def _receive(self, connection: Connection) -> None:
         # Something may be held already: a broker delivers as soon as the first of several queues is consumed.
@@ -216,12 +222,9 @@ class BatchConsumer(QueueConsumer):
                 break
         held, self._held = self._held, []
         if len(held) == 1:
-            super()._take(held[0])
+            self._take(held[0])
         elif held:
             self._flush(held)
-
-    def _take(self, raw: Any) -> None:
-        self._held.append(raw)
 
     def _flush(self, held: Sequence[Any]) -> None:
         try:
@@ -231,7 +234,7 @@ class BatchConsumer(QueueConsumer):
         except Exception as error:
             log.warning("batch failed, each message alone", messages=len(held), reason=str(error))
             for raw in held:
-                super()._take(raw)
+                self._take(raw)
         else:
             held[-1].ack(multiple=True)
 

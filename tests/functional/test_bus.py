@@ -4,6 +4,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,36 @@ def test_a_message_whose_consumer_dies_is_delivered_again(broker_settings: Setti
 
 
 @pytest.mark.functional
+def test_a_message_that_is_held_for_long_is_delivered_once(broker_settings: Settings) -> None:
+    """Longer than two heartbeats: each delivery counts towards the limit of the broker's dead letters."""
+    settings = replace(broker_settings, bus=replace(broker_settings.bus, heartbeat_s=3))
+    away = threading.Event()
+    tried: list[float] = []
+
+    def handle(_: Message) -> None:
+        tried.append(time.monotonic())
+        if not away.is_set():
+            raise Unavailable(what="The database", reason="away")
+
+    bus = Bus(settings)
+    consumer = QueueConsumer(settings, ["schedule"], handle, name="test")
+    try:
+        bus.send(BELL)
+        consumer.start()
+        wait_for(lambda: tried)
+        connected_since = consumer.listening_since
+        wait_for(lambda: tried[-1] - tried[0] > 3 * settings.bus.heartbeat_s)
+        away.set()
+        bus.send(BELL)
+        count = len(tried)
+        wait_for(lambda: len(tried) == count + 2)
+        assert consumer.listening_since == connected_since
+    finally:
+        consumer.stop()
+        consumer.join(10)
+        bus.close()
+
+
 def test_queues_are_quorum_queues(broker_settings: Settings, rabbitmq: RabbitMQ) -> None:
     bus = Bus(broker_settings)
     bus.send(BELL)
