@@ -60,6 +60,15 @@ class HostOptions:
     mac_probe: MacProbe | None = None
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a wish."""
+
+    generation: int
+    event: Event
+    reason: str = ""
+
+
 def facts(host: str, driver: Driver, options: HostOptions, at: datetime) -> HostReported:
     """What a host is and has; its guests are left out.
 
@@ -113,6 +122,7 @@ class Agent:
         self._grace_s = grace_s
         self._jitter = jitter
         self._failures: dict[str, tuple[int, int]] = {}  # instance -> generation, how often it failed
+        self._unwritten: dict[str, _Outcome] = {}  # instance -> what the journal could not take yet
         self._sequence = int(clock().timestamp() * 1000)
 
     def begin(self) -> bool:
@@ -164,25 +174,17 @@ class Agent:
         """
         intent = self._journal.intent(self.host, instance_id)
         if intent is None:
+            self._unwritten.pop(instance_id, None)
             return None
-        generation = intent.spec.generation
-        try:
-            event, reason = self._carry_out(intent), ""
-        except (WorkAbandoned, Unavailable):
-            raise
-        except CloudError as error:
-            if (pause_s := self._try_again(intent, error)) is not None:
-                return pause_s
-            event, reason = Event.FAILED, told(error, _REASON_CHARS)
-            log.warning("guest failed", host=self.host, instance=instance_id, reason=reason)
-        except Exception as error:
-            if (pause_s := self._try_again(intent, error)) is not None:
-                return pause_s
-            log.exception("guest failed", host=self.host, instance=instance_id)
-            event = Event.FAILED
-            reason = f"internal error of the agent: {type(error).__name__}: {told(error, _REASON_CHARS)}"
-        self._failures.pop(instance_id, None)
-        newest = self._journal.finish(self.host, instance_id, generation, event, reason)
+        outcome = self._unwritten.get(instance_id)
+        if outcome is None or outcome.generation != intent.spec.generation:
+            tried = self._try(intent)
+            if not isinstance(tried, _Outcome):
+                return tried
+            # Should the journal not take it now, it is not done again for that: a reboot would be another one.
+            outcome = self._unwritten[instance_id] = tried
+        newest = self._journal.finish(self.host, instance_id, outcome.generation, outcome.event, outcome.reason)
+        del self._unwritten[instance_id]
         return None if newest else 0.0
 
     def report(self) -> bool:
@@ -232,6 +234,27 @@ class Agent:
         """Now and then: forget what nobody will ask for any more."""
         self._journal.forget((self._clock() - TOMBSTONES_KEPT).timestamp())
         self._driver.tidy()
+
+    def _try(self, intent: Intent) -> _Outcome | float:
+        """Carry it out; the seconds after which to try again, where that may help. See ``work`` for what it raises."""
+        generation, instance_id = intent.spec.generation, intent.spec.instance_id
+        try:
+            outcome = _Outcome(generation, self._carry_out(intent))
+        except (WorkAbandoned, Unavailable):
+            raise
+        except CloudError as error:
+            if (pause_s := self._try_again(intent, error)) is not None:
+                return pause_s
+            outcome = _Outcome(generation, Event.FAILED, told(error, _REASON_CHARS))
+            log.warning("guest failed", host=self.host, instance=instance_id, reason=outcome.reason)
+        except Exception as error:
+            if (pause_s := self._try_again(intent, error)) is not None:
+                return pause_s
+            log.exception("guest failed", host=self.host, instance=instance_id)
+            reason = f"internal error of the agent: {type(error).__name__}: {told(error, _REASON_CHARS)}"
+            outcome = _Outcome(generation, Event.FAILED, reason)
+        self._failures.pop(instance_id, None)
+        return outcome
 
     def _carry_out(self, intent: Intent) -> Event:
         spec = intent.spec

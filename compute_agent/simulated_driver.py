@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
+from typing import Any
 
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from controller.conf.settings import Compute
-from controller.domain.errors import DriverError
+from controller.domain.errors import DriverError, Unavailable
 from controller.domain.messages import GuestSpec, Power
 
 _SCHEMA = """
@@ -27,40 +28,49 @@ _CONSOLE_BOOTS = 100
 
 
 class SimulatedSite:
-    """The hardware of a simulated site: it and its guests outlive the agents' process."""
+    """The hardware of a simulated site: it and its guests outlive the agents' process.
+
+    Every method may raise ``Unavailable``: the disk of its file is full or broken; nothing was changed.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(_SCHEMA)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise _unavailable(error) from error
+        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", _SCHEMA):
+            self._execute(statement)
 
     def guests(self, host: str) -> dict[str, tuple[Power, str, int]]:
         """Power, address and number of boots of each guest."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT instance, power, ip, boots FROM simulated_guests WHERE host = ?", (host,)
-            ).fetchall()
+        rows = self._execute("SELECT instance, power, ip, boots FROM simulated_guests WHERE host = ?", host)
         return {instance: (Power(power), ip, boots) for instance, power, ip, boots in rows}
 
     def keep(self, host: str, instance_id: str, guest: tuple[Power, str, int]) -> None:
         """Keep what a guest is now."""
-        with self._lock:
-            self._db.execute(
-                "INSERT OR REPLACE INTO simulated_guests VALUES (?, ?, ?, ?, ?)", (host, instance_id, *guest)
-            )
+        self._execute("INSERT OR REPLACE INTO simulated_guests VALUES (?, ?, ?, ?, ?)", host, instance_id, *guest)
 
     def remove(self, host: str, instance_id: str) -> None:
         """Forget a guest; absent is fine."""
-        with self._lock:
-            self._db.execute("DELETE FROM simulated_guests WHERE host = ? AND instance = ?", (host, instance_id))
+        self._execute("DELETE FROM simulated_guests WHERE host = ? AND instance = ?", host, instance_id)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+    def _execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(what="The file of the simulated guests", reason=str(error))
 
 
 class SimulatedDriver(Driver):

@@ -10,8 +10,8 @@ import pytest
 from compute_agent.agent import ATTEMPTS, Agent
 from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
 from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver
-from controller.domain.errors import DriverError, PoisonMessage
+from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from controller.domain.errors import DriverError, PoisonMessage, Unavailable
 from controller.domain.messages import (
     ConsoleRead,
     Desired,
@@ -164,6 +164,39 @@ def test_what_passed_is_not_reported(
     assert agent.work(instance(1)) is None
     agent.report()
     assert events(bus) == [(instance(1), 2, Event.GONE)]
+
+
+def test_what_the_journal_could_not_take_is_not_done_again(
+    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order(agent, guest())
+    work_all(agent)
+    order(agent, guest(1, 2, reboot=True))
+    with monkeypatch.context() as full:
+
+        def no_room(*_: object) -> bool:
+            raise Unavailable(what="The agent's journal", reason="database or disk is full")
+
+        full.setattr(journal, "finish", no_room)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                agent.work(instance(1))
+    assert agent.work(instance(1)) is None
+    agent.report()
+    assert driver.console(instance(1), 1000).count(b"GUEST-UP") == 2
+    assert events(bus) == [(instance(1), 2, Event.RUNNING)]
+    order(agent, guest(1, 3, reboot=True))
+    work_all(agent)
+    assert driver.console(instance(1), 1000).count(b"GUEST-UP") == 3
+
+
+def test_a_simulated_guest_that_cannot_be_kept_waits(agent: Agent, site: SimulatedSite, bus: MemoryBus) -> None:
+    order(agent, guest())
+    site.close()
+    with pytest.raises(Unavailable):
+        agent.work(instance(1))
+    agent.report()
+    assert bus.reports() == []
 
 
 def test_abandoned_work_stays_in_the_journal(
