@@ -1,14 +1,16 @@
 """The controller as a service: applies agents' events, sweeps, keeps dead letters. Several may run side by side."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar
 
 import structlog
 
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
-from controller.domain.errors import BusUnavailable, PoisonMessage
+from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import GuestsChanged, HostReported, Message
 from controller.domain.wire import decode
 from controller.operations import dead_letters, hosts, sweeps
@@ -37,6 +39,7 @@ class ControllerService:
         self._can_hear = can_hear or self._has_listened
         self._events = BatchConsumer(cloud.settings, [_EVENTS], self.handle, name=_EVENTS)
         self._dead = DeadLetterConsumer(cloud.settings, self.bury)
+        self._refused_at = -math.inf  # when the database last took nothing from us, by the monotonic clock
         every_s = cloud.settings.controller.sweep_s
         self._sweeps = [
             Periodic("sweep", every_s, self.sweep),
@@ -54,7 +57,8 @@ class ControllerService:
         strangers = [m.KIND for m in messages if not isinstance(m, GuestsChanged | HostReported)]
         if strangers:
             raise PoisonMessage(reason=f"{strangers[0]} is not an event")
-        self._cloud.write(lambda tx: self._apply(tx, reports, heartbeats))
+        with self._noting_refusals():
+            self._cloud.write(lambda tx: self._apply(tx, reports, heartbeats))
 
     @staticmethod
     def _apply(tx: Transaction, reports: Sequence[GuestsChanged], heartbeats: Sequence[HostReported]) -> None:
@@ -73,13 +77,14 @@ class ControllerService:
         While our clock and the database's differ nothing ends because of its time; a doorbell too many harms nobody.
         """
         cloud = self._cloud
-        if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
-            log.warning("instances outstayed their deadline", count=expired)
-        if rung := cloud.write(sweeps.ring):
-            log.info("rang again", count=rung)
-        if self._silence_counts() and (lost := cloud.write(hosts.mark_lost)):
-            log.warning("hosts are down", hosts=lost)
-        self._replay()
+        with self._noting_refusals():
+            if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
+                log.warning("instances outstayed their deadline", count=expired)
+            if rung := cloud.write(sweeps.ring):
+                log.info("rang again", count=rung)
+            if self._silence_counts() and (lost := cloud.write(hosts.mark_lost)):
+                log.warning("hosts are down", hosts=lost)
+            self._replay()
 
     def purge(self) -> None:
         """One round: the rows of what was deleted long ago."""
@@ -111,9 +116,20 @@ class ControllerService:
         return self._can_hear() and self._clock.agrees_since(self._cloud.settings.controller.host_down_after_s)
 
     def _has_listened(self) -> bool:
-        """Silence means something only if we have been listening for longer than a host may be silent."""
+        """Silence means something only if we have been listening for longer than a host may be silent, and could write
+        down what we heard."""
         since = self._events.listening_since
-        return since is not None and time.monotonic() - since > self._cloud.settings.controller.host_down_after_s
+        if since is None:
+            return False
+        return time.monotonic() - max(since, self._refused_at) > self._cloud.settings.controller.host_down_after_s
+
+    @contextmanager
+    def _noting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable:
+            self._refused_at = time.monotonic()
+            raise
 
     def _replay(self) -> None:
         for letter in self._cloud.read(dead_letters.to_replay):
