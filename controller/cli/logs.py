@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,12 @@ class RotatingStandardStreams(RotatingFileHandler):
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(file, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
-        self._redirect()
 
-    def doRollover(self) -> None:  # noqa: N802 - logging's name
-        """Begin a new file."""
-        super().doRollover()
-        self._redirect()
-
-    def _redirect(self) -> None:
+    def _open(self) -> TextIOWrapper:
+        """Open the file: at first, for each new one, and again after an attempt that failed."""
+        opened = super()._open()
         sys.stdout.flush()
         sys.stderr.flush()
-        assert self.stream is not None
         for stream in (1, 2):
-            os.dup2(self.stream.fileno(), stream)
+            os.dup2(opened.fileno(), stream)
+        return opened

@@ -29,9 +29,21 @@ except ValueError:
     log.exception("failed")
 """
 
+# The second file cannot be opened at once: as on a disk that is full.
+FULL = """
+import errno, logging
+real, times = logging.FileHandler._open, []
+def opened(handler):
+    times.append(1)
+    if 2 <= len(times) <= 5:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return real(handler)
+logging.FileHandler._open = opened
+"""
 
-def logged(file: Path, form: str, count: int) -> list[str]:
-    subprocess.run([sys.executable, "-c", PROGRAM, str(file), form, str(count)], check=True, timeout=60)
+
+def logged(file: Path, form: str, count: int, before: str = "") -> list[str]:
+    subprocess.run([sys.executable, "-c", before + PROGRAM, str(file), form, str(count)], check=True, timeout=60)
     return file.read_text().splitlines()
 
 
@@ -57,6 +69,13 @@ def test_files_are_bounded_and_nothing_printed_is_lost(tmp_path: Path) -> None:
     assert 1 < len(files) <= 6
     assert all(f.stat().st_size < 10_000 for f in files)
     assert all("printed by a library" in f.read_text() for f in files[1:])
+
+
+def test_a_new_file_that_finds_no_room_is_begun_later(tmp_path: Path) -> None:
+    lines = logged(tmp_path / "a.log", "text", 50, before=FULL)
+    assert len(list(tmp_path.iterdir())) == 2  # so it is the one that was not there at first
+    assert any("number=49" in line for line in lines)
+    assert "printed by a library" in lines
 
 
 def test_secrets_are_known_by_their_names() -> None:
