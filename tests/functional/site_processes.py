@@ -29,7 +29,8 @@ SERVICES = ("compute", "network", "scheduler-1", "scheduler-2", "controller-1", 
 class SiteProcesses:
     """The processes and what is said to them; a context manager that ends them all.
 
-    ``options`` are further settings by (section, option); ``services`` what runs, a process each.
+    ``options`` are further settings by (section, option); ``services`` what runs, a process each; ``all`` is a whole
+    cloud, as `pileus up` starts it. ``logs`` is the folder of what they log.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class SiteProcesses:
         cloud_id: str,
         options: Mapping[tuple[str, str], object] | None = None,
         services: Sequence[str] = SERVICES,
+        logs: Path | None = None,
     ) -> None:
         self.folder = folder
         self.services = services
+        self._logs = logs or folder
         self.state = folder / "state"
         self.processes: dict[str, Guarded] = {}
         self.cloud = RunningCloud(self.state, Path(sys.executable).parent)
@@ -76,8 +79,8 @@ class SiteProcesses:
     def start(self, name: str) -> None:
         """Start one service; a name may end in a number."""
         argv = [sys.executable, "-P", "-m", "controller.cli.main", "--state", str(self.state)]
-        argv += ["serve", name.partition("-")[0]]
-        log = self.folder / f"{name}.log"
+        log = self._logs / f"{name}.log"
+        argv += ["serve", name.partition("-")[0], *(["--log-file", str(log)] if name == "all" else [])]
         # The code beside these tests, wherever the one that is installed comes from.
         environment = {**clean_environment(), "PYTHONPATH": str(CHECKOUT)}
         self.processes[name] = self._stack.enter_context(Guarded(argv, log=log, env=environment))
@@ -98,13 +101,14 @@ class SiteProcesses:
         """Wait until the site is well and has all its hosts."""
 
         def well() -> bool:
-            self._all_alive()
+            self.assert_alive()
             up = self.rows.read(lambda tx: sum(h.up for h in hosts.list_hosts(tx)))
             return up == HOSTS and api_problem(self.settings) == ""
 
         wait_until(well, deadline_s=180, what=self.logs)
 
-    def _all_alive(self) -> None:
+    def assert_alive(self) -> None:
+        """No service has ended by itself."""
         for name, process in self.processes.items():
             if not process.running:
                 raise ServerError(f"{name} ended by itself:\n{process.log_tail()}")

@@ -54,6 +54,7 @@ def fault_site(
     bus_url: str,
     services: Sequence[str] = ONE_OF_EACH,
     options: Mapping[tuple[str, str], object] | None = None,
+    logs: Path | None = None,
 ) -> Iterator[SiteProcesses]:
     """A running site with an image."""
     with SiteProcesses(
@@ -63,6 +64,7 @@ def fault_site(
         cloud_id=secrets.token_hex(4),
         options={**OPTIONS, **(options or {})},
         services=services,
+        logs=logs,
     ) as site:
         try:
             yield site

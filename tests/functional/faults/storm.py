@@ -28,7 +28,6 @@ QUIET_WITHIN_S = 60
 # How often an SDK asks until it gives up, where a user lets it.
 ATTEMPTS = 5
 ENDED = frozenset({State.ACTIVE, State.STOPPED, State.DELETED, State.ERROR})
-_NO_ANSWER = (ClientError, HTTPClientError)
 
 
 class Storm:
@@ -57,6 +56,7 @@ class Storm:
         self.launched: list[str] = []
         self.deleted: list[str] = []
         self.unanswered: list[str] = []
+        self.refusals: set[tuple[int, str]] = set()  # HTTP statuses and EC2 codes
 
     # --- what users do ---
 
@@ -74,6 +74,16 @@ class Storm:
         blow()
         for answer, token in zip(answers, tokens, strict=True):
             self._note(answer.result(), token)
+
+    def launch_until_refused(self) -> None:
+        """Ask for ever more instances until a request is not answered."""
+        before = len(self.unanswered)
+
+        def refused() -> bool:
+            self.launch(OF_ONE)
+            return len(self.unanswered) > before
+
+        wait_until(refused, deadline_s=30, what=lambda: self._story())
 
     def ask_again(self) -> None:
         """Send what had no answer again, each with its token, a few times if need be."""
@@ -96,7 +106,10 @@ class Storm:
             made = self.ec2.run_instances(
                 ImageId=self._image, InstanceType="p1.tiny", MinCount=OF_ONE, MaxCount=OF_ONE, ClientToken=token
             )
-        except _NO_ANSWER:
+        except ClientError as error:
+            self.refusals.add((error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]))
+            return None
+        except HTTPClientError:
             return None
         return [i["InstanceId"] for i in made["Instances"]]
 

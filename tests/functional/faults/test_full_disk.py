@@ -1,0 +1,171 @@
+"""A disk of a site is full: the one of the agents' journal, the one of the logs, the database's
+
+Each lies on a small file system of its own.
+"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from controller.cli.health import api_problem
+from controller.domain.states import State
+from controller.operations import hosts
+from tests.faults import row
+from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, fault_site
+from tests.functional.faults.storm import OF_ONE, Storm
+from tests.functional.site_processes import HOSTS, SiteProcesses
+from tests.servers.guarded import wait_until
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.volume import BLOCK_BYTES, Volume, own_mounts
+
+pytestmark = [pytest.mark.functional]
+
+VETERANS = 20
+COUNT = 100
+# Longer than a host may be silent, and than a client of the broker may.
+FULL_S = max(HOST_DOWN_AFTER_S, 2 * BUS_HEARTBEAT_S) + 1
+
+
+@pytest.fixture(scope="module")
+def mounts() -> Iterator[None]:
+    with own_mounts():
+        yield
+
+
+@pytest.fixture(scope="module")
+def tables(mounts: None) -> Iterator[Volume]:
+    with Volume(128) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def journal(mounts: None) -> Iterator[Volume]:
+    with Volume(16) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def logs(mounts: None) -> Iterator[Volume]:
+    with Volume(8) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def database(tables: Volume) -> Iterator[PostgreSQL]:
+    # Who crashes does not start again by itself: that may need room, or not, and a test wants to know.
+    server = PostgreSQL(options={"restart_after_crash": "off"})
+    tables.lend(server.folder / "data", user=server.user)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def site(
+    _rabbitmq: RabbitMQ,
+    database: PostgreSQL,
+    journal: Volume,
+    logs: Volume,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SiteProcesses]:
+    _rabbitmq.start()
+    folder = tmp_path_factory.mktemp("full-disk")
+    journal.lend(folder / "state" / "agent")
+    url = database.new_database()
+    with fault_site(folder, database_url=url, bus_url=_rabbitmq.url, logs=logs.folder) as made:
+        made.run(VETERANS)
+        made.wait_settled()
+        yield made
+
+
+@row(
+    fault=f"the disk with the agents' journal is full for {FULL_S} s",
+    strikes="before the commands of 100 builds reach the agents",
+    seen="heartbeats go on and the hosts stay up; the commands are held, not acknowledged and not delivered again; "
+    "100 of 100 ACTIVE when there is room again, each booted once",
+)
+def test_journal(site: SiteProcesses, storm: Storm, journal: Volume) -> None:
+    agent = site.processes["compute"].log
+    with journal.full():
+        storm.launch(COUNT)
+        wait_until(lambda: "disk is full" in agent.read_text(), deadline_s=30, what=site.logs)
+        threading.Event().wait(FULL_S)
+        assert storm.states() == {State.BUILDING: COUNT}
+        assert site.rows.read(lambda tx: sum(h.up for h in hosts.list_hosts(tx))) == HOSTS
+        assert storm.all_states()[State.ACTIVE] == VETERANS
+    storm.prove()
+    site.assert_alive()
+    assert "bus lost" not in agent.read_text()
+
+
+@row(
+    fault="the disk with the logs is full",
+    strikes="all through a launch of 100 and their termination",
+    seen="100 of 100 ACTIVE, then DELETED, while not a line can be written; the services log again when there is room",
+)
+def test_logs(site: SiteProcesses, storm: Storm, logs: Volume) -> None:
+    files = [process.log for process in site.processes.values()]
+    for file in files:
+        _fill_last_block(file)
+    with logs.full():
+        before = {file: file.stat().st_size for file in files}
+        storm.launch(COUNT)
+        storm.prove()
+        storm.delete(storm.launched)
+        storm.prove()
+        site.assert_alive()
+        assert {file: file.stat().st_size for file in files} == before
+    storm.launch(COUNT)
+    storm.prove()
+    for name in ("api", "scheduler"):
+        log = site.processes[name].log
+        assert log.stat().st_size > before[log]
+
+
+def _fill_last_block(file: Path) -> None:
+    with file.open("ab") as end:
+        end.write(b" " * (-end.tell() % BLOCK_BYTES))
+
+
+@row(
+    fault="the database's disk is full: its tables cannot grow",
+    strikes="100 instances claimed, guests booting, while more are asked for",
+    seen="what needs room is refused (503 Unavailable), the rest is served; with room again what was accepted comes "
+    "true",
+)
+def test_tables(site: SiteProcesses, storm: Storm, tables: Volume, database: PostgreSQL) -> None:
+    storm.launch(COUNT)
+    storm.wait_some(State.BUILDING)
+    with tables.full():
+        storm.launch_until_refused()
+        assert storm.refusals == {(503, "Unavailable")}
+        described = storm.ec2.describe_instances()["Reservations"]
+        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(storm.launched)
+        assert api_problem(site.settings) == ""
+        assert database.running
+    storm.prove()
+    site.assert_alive()
+
+
+@row(
+    fault="the database's disk is full: PostgreSQL cannot write its checkpoint and ends itself (PANIC)",
+    strikes="100 instances claimed, guests booting",
+    seen="503 until the operator has made room and started it again; then what was accepted comes true",
+)
+def test_checkpoint(site: SiteProcesses, storm: Storm, tables: Volume, database: PostgreSQL) -> None:
+    storm.launch(COUNT)
+    storm.wait_some(State.BUILDING)
+    with tables.full():
+        with site.rows.database.engine.connect() as connection, pytest.raises(OperationalError):
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("CHECKPOINT"))
+        wait_until(lambda: not database.running, deadline_s=30, what=lambda: database.log.read_text()[-4000:])
+        storm.launch(OF_ONE)
+        assert storm.refusals == {(503, "Unavailable")}
+        assert "503" in api_problem(site.settings)
+    database.start()
+    storm.prove()
+    site.assert_alive()
