@@ -26,6 +26,7 @@ _FIELDS = (
     "hypervisor",
     "min_memory_mib",
     "min_disk_gib",
+    "required_labels",
     "description",
     "created_at",
 )
@@ -47,6 +48,7 @@ def image() -> None:
 @click.option("--hypervisor", default="", help="kvm, qemu or xen, if it runs on one only.")
 @click.option("--min-memory-mib", type=click.IntRange(0), default=0, help="Least memory that it runs in.")
 @click.option("--min-disk-gib", type=click.IntRange(0), default=0, help="Least disk that it runs on.")
+@click.option("--label", "labels", multiple=True, help="A label that its hosts must have; may be given again.")
 @click.option("--if-missing", is_flag=True, help="Show the one with this name and content, if there is one already.")
 @output_option
 @pass_operator
@@ -61,6 +63,7 @@ def import_(
     hypervisor: str,
     min_memory_mib: int,
     min_disk_gib: int,
+    labels: tuple[str, ...],
     if_missing: bool,
 ) -> None:
     """Check an image file (qcow2 or raw), copy it into the store and register it."""
@@ -77,6 +80,7 @@ def import_(
         hypervisor=hypervisor,
         min_memory_mib=min_memory_mib,
         min_disk_gib=min_disk_gib,
+        required_labels=labels,
     )
     print_row(operator, row(made, *_FIELDS))
 

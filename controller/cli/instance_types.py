@@ -6,7 +6,7 @@ from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.operations import instance_types
 
-_FIELDS = ("name", "vcpus", "memory_mib", "disk_gib", "enabled")
+_FIELDS = ("name", "vcpus", "memory_mib", "disk_gib", "required_labels", "enabled")
 
 
 @click.group("instance-type")
@@ -27,9 +27,10 @@ def list_(operator: Operator) -> None:
 @click.option("--vcpus", type=click.IntRange(1), required=True)
 @click.option("--memory-mib", type=click.IntRange(1), required=True)
 @click.option("--disk-gib", type=click.IntRange(1), required=True)
+@click.option("--label", "labels", multiple=True, help="A label that its hosts must have; may be given again.")
 @output_option
 @pass_operator
-def add(operator: Operator, name: str, vcpus: int, memory_mib: int, disk_gib: int) -> None:
+def add(operator: Operator, name: str, vcpus: int, memory_mib: int, disk_gib: int, labels: tuple[str, ...]) -> None:
     """Add a type."""
-    made = operator.write(lambda tx: instance_types.add_type(tx, name, vcpus, memory_mib, disk_gib))
+    made = operator.write(lambda tx: instance_types.add_type(tx, name, vcpus, memory_mib, disk_gib, labels))
     print_row(operator, row(made, *_FIELDS))

@@ -38,14 +38,19 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
         least = 1 if joining and field != "disk_gib" else 0
         value = getattr(facts, field)
         _require(least <= value <= most, field, value, f"it lies between {least} and {most}")
-    _check_each("labels", facts.labels, _LABEL, MAX_LABELS, "letters, digits and ._/=:-, 63 at most")
-    length = len(",".join(facts.labels))
-    _require(length <= MAX_LABELS_CHARS, "labels", length, f"{MAX_LABELS_CHARS} characters together at most")
+    check_labels(facts.labels)
     _check_each("disk_backends", facts.disk_backends, _WORD, 8, "a word of 1 to 16 small letters and digits")
     _check_each("images", facts.images, _SHA256, MAX_IMAGES, "a SHA-256 in hexadecimal digits")
     _check_each("allowed_macs", facts.allowed_macs or (), _MAC, MAX_MACS, "as 52:54:00:01:02:03")
     _require(0 <= facts.sequence < 2**63, "sequence", facts.sequence, f"it lies between 0 and {2**63 - 1}")
     _require(len(facts.probe_error) <= 500, "probe_error", len(facts.probe_error), "500 characters at most")
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Refuse labels that no host can have. Raises InvalidParameter."""
+    _check_each("labels", labels, _LABEL, MAX_LABELS, "letters, digits and ._/=:-, 63 at most")
+    length = len(",".join(labels))
+    _require(length <= MAX_LABELS_CHARS, "labels", length, f"{MAX_LABELS_CHARS} characters together at most")
 
 
 def normal_macs(lines: Iterable[str], where: Callable[[int], str] = "line {}".format) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sqlalchemy import or_, select
 from controller.conf.settings import Settings
 from controller.db.models import Image, ImageState
 from controller.domain.errors import ImageNotFound, ImageRejected, InvalidParameter
+from controller.domain.host_facts import check_labels
 from controller.domain.ids import IMAGE
 from controller.domain.image_format import HEADER_BYTES, ImageInfo, inspect_header
 from controller.operations import tags
@@ -35,8 +36,11 @@ def import_image(
     hypervisor: str = "",
     min_memory_mib: int = 0,
     min_disk_gib: int = 0,
+    required_labels: Iterable[str] = (),
 ) -> Image:
     """Check an image file, copy it into the store and register it. The same file is stored once.
+
+    Its instances run only on hosts that have all of ``required_labels``.
 
     Raises:
         ImageRejected: see ``inspect_header``; too large; not a regular file.
@@ -51,6 +55,8 @@ def import_image(
         reason = f"it must be one of {', '.join(HYPERVISORS[1:])}, or nothing for any"
         raise InvalidParameter(parameter="hypervisor", value=hypervisor, reason=reason)
     _remove_abandoned(cloud.settings.image_store, cloud.clock().timestamp())
+    labels = tuple(sorted(set(required_labels)))
+    check_labels(labels)
     info, sha256, size_bytes = _store(cloud.settings, path)
 
     def register(tx: Transaction) -> Image:
@@ -69,6 +75,7 @@ def import_image(
             hypervisor=hypervisor,
             min_memory_mib=min_memory_mib,
             min_disk_gib=min_disk_gib,
+            required_labels=",".join(labels),
             created_at=tx.now,
         )
         tx.session.add(image)

@@ -1,11 +1,12 @@
 """Instance types, seeded with names that stock tools know."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
 
 from controller.db.models import InstanceType
 from controller.domain.errors import AlreadyExists, InvalidParameter
+from controller.domain.host_facts import check_labels
 from controller.operations.cloud import Transaction
 
 # name: vCPUs, memory in MiB, disk in GiB. vCPUs and memory are EC2's; p1.tiny is made for the demo image.
@@ -48,8 +49,10 @@ def list_types(tx: Transaction) -> Sequence[InstanceType]:
     return tx.session.scalars(query.order_by(InstanceType.memory_mib, InstanceType.vcpus, InstanceType.name)).all()
 
 
-def add_type(tx: Transaction, name: str, vcpus: int, memory_mib: int, disk_gib: int) -> InstanceType:
-    """Add a type.
+def add_type(
+    tx: Transaction, name: str, vcpus: int, memory_mib: int, disk_gib: int, required_labels: Iterable[str] = ()
+) -> InstanceType:
+    """Add a type; its instances run only on hosts that have all of these labels.
 
     Raises:
         AlreadyExists, InvalidParameter
@@ -59,6 +62,10 @@ def add_type(tx: Transaction, name: str, vcpus: int, memory_mib: int, disk_gib: 
     for parameter, value in (("vcpus", vcpus), ("memory_mib", memory_mib), ("disk_gib", disk_gib)):
         if value < 1:
             raise InvalidParameter(parameter=parameter, value=value, reason="it must be at least 1")
-    row = InstanceType(name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
+    labels = tuple(sorted(set(required_labels)))
+    check_labels(labels)
+    row = InstanceType(
+        name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib, required_labels=",".join(labels), enabled=True
+    )
     tx.session.add(row)
     return row

@@ -46,6 +46,8 @@ def test_an_image_comes_and_goes(command: Command, tmp_path: Path, refused: Call
     assert image["format"] == "raw"
     assert command.json("image", "import", str(file), "--name", "demo", "--if-missing")["id"] == image["id"]
     assert command.json("image", "show", image["id"]) == image
+    labelled = command.json("image", "import", str(file), "--name", "cuda", "--label", "gpu")
+    assert (image["required_labels"], labelled["required_labels"]) == ("", "gpu")
     file.write_bytes(b"x" + bytes(4095))
     assert command.json("image", "import", str(file), "--name", "demo", "--if-missing")["id"] != image["id"]
     command("image", "deregister", image["id"])
@@ -55,8 +57,9 @@ def test_an_image_comes_and_goes(command: Command, tmp_path: Path, refused: Call
 
 
 def test_a_new_instance_type(command: Command) -> None:
-    command("instance-type", "add", "x.one", "--vcpus", "3", "--memory-mib", "100", "--disk-gib", "2")
-    assert "x.one" in {t["name"] for t in command.json("instance-type", "list")}
+    sizes = ("--vcpus", "3", "--memory-mib", "100", "--disk-gib", "2")
+    command("instance-type", "add", "x.one", *sizes, "--label", "ssd", "--label", "gpu")
+    assert {t["name"]: t["required_labels"] for t in command.json("instance-type", "list")}["x.one"] == "gpu,ssd"
 
 
 @pytest.mark.parametrize(
