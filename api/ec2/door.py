@@ -17,6 +17,7 @@ from api.ec2.protocol.model import operation
 from api.ec2.protocol.request import parse
 from api.ec2.protocol.response import serialize
 from api.ec2.protocol.signature import SignedRequest
+from api.ec2.rehearsal import Rehearsal
 from api.metrics import Metrics
 from controller.domain.errors import CloudError
 from controller.operations.cloud import Cloud
@@ -73,10 +74,11 @@ class Ec2Door:
         if handler is None:
             raise UnsupportedOperation(action=call.action)
         parameters = parse(call.pairs, model)
-        if parameters.get("DryRun"):
+        is_dry = parameters.get("DryRun", False)
+        cloud = Rehearsal.of(self._cloud) if is_dry else self._cloud
+        result = handler(Context(cloud, principal, call.action, exchange.request_id), parameters)
+        if is_dry:
             raise DryRunOperation
-        context = Context(self._cloud, principal, call.action, exchange.request_id)
-        result = handler(context, parameters)
         return serialize(model, result, request_id=exchange.request_id, version=call.version)
 
     def _refuse(self, error: CloudError, exchange: _Exchange) -> tuple[int, bytes]:

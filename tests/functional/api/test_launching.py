@@ -171,9 +171,47 @@ def test_dry_run_does_nothing(site: Site, ec2: Any) -> None:
     assert code_of(caught.value) == "DryRunOperation"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
     assert rows(site) == 0
+    assert site.cloud.read(lambda tx: projects.get_project(tx, site.project_id).used_instances) == 0
     stranger = site.client(aws_secret_access_key="wrong")
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         run(site, stranger, DryRun=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"ImageId": "ami-00000000000000000"}, "InvalidAMIID.NotFound"),
+        ({"InstanceType": "z9.huge"}, "InvalidParameterValue"),
+        ({"KeyName": "nobody"}, "InvalidKeyPair.NotFound"),
+        ({"MinCount": 501, "MaxCount": 501}, "InstanceLimitExceeded"),
+    ],
+)
+def test_a_dry_run_says_what_would_go_wrong(site: Site, ec2: Any, change: dict[str, Any], code: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        ec2.run_instances(
+            **{"ImageId": site.image, "InstanceType": TYPE, "MinCount": 1, "MaxCount": 1, "DryRun": True, **change}
+        )
+    assert code_of(caught.value) == code
+    assert rows(site) == 0
+
+
+def test_dry_runs_of_other_actions_change_nothing(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    actions: tuple[tuple[Any, dict[str, Any]], ...] = (
+        (ec2.terminate_instances, {"InstanceIds": [instance_id]}),
+        (ec2.create_tags, {"Resources": [instance_id], "Tags": [{"Key": "a", "Value": "b"}]}),
+        (ec2.create_key_pair, {"KeyName": "dry"}),
+        (ec2.describe_instances, {}),
+    )
+    for action, parameters in actions:
+        with pytest.raises(ClientError) as caught:
+            action(DryRun=True, **parameters)
+        assert code_of(caught.value) == "DryRunOperation"
+    with pytest.raises(ClientError, match="NotFound"):
+        ec2.terminate_instances(DryRun=True, InstanceIds=["i-00000000000000000"])
+    (found,) = ec2.describe_instances()["Reservations"][0]["Instances"]
+    assert (found["State"]["Name"], found["Tags"]) == ("pending", [])
+    assert "dry" not in {k["KeyName"] for k in ec2.describe_key_pairs()["KeyPairs"]}
 
 
 def test_wrong_states(site: Site, ec2: Any) -> None:
