@@ -7,6 +7,7 @@ from controller.cli.output import print_row, print_rows, row
 from controller.operations import dead_letters
 
 _FIELDS = ("id", "at", "queue", "reason", "replay_at", "body")
+_LETTER = click.IntRange(1, 2**63 - 1)
 
 
 @click.group("dead-letter")
@@ -23,7 +24,7 @@ def list_(operator: Operator) -> None:
 
 
 @dead_letter.command()
-@click.argument("letter", type=int)
+@click.argument("letter", type=_LETTER)
 @output_option
 @pass_operator
 def show(operator: Operator, letter: int) -> None:
@@ -32,7 +33,7 @@ def show(operator: Operator, letter: int) -> None:
 
 
 @dead_letter.command()
-@click.argument("letters", type=int, nargs=-1, required=True)
+@click.argument("letters", type=_LETTER, nargs=-1, required=True)
 @pass_operator
 def replay(operator: Operator, letters: tuple[int, ...]) -> None:
     """Have the controller send them again."""
@@ -41,7 +42,7 @@ def replay(operator: Operator, letters: tuple[int, ...]) -> None:
 
 
 @dead_letter.command()
-@click.argument("letters", type=int, nargs=-1, required=True)
+@click.argument("letters", type=_LETTER, nargs=-1, required=True)
 @pass_operator
 def discard(operator: Operator, letters: tuple[int, ...]) -> None:
     """Throw them away."""

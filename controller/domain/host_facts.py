@@ -12,7 +12,7 @@ MAX_LABELS = 32
 # All labels of a host together: what it had and what it has must fit into the text of its drift.
 MAX_LABELS_CHARS = 320
 # More than any machine has; with the overcommit ratios it still fits the columns.
-_MOST = {"vcpus": 16_384, "memory_mib": 64 * 1024**2, "disk_gib": 4 * 1024**2}
+MOST = {"vcpus": 16_384, "memory_mib": 64 * 1024**2, "disk_gib": 4 * 1024**2}
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,15}", re.ASCII)
@@ -34,7 +34,7 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
     _check("hypervisor", facts.hypervisor, _WORD, "it is a word of 1 to 16 small letters and digits")
     _check("architecture", facts.architecture, _WORD, "it is a word such as x86_64")
     _check("zone", facts.zone, _ZONE, "a zone has 63 letters, digits, dots, hyphens and underscores at most")
-    for field, most in _MOST.items():
+    for field, most in MOST.items():
         least = 1 if joining and field != "disk_gib" else 0
         value = getattr(facts, field)
         _require(least <= value <= most, field, value, f"it lies between {least} and {most}")

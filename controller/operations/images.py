@@ -11,6 +11,7 @@ from sqlalchemy import or_, select
 
 from controller.conf.settings import Settings
 from controller.db.models import Image, ImageState
+from controller.domain.checks import check_name, check_number
 from controller.domain.errors import ImageNotFound, ImageRejected, InvalidParameter
 from controller.domain.host_facts import check_labels
 from controller.domain.ids import IMAGE
@@ -46,8 +47,9 @@ def import_image(
         ImageRejected: see ``inspect_header``; too large; not a regular file.
         InvalidParameter: no name, an unknown architecture or hypervisor.
     """
-    if not name or len(name) > 255 or not name.isprintable():
-        raise InvalidParameter(parameter="name", value=name[:40], reason="1 to 255 printable characters")
+    check_name("name", name)
+    check_number("min_memory_mib", min_memory_mib, 0)
+    check_number("min_disk_gib", min_disk_gib, 0)
     if architecture not in ARCHITECTURES:
         reason = f"it must be one of {', '.join(ARCHITECTURES)}"
         raise InvalidParameter(parameter="architecture", value=architecture, reason=reason)

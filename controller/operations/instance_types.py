@@ -1,14 +1,17 @@
 """Instance types, seeded with names that stock tools know."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
 
 from controller.db.models import InstanceType
+from controller.domain.checks import check_number
 from controller.domain.errors import AlreadyExists, InvalidParameter
-from controller.domain.host_facts import check_labels
+from controller.domain.host_facts import MOST, check_labels
 from controller.operations.cloud import Transaction
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}", re.ASCII)
 # name: vCPUs, memory in MiB, disk in GiB. vCPUs and memory are EC2's; p1.tiny is made for the demo image.
 SEED = {
     "p1.tiny": (1, 128, 1),
@@ -57,11 +60,13 @@ def add_type(
     Raises:
         AlreadyExists, InvalidParameter
     """
+    if not _NAME.fullmatch(name):
+        reason = "a name is 1 to 64 small letters, digits, dots and hyphens, as m5.large"
+        raise InvalidParameter(parameter="name", value=ascii(name[:60]).strip("'"), reason=reason)
     if tx.session.get(InstanceType, name) is not None:
         raise AlreadyExists(kind="instance type", id=name)
     for parameter, value in (("vcpus", vcpus), ("memory_mib", memory_mib), ("disk_gib", disk_gib)):
-        if value < 1:
-            raise InvalidParameter(parameter=parameter, value=value, reason="it must be at least 1")
+        check_number(parameter, value, 1, MOST[parameter])
     labels = tuple(sorted(set(required_labels)))
     check_labels(labels)
     row = InstanceType(

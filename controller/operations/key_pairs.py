@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from sqlalchemy import select
 
 from controller.db.models import KeyPair
+from controller.domain.checks import check_name
 from controller.domain.errors import InvalidParameter, InvalidPublicKey, KeyPairExists
 from controller.domain.ids import KEY_PAIR
 from controller.operations import tags
@@ -95,8 +96,7 @@ def _generate(
 
 
 def _add(tx: Transaction, project_id: str, name: str, key_type: str, fingerprint: str, public_key: str) -> KeyPair:
-    if not 1 <= len(name) <= 255 or not name.isprintable():
-        raise InvalidParameter(parameter="KeyName", value=name[:40], reason="1 to 255 printable characters")
+    check_name("KeyName", name)
     if tx.session.scalar(select(KeyPair.id).where(KeyPair.project_id == project_id, KeyPair.name == name)):
         raise KeyPairExists(id=name)
     row = KeyPair(

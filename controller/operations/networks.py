@@ -6,6 +6,7 @@ import netaddr
 from sqlalchemy import delete, func, or_, select, update
 
 from controller.db.models import Cloud, Instance, Lease, LeasePin, Network, NetworkKind
+from controller.domain.checks import check_name
 from controller.domain.errors import (
     AlreadyExists,
     CidrOverlaps,
@@ -109,8 +110,7 @@ def create_network(
     Raises:
         InvalidParameter, AlreadyExists, CidrOverlaps, NoFreeVlan, Exhausted
     """
-    if not 1 <= len(name) <= 255 or not name.isprintable():
-        raise InvalidParameter(parameter="name", value=ascii(name[:60]), reason="it has 1 to 255 printable characters")
+    check_name("name", name)
     _be_alone(tx)
     existing = list_networks(tx)
     if any(n.project_id == project_id and n.name == name for n in existing):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, func, select
 
 from controller.db.models import GroupStrategy, Instance, PlacementGroup
+from controller.domain.checks import check_name
 from controller.domain.errors import (
     InvalidParameter,
     PlacementGroupExists,
@@ -23,8 +24,7 @@ def create_placement_group(tx: Transaction, project_id: str, name: str, strategy
     Raises:
         PlacementGroupExists, InvalidParameter
     """
-    if not 1 <= len(name) <= 255 or not name.isprintable():
-        raise InvalidParameter(parameter="GroupName", value=name[:40], reason="1 to 255 printable characters")
+    check_name("GroupName", name)
     if strategy not in set(GroupStrategy):
         raise InvalidParameter(
             parameter="Strategy", value=strategy[:40], reason=f"it must be {' or '.join(GroupStrategy)}"

@@ -1,12 +1,16 @@
 """Projects: accounts with quotas."""
 
+import re
 from collections.abc import Sequence
 
 from sqlalchemy import or_, select
 
 from controller.db.models import Project
+from controller.domain.checks import check_name, check_number
 from controller.domain.errors import AlreadyExists, InvalidParameter, ProjectNotFound
 from controller.operations.cloud import Transaction
+
+_ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
 
 
 def create_project(tx: Transaction, name: str) -> Project:
@@ -15,8 +19,9 @@ def create_project(tx: Transaction, name: str) -> Project:
     Raises:
         AlreadyExists, InvalidParameter
     """
-    if not name or len(name) > 255:
-        raise InvalidParameter(parameter="name", value=name[:40], reason="a name has 1 to 255 characters")
+    check_name("name", name)
+    if _ACCOUNT.fullmatch(name):
+        raise InvalidParameter(parameter="name", value=name, reason="12 digits are an account number")
     if tx.session.scalar(select(Project.id).where(Project.name == name)):
         raise AlreadyExists(kind="project", id=name)
     quota = tx.settings.quota
@@ -67,7 +72,6 @@ def set_quota(
     for name, value in (("instances", instances), ("vcpus", vcpus), ("memory_mib", memory_mib)):
         if value is None:
             continue
-        if value < 0:
-            raise InvalidParameter(parameter=name, value=value, reason="a quota is not negative")
+        check_number(name, value, 0)
         setattr(project, f"quota_{name}", value)
     return project

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, or_, select
 
 from controller.db.models import AccessKey, Project, User
+from controller.domain.checks import check_name
 from controller.domain.errors import AlreadyExists, AuthenticationFailed, InvalidParameter, NotFound, UserNotFound
 from controller.operations.cloud import Transaction
 from controller.operations.secrets import decrypt, encrypt, hash_password, hash_token
@@ -27,9 +28,9 @@ def create_user(tx: Transaction, name: str, project_id: str, password: str) -> U
     Raises:
         AlreadyExists, InvalidParameter
     """
-    if not name or len(name) > 255 or ":" in name:
-        reason = "a name has 1 to 255 characters and no colon"
-        raise InvalidParameter(parameter="name", value=name[:40], reason=reason)
+    check_name("name", name)
+    if ":" in name:
+        raise InvalidParameter(parameter="name", value=name[:40], reason="a name has no colon")
     if len(password) < 8:
         raise InvalidParameter(parameter="password", value="***", reason="a password has at least 8 characters")
     if tx.session.scalar(select(User.id).where(User.name == name)):

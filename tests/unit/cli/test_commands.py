@@ -94,6 +94,12 @@ def test_a_mistake_in_usage_is_status_2() -> None:
     assert program("host", "list", "--nonsense").returncode == 2
 
 
+@pytest.mark.parametrize("letter", ["0", "9" * 20])
+def test_no_dead_letter_has_such_a_number(command: Command, letter: str) -> None:
+    for verb in ("show", "replay", "discard"):
+        assert command.result("dead-letter", verb, letter).exit_code == 2
+
+
 def test_the_database_goes_down_and_up_again(command: Command) -> None:
     revision = command.json("db", "current")["revision"]
     command("db", "downgrade", "base")

@@ -18,7 +18,17 @@ from controller.domain.errors import (
     NotFound,
     TagLimitExceeded,
 )
-from controller.operations import dead_letters, hosts, key_pairs, networks, projects, secrets, tags, users
+from controller.operations import (
+    dead_letters,
+    hosts,
+    instance_types,
+    key_pairs,
+    networks,
+    projects,
+    secrets,
+    tags,
+    users,
+)
 from tests.clouds import TestCloud
 
 
@@ -163,3 +173,41 @@ def test_dead_letters_are_kept_and_thrown_away(site: TestCloud) -> None:
     site.cloud.write(lambda tx: dead_letters.discard(tx, [letter.id]))
     with pytest.raises(NotFound):
         site.cloud.write(lambda tx: dead_letters.replay(tx, [letter.id]))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\nb", "\x1b[2J"])
+def test_a_name_can_be_shown(site: TestCloud, name: str) -> None:
+    with pytest.raises(InvalidParameter, match="printable"):
+        site.cloud.write(lambda tx: projects.create_project(tx, name))
+    with pytest.raises(InvalidParameter, match="printable"):
+        site.cloud.write(lambda tx: users.create_user(tx, name, site.project_id, "long enough"))
+
+
+def test_a_project_is_not_called_as_another_is_numbered(site: TestCloud) -> None:
+    with pytest.raises(InvalidParameter, match="account number"):
+        site.cloud.write(lambda tx: projects.create_project(tx, site.project_id))
+
+
+@pytest.mark.parametrize("quota", ["instances", "vcpus", "memory_mib"])
+def test_a_quota_fits_its_column(site: TestCloud, quota: str) -> None:
+    for value in (-1, 2**31):
+        with pytest.raises(InvalidParameter, match="between 0 and 2147483647"):
+            site.cloud.write(lambda tx, v=value: projects.set_quota(tx, site.project_id, **{quota: v}))  # type: ignore[misc]
+    site.cloud.write(lambda tx: projects.set_quota(tx, site.project_id, **{quota: 2**31 - 1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("", (1, 1, 1)),
+        ("a b", (1, 1, 1)),
+        ("x" * 65, (1, 1, 1)),
+        ("x.one", (0, 1, 1)),
+        ("x.one", (16_385, 1, 1)),
+        ("x.one", (1, 2**31, 1)),
+        ("x.one", (1, 1, 2**31)),
+    ],
+)
+def test_an_instance_type_that_no_host_can_hold(site: TestCloud, name: str, size: tuple[int, int, int]) -> None:
+    with pytest.raises(InvalidParameter):
+        site.cloud.write(lambda tx: instance_types.add_type(tx, name, *size))

@@ -69,6 +69,8 @@ def test_what_a_killed_import_has_left_goes_with_the_next_one(site: TestCloud, t
         (b"x" * 512, {"name": "a\nb"}, InvalidParameter),
         (b"x" * 512, {"architecture": "z80"}, InvalidParameter),
         (b"x" * 512, {"hypervisor": "bochs"}, InvalidParameter),
+        (b"x" * 512, {"min_memory_mib": 2**31}, InvalidParameter),
+        (b"x" * 512, {"min_disk_gib": -1}, InvalidParameter),
     ],
 )
 def test_what_is_refused_leaves_nothing(

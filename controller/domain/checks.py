@@ -1,0 +1,20 @@
+"""What an operator or a client may say: names that can be shown, numbers that fit their columns."""
+
+from controller.domain.errors import InvalidParameter
+
+# Of a column of 32 bits, as PostgreSQL and MariaDB have them.
+LARGEST = 2**31 - 1
+_NAME_LENGTH = 255
+
+
+def check_name(parameter: str, value: str) -> None:
+    """Refuse an empty name, and one that is too long or has control characters. Raises InvalidParameter."""
+    if not 1 <= len(value) <= _NAME_LENGTH or not value.isprintable():
+        reason = f"1 to {_NAME_LENGTH} printable characters"
+        raise InvalidParameter(parameter=parameter, value=ascii(value[:40]).strip("'"), reason=reason)
+
+
+def check_number(parameter: str, value: int, least: int, most: int = LARGEST) -> None:
+    """Refuse a number that lies outside of its range. Raises InvalidParameter."""
+    if not least <= value <= most:
+        raise InvalidParameter(parameter=parameter, value=value, reason=f"it lies between {least} and {most}")
