@@ -32,7 +32,9 @@ class _Exchange:
     """What is known of a request so far, for its line in the log."""
 
     request_id: str
+    client: str
     action: str = "unknown"
+    user: str = ""
     project_id: str = ""
 
 
@@ -45,7 +47,7 @@ class Ec2Door:
 
     def answer(self, http: Request) -> Response:
         """Answer one request; never raises."""
-        exchange = _Exchange(self._cloud.ids.request_id())
+        exchange = _Exchange(self._cloud.ids.request_id(), http.remote_addr or "")
         began = time.perf_counter()
         try:
             status, document = 200, self._perform(http, exchange)
@@ -69,7 +71,7 @@ class Ec2Door:
             raise InvalidAction(action=call.action[:100])
         exchange.action = call.action
         principal = authenticate(self._cloud, signed)
-        exchange.project_id = principal.project_id
+        exchange.user, exchange.project_id = principal.user_name, principal.project_id
         handler = ACTIONS.get(call.action)
         if handler is None:
             raise UnsupportedOperation(action=call.action)
@@ -95,7 +97,7 @@ class Ec2Door:
         quiet = status == 200 and exchange.action.startswith(_QUIET)
         (log.debug if quiet else log.info)(
             "request", action=exchange.action, status=status, code=code, project=exchange.project_id,
-            request_id=exchange.request_id,
+            user=exchange.user, client=exchange.client, request_id=exchange.request_id,
         )  # fmt: skip
 
 

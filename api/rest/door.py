@@ -55,8 +55,11 @@ def http_problem(error: HTTPException) -> Response:
 
 
 def _cloud_error(error: CloudError) -> Response:
-    if status_of(error) == 500:
+    status = status_of(error)
+    if status == 500:
         log.error("request failed", path=request.path, exc_info=error)
+    else:
+        log.info("refused", path=request.path, status=status, code=error.code, client=request.remote_addr)
     return problem_of(error)
 
 

@@ -82,7 +82,7 @@ def explain(operator: Operator, instance_id: str) -> None:
 @pass_operator
 def terminate(operator: Operator, instance_ids: tuple[str, ...]) -> None:
     """Delete instances of whatever project."""
-    for changed, before in operator.write(lambda tx: instances.terminate(tx, None, instance_ids)):
+    for changed, before in operator.write(lambda tx: instances.terminate(tx, None, instance_ids, by="the operator")):
         click.echo(f"{changed.id} was {before}, is {changed.state}")
 
 

@@ -48,24 +48,32 @@ class Explanation:
     steps: Sequence[Step]
 
 
-def start(tx: Transaction, project_id: str | None, ids: Sequence[str]) -> list[tuple[HeldInstance, State]]:
+def start(
+    tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
+) -> list[tuple[HeldInstance, State]]:
     """Start stopped instances; running ones are left alone. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.START, settled=(State.ACTIVE, State.STARTING))
+    return _wish(tx, project_id, ids, Event.START, by, settled=(State.ACTIVE, State.STARTING))
 
 
-def stop(tx: Transaction, project_id: str | None, ids: Sequence[str]) -> list[tuple[HeldInstance, State]]:
+def stop(
+    tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
+) -> list[tuple[HeldInstance, State]]:
     """Stop running instances; stopped ones are left alone. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.STOP, settled=(State.STOPPED, State.STOPPING))
+    return _wish(tx, project_id, ids, Event.STOP, by, settled=(State.STOPPED, State.STOPPING))
 
 
-def reboot(tx: Transaction, project_id: str | None, ids: Sequence[str]) -> list[tuple[HeldInstance, State]]:
+def reboot(
+    tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
+) -> list[tuple[HeldInstance, State]]:
     """Restart running instances. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.REBOOT, settled=(State.REBOOTING,))
+    return _wish(tx, project_id, ids, Event.REBOOT, by, settled=(State.REBOOTING,))
 
 
-def terminate(tx: Transaction, project_id: str | None, ids: Sequence[str]) -> list[tuple[HeldInstance, State]]:
+def terminate(
+    tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
+) -> list[tuple[HeldInstance, State]]:
     """Delete instances in whatever state they are; twice is once. Answers with each one's state before."""
-    answer = _wish(tx, project_id, ids, Event.DELETE, settled=(State.DELETED, State.DELETING))
+    answer = _wish(tx, project_id, ids, Event.DELETE, by, settled=(State.DELETED, State.DELETING))
     nowhere = [i for i, _ in answer if i.state == State.DELETING and i.host_id is None]
     move(tx, nowhere, Event.GONE, detail="no host had it")
     return answer
@@ -108,9 +116,12 @@ def explain(tx: Transaction, instance_id: str) -> Explanation:
 
 
 def _wish(
-    tx: Transaction, project_id: str | None, ids: Sequence[str], event: Event, settled: Sequence[State]
+    tx: Transaction, project_id: str | None, ids: Sequence[str], event: Event, by: str, settled: Sequence[State]
 ) -> list[tuple[HeldInstance, State]]:
-    """Apply a user's wish to all of these, or, where the table forbids it for one, to none."""
+    """Apply a user's wish to all of these, or, where the table forbids it for one, to none.
+
+    ``by`` is whose wish it is, for the instances' stories.
+    """
     locked = {i.id: i for i in lock_instances(tx, sorted(set(ids)))}
     for instance_id in ids:
         instance = locked.get(instance_id)
@@ -121,6 +132,6 @@ def _wish(
     for instance in moving:
         if not allows(before[instance.id], event):
             raise IncorrectInstanceState(state=f"{before[instance.id]} ({instance.id})", event=event)
-    move(tx, moving, event, detail="asked for", new_wish=True)
+    move(tx, moving, event, detail=f"asked for by {by}" if by else "asked for", new_wish=True)
     tx.outbox += doorbells(tx, moving)
     return [(locked[i], before[i]) for i in dict.fromkeys(ids)]

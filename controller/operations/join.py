@@ -107,7 +107,7 @@ def join(tx: Transaction, secret: str, facts: HostReported) -> Joined:
             raise Conflict(reason=reason)
         _use(tx, token)
     host = _enter(tx, host, facts)
-    log.info("host joined", host=host.id, token=token.id, renewed=renewed)
+    log.info("host joined", host=host.id, by=token.id, renewed=renewed)
     return _answer(tx, host, renewed)
 
 

@@ -19,6 +19,7 @@ class Principal:
     """Who makes a request, and in the name of which project."""
 
     user_id: str
+    user_name: str
     project_id: str
 
 
@@ -108,7 +109,7 @@ def disable_access_key(tx: Transaction, access_key_id: str) -> AccessKey:
 
 # Every request asks this.
 _VALID_KEY = (
-    select(AccessKey.secret_encrypted, User.id, User.project_id)
+    select(AccessKey.secret_encrypted, User.id, User.name, User.project_id)
     .join(User, User.id == AccessKey.user_id)
     .join(Project, Project.id == User.project_id)
     .where(AccessKey.id == bindparam("access_key_id"), AccessKey.enabled, User.enabled, Project.enabled)
@@ -124,4 +125,4 @@ def find_access_key(tx: Transaction, access_key_id: str) -> tuple[Principal, str
     row = tx.session.execute(_VALID_KEY, {"access_key_id": access_key_id}).one_or_none()
     if row is None:
         raise AuthenticationFailed(reason="the access key is not known or not valid any more")
-    return Principal(row.id, row.project_id), decrypt(tx.settings, row.secret_encrypted)
+    return Principal(row.id, row.name, row.project_id), decrypt(tx.settings, row.secret_encrypted)

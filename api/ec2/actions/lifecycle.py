@@ -1,7 +1,7 @@
 """StartInstances, StopInstances, RebootInstances, TerminateInstances."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
 from api.ec2.actions.identifiers import instance_ids
@@ -11,7 +11,11 @@ from controller.operations import instances
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance
 
-_Wish = Callable[[Transaction, str, Sequence[str]], list[tuple[HeldInstance, State]]]
+
+class _Wish(Protocol):
+    def __call__(
+        self, tx: Transaction, project_id: str, ids: Sequence[str], *, by: str
+    ) -> list[tuple[HeldInstance, State]]: ...
 
 
 def start_instances(context: Context, params: Parameters) -> Result:
@@ -39,7 +43,8 @@ def terminate_instances(context: Context, params: Parameters) -> Result:
 
 def _changes(context: Context, params: Parameters, wish: _Wish) -> list[dict[str, Any]]:
     ids = instance_ids(params["InstanceIds"])
-    changed = context.cloud.write(lambda tx: wish(tx, context.project_id, ids))
+    by = context.principal.user_name
+    changed = context.cloud.write(lambda tx: wish(tx, context.project_id, ids, by=by))
     return [
         {"InstanceId": instance.id, "CurrentState": state(instance.state), "PreviousState": state(before)}
         for instance, before in changed

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from werkzeug.test import Client, TestResponse
 
 from api.app import create_app
 from api.rest.problem import STATUS
+from controller.cli.logs import hide_secrets
 from controller.domain.errors import all_errors
 from controller.operations import hosts, join
 from tests.clouds import TestCloud
@@ -37,7 +39,8 @@ class Door:
     def post(self, body: object = None, **changes: Any) -> TestResponse:
         document = {**BODY, "token": self.token, **changes} if body is None else body
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return self.client.post("/v1/hosts/join", data=data, content_type="application/json")
+        base = {"REMOTE_ADDR": "192.0.2.7"}
+        return self.client.post("/v1/hosts/join", data=data, content_type="application/json", environ_base=base)
 
 
 @pytest.fixture
@@ -148,3 +151,15 @@ def test_an_internal_error_tells_nothing(door: Door, monkeypatch: pytest.MonkeyP
 def test_every_error_has_a_status() -> None:
     statuses = {next(STATUS[base] for base in error.__mro__ if base in STATUS) for error in all_errors()}
     assert statuses <= {400, 401, 403, 404, 409, 413, 415, 500, 503}
+
+
+def test_the_log_says_who_was_let_in_and_who_was_refused(door: Door) -> None:
+    with capture_logs() as lines:
+        door.post(token="guessed")
+        door.post()
+    (refused,) = (line for line in lines if line["event"] == "refused")
+    assert (refused["path"], refused["code"], refused["client"]) == ("/v1/hosts/join", "auth.failed", "192.0.2.7")
+    (joined,) = (line for line in lines if line["event"] == "host joined")
+    (token,) = door.site.cloud.read(join.list_tokens)
+    assert hide_secrets(None, "", dict(joined))["by"] == token.id
+    assert "guessed" not in str(lines)
