@@ -73,6 +73,8 @@ def _own_values(
     if simulated and driver == "libvirt":
         raise click.UsageError("--simulated is for --driver simulated")
     driver = "simulated" if simulated else driver
+    if mac_probe and driver == "simulated":
+        raise click.UsageError("simulated hosts run no --mac-probe: name a file in [compute] simulated_macs_file")
     values: Values = {
         ("DEFAULT", "state_dir"): operator.folder,
         ("DEFAULT", "host"): name,

@@ -35,6 +35,8 @@ def token() -> None:
 def create(operator: Operator, name_pattern: str, uses: int, expires: timedelta) -> None:
     """Make a token; it is shown this once, only its hash is kept."""
     made, secret = operator.write(lambda tx: join.create_token(tx, name_pattern, uses, expires))
+    if operator.settings.embedded_bus:
+        click.echo("warning: no host can join while [bus] url is the memory of one process", err=True)
     print_row(operator, {**row(made, *_FIELDS), "token": secret})
 
 

@@ -64,6 +64,8 @@ def join(nowhere: Command, api: Api, *options: str) -> Any:
 
 
 def test_tokens_are_made_listed_and_revoked(command: Command) -> None:
+    assert "no host can join" in command.result("host", "token", "create").stderr
+    command("host", "token", "revoke", command.json("host", "token", "list")[0]["id"])
     made = command.json("host", "token", "create", "--name-pattern", "rack1-*", "--uses", "3", "--expires", "7d")
     assert (made["name_pattern"], made["uses_left"], len(made["token"])) == ("rack1-*", 3, 40)
     (listed,) = command.json("host", "token", "list")
@@ -123,6 +125,13 @@ def test_every_simulated_host_joins(nowhere: Command, api: Api) -> None:
     assert join(nowhere, api, "--simulated", "3").exit_code == 0
     assert [a["name"] for a in api.asked] == ["h-0001", "h-0002", "h-0003"]
     assert load_settings(nowhere.state / "pileus.conf").compute.simulated_hosts == 3
+
+
+@pytest.mark.parametrize("kind", [("--simulated", "3"), ("--driver", "simulated")])
+def test_a_probe_that_would_never_run_is_refused(nowhere: Command, api: Api, kind: tuple[str, str]) -> None:
+    result = nowhere.result("join", api.url, "t", *kind, "--mac-probe", "/opt/site/macs")
+    assert (result.exit_code, api.asked) == (2, [])
+    assert "simulated_macs_file" in result.stderr
 
 
 def test_the_token_may_come_from_elsewhere(nowhere: Command, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
