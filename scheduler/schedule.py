@@ -184,12 +184,15 @@ def _whole_reservations(alike: Sequence[HeldInstance], room: int, least: Mapping
 
 
 def _refuse(tx: Transaction, instances: Sequence[HeldInstance], request: Request, placement: Placement) -> None:
-    room = f"there was room for {len(placement.host_ids)} of {request.count}" if placement.host_ids else "no host fits"
+    room, alone = "no host fits", ""
+    if placement.host_ids:
+        room = f"there was room for {len(placement.host_ids)} of {request.count}"
+        alone = "; the group takes one a host" if request.group_strategy == GroupStrategy.SPREAD else ""
     move(
         tx,
         instances,
         Event.FAILED,
         detail=f"{room} of {request.vcpus} vCPU / {request.memory_mib} MiB / {request.disk_gib} GiB: "
-        f"{placement.explain_refusals()}",
+        f"{placement.explain_refusals()}{alone}",
         reason_code="Server.InsufficientInstanceCapacity",
     )
