@@ -7,14 +7,22 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from controller.conf.settings import Settings
-from controller.domain.errors import ClaimConflict, DatabaseUnavailable
+from controller.domain.errors import ClaimConflict, ConfigurationError, DatabaseUnavailable
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -25,6 +33,12 @@ _RACE_NUMBERS = {1205, 1213, 1020}
 # A connection that was used so short a time ago is taken for living.
 _TRUSTED_IDLE_S = 1.0
 _CONNECT_S = 5
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg://user:password@host/pileus",
+    "mysql": "mysql+pymysql://user:password@host/pileus",
+    "mariadb": "mariadb+pymysql://user:password@host/pileus",
+    "sqlite": "sqlite:////path/to/pileus.db",
+}
 # The server looks after a client whose machine may have gone: after a minute it ends what that one had begun.
 _PROBES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 
@@ -114,13 +128,38 @@ def server_time(connection: Connection) -> datetime | None:
     return now if now.tzinfo else now.replace(tzinfo=UTC)
 
 
+def engine_url(words: str) -> URL:
+    """The URL of an engine that can be used here; what is said of a wrong one holds no password.
+
+    Raises:
+        ConfigurationError
+    """
+    try:
+        url = make_url(words)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(reason=f"[database] url is no URL such as {_DRIVERS['postgresql']}") from error
+    wanted = _DRIVERS.get(url.get_backend_name())
+    if wanted is None:
+        reason = f"[database] url: {url.drivername!r} is no engine of ours, which are {', '.join(_DRIVERS)}"
+        raise ConfigurationError(reason=reason)
+    try:
+        url.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ImportError) as error:
+        reason = f"[database] url: the driver of {url.drivername!r} cannot be loaded ({error}); ours is {wanted}"
+        raise ConfigurationError(reason=reason) from error
+    return url
+
+
 def make_engine(settings: Settings, *, migrating: bool = False) -> Engine:
     """An engine for one of the three: SQLite, PostgreSQL, MariaDB.
 
     ``migrating``: a statement may take as long as it takes, and SQLite does not check foreign keys, as it may have to
     copy a table and drop the old one.
+
+    Raises:
+        ConfigurationError: see ``engine_url``.
     """
-    url = make_url(settings.database_url)
+    url = engine_url(settings.database_url)
     options: dict[str, Any] = {
         "pool_size": settings.database.pool_size,
         "max_overflow": settings.database.max_overflow,
