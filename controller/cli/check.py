@@ -30,7 +30,7 @@ def check(operator: Operator, services: tuple[str, ...], processes: str) -> None
     for name in services:
         if name not in known:
             raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="SERVICE")
-    subject = Subject(operator.settings, services or known, _count(processes, known))
+    subject = Subject(operator.settings, services or known, _count(processes, known), operator.file)
     items = run_probes(probes_for(subject), subject)
     if operator.output == "json":
         print_json([asdict(i) for i in items])
@@ -45,7 +45,7 @@ def check(operator: Operator, services: tuple[str, ...], processes: str) -> None
 def probes_for(subject: Subject) -> Mapping[str, Probe]:
     """What these services need, by name."""
     settings, here = subject.settings, set(subject.services)
-    found: dict[str, Probe] = {}
+    found: dict[str, Probe] = {"options": files.options} if subject.file else {}
     if here & _WITH_DATABASE:
         found |= {"database": database.probe, "secret key file": files.key_file, "connection pool": files.pool}
     found |= {"bus": bus.probe, "state folder": files.state_dir, "open files": files.file_limit}

@@ -46,6 +46,21 @@ def load_settings(file: Path | None, overrides: Mapping[tuple[str, str], Any] | 
     return settings
 
 
+def unknown_options(file: Path) -> list[str]:
+    """What a file sets though there is no such option, as ``[network] trnuk``.
+
+    Raises:
+        ConfigurationError: a file that cannot be read.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    try:
+        cfg.ConfigParser(str(file), found).parse()
+    except (cfg.Error, OSError, ValueError) as error:
+        raise ConfigurationError(reason=f"{file}: {error}") from error
+    known = {section: {opt.name for opt in opts} for section, opts in list_opts()}
+    return [f"[{section}] {name}" for section in found for name in found[section].keys() - known.get(section, set())]
+
+
 def _read(conf: cfg.ConfigOpts) -> Settings:
     hints = get_type_hints(Settings)
     sections = {}

@@ -8,12 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.cli.checks.item import Item, Status, Subject, fail, ok, warn
+from controller.conf.load import unknown_options
 from controller.domain.errors import CloudError
 from controller.limits import check_pool, database_threads, missing_files, open_files
 from controller.operations import secrets
 
 _GIB = 1024**3
 _LOW_GIB = 5
+
+
+def options(subject: Subject) -> Sequence[Item]:
+    """Whatever the file sets is an option that there is."""
+    assert subject.file is not None
+    if unknown := sorted(unknown_options(subject.file)):
+        advice = "nothing reads it: a slip of the pen? etc/pileus.conf.sample has every option"
+        return [warn("options", f"{subject.file} sets {', '.join(unknown)}", advice)]
+    return [ok("options", f"{subject.file} sets only what there is")]
 
 
 def key_file(subject: Subject) -> Sequence[Item]:

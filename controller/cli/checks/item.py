@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError
@@ -32,11 +33,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a configuration, the services of this machine, how many processes the site has of each."""
+    """What is checked: a configuration and its file, the services of this machine, how many processes the site has of
+    each."""
 
     settings: Settings
     services: Sequence[str]
     processes: Mapping[str, int]
+    file: Path | None = None
 
 
 # Looks at one thing; may raise whatever it likes.

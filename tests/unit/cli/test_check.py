@@ -47,6 +47,15 @@ def test_usage(command: Command, arguments: list[str]) -> None:
     assert command.result("check", *arguments).exit_code == 2
 
 
+def test_an_option_that_nobody_reads_is_named(command: Command) -> None:
+    with (command.state / "pileus.conf").open("a") as file:
+        file.write("\n[network]\ntrnuk = eth1\n[netwrok]\ntrunk = eth1\n")
+    result = command.result("check")
+    assert result.exit_code == 0
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("warn"))
+    assert line.endswith("pileus.conf sets [network] trnuk, [netwrok] trunk")
+
+
 def test_each_problem_is_one_line(command: Command) -> None:
     (command.state / "secret.key").chmod(0o644)
     command.state.chmod(0o777)
@@ -85,7 +94,7 @@ def test_tables_of_an_older_release(command: Command) -> None:
 
 
 def test_an_agent_is_not_asked_for_a_database(command: Command) -> None:
-    assert set(statuses(command, "compute")) == {"bus", "state folder", "open files"}
+    assert set(statuses(command, "compute")) == {"options", "bus", "state folder", "open files"}
 
 
 def test_real_nodes_are_looked_at() -> None:
