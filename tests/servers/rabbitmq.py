@@ -9,20 +9,21 @@ from tests.servers.server import Server, free_ports
 
 
 class RabbitMQ(Server):
-    """One broker with its own Erlang port mapper."""
+    """One broker with its own Erlang port mapper; ``address`` is one of this machine's that others may reach."""
 
     user = "rabbitmq"
     package = "rabbitmq-server"
     # Debian's wrapper in /usr/sbin would change users and read the machine's configuration.
     _programs = ("/usr/lib/rabbitmq/bin",)
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         super().__init__()
+        self._address = address
         self.port, self._distribution_port, self._mapper_port = free_ports(3)
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        return f"amqp://guest:guest@{self._address}:{self.port}//"
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl, which takes a second or two; its standard output."""
@@ -43,7 +44,7 @@ class RabbitMQ(Server):
 
     def _prepare(self) -> None:
         self._write("enabled_plugins", "[].\n")
-        lines = ["log.console = true", "log.file = false", "disk_free_limit.absolute = 50MB"]
+        lines = ["log.console = true", "log.file = false", "disk_free_limit.absolute = 50MB", "loopback_users = none"]
         # By default it reads /proc/<its pid>, which is another process or none: it is in a process namespace.
         lines.append("vm_memory_calculation_strategy = allocated")
         self._write("rabbitmq.conf", "".join(f"{line}\n" for line in lines))
@@ -55,7 +56,7 @@ class RabbitMQ(Server):
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
             "RABBITMQ_NODENAME": f"pileus-{self.port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": self._address,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "ERL_EPMD_PORT": str(self._mapper_port),

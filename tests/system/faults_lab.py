@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,8 +14,6 @@ from controller.cli.configuration_file import changed_text, write_private
 from controller.conf import load_settings
 from controller.conf.settings import Settings
 from controller.db.database import Database
-from controller.domain.ids import domain_uuid
-from controller.domain.names import bridge_prefix, interface_prefix
 from controller.domain.states import State
 from controller.operations import hosts, instances
 from controller.operations.cloud import Cloud, Transaction
@@ -24,6 +21,7 @@ from tests.clouds import RememberingBus
 from tests.servers.guarded import find_program, wait_until
 from tests.servers.server import free_ports
 from tests.system.first_cloud import command_line
+from tests.system.host_guests import HostGuests, Step
 from tests.system.machine import Machine
 from tests.system.running_cloud import CHECKOUT, RunningCloud, Shell, processes_with, run
 
@@ -31,10 +29,9 @@ T = TypeVar("T")
 
 BOOT_DEADLINE_S = 240
 HOST_DOWN_AFTER_S = 6
-FILLER = "filler"  # a file that fills the volume
 _TYPE = "p1.tiny"
 # What is lost is missed soon, so that a test need not wait for it.
-_SETTINGS: Mapping[tuple[str, str], object] = {
+QUICK: Mapping[tuple[str, str], object] = {
     ("compute", "heartbeat_s"): 1,
     ("compute", "tcg_cache_mib"): 16,
     ("controller", "host_down_after_s"): HOST_DOWN_AFTER_S,
@@ -42,15 +39,6 @@ _SETTINGS: Mapping[tuple[str, str], object] = {
     ("controller", "ring_max_s"): 5,
     ("bus", "retry_after_s"): 0.5,
 }
-
-
-class Step(Enum):
-    """What a build has made last."""
-
-    IMAGE = "image"
-    DISK = "disk"
-    DOMAIN = "domain"
-    PROCESS = "process"
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ class FaultsLab:
                 self._make_volume(self._volume)
             self._arrive()
             self.cloud.pileus("init", "--port", str(free_ports(1)[0]))
-            self.configure({**_SETTINGS, **self.engines(stack)})
+            self.configure({**QUICK, **self.engines(stack)})
             self.up()
             self.image = str(self.cloud.pileus_json("image", "import", image, "--name", "demo")["id"])
             self._key.touch(0o600)
@@ -112,6 +100,11 @@ class FaultsLab:
         write_private(file, changed_text(file.read_text(), values))
 
     # --- the machine and the cloud's processes
+
+    @property
+    def host(self) -> HostGuests:
+        """What the machine carries."""
+        return HostGuests(self.machine, self.state, self.cloud.cloud_id)
 
     def up(self) -> None:
         """Start what does not run; returns when the cloud and its host are well."""
@@ -166,10 +159,15 @@ class FaultsLab:
 
     # --- instances
 
-    def ask(self, count: int = 1) -> list[str]:
-        """Ask for instances; their ids."""
+    def ask(self, count: int = 1, *, group: str = "") -> list[str]:
+        """Ask for instances, in a placement group if one is named; their ids."""
         made = self.cloud.ec2.run_instances(
-            ImageId=self.image, InstanceType=_TYPE, KeyName="mine", MinCount=count, MaxCount=count
+            ImageId=self.image,
+            InstanceType=_TYPE,
+            KeyName="mine",
+            MinCount=count,
+            MaxCount=count,
+            **({"Placement": {"GroupName": group}} if group else {}),
         )
         return [str(i["InstanceId"]) for i in made["Instances"]]
 
@@ -192,22 +190,7 @@ class FaultsLab:
 
     def wait_step(self, instance_id: str, step: Step) -> None:
         """Wait until the build has come so far; returns within milliseconds."""
-        folder, defined = self.inside(self.state / "instances" / instance_id), self.state / "libvirt/etc/qemu"
-        reached: Mapping[Step, Callable[[], bool]] = {
-            Step.IMAGE: lambda: any((self.state / "cache").glob("*.qcow2")),
-            Step.DISK: (folder / "disk.qcow2").exists,
-            Step.DOMAIN: lambda: any(defined.glob(f"*{instance_id}*.xml")),
-            Step.PROCESS: lambda: bool(self.qemu(instance_id)),
-        }
-        deadline = time.monotonic() + 60
-        while not reached[step]():
-            assert time.monotonic() < deadline, f"no {step}\n{self.cloud.stories([instance_id])}"
-            time.sleep(0.001)
-
-    def forget_images(self) -> None:
-        """Empty the image cache: the next build fetches its image. The guests keep theirs."""
-        for image in (self.state / "cache").glob("*.qcow2"):
-            image.unlink()
+        self.host.wait_step(instance_id, step, lambda: self.cloud.stories([instance_id]))
 
     def states(self) -> dict[str, State]:
         """The state of every instance there is, deleted ones too."""
@@ -240,40 +223,12 @@ class FaultsLab:
         with contextlib.closing(Database(self.settings())) as database:
             Cloud(self.settings(), database, RememberingBus()).write(operation)
 
-    # --- what is on the machine
-
-    def inside(self, path: Path) -> Path:
-        """A path as the machine's processes see it."""
-        return self.machine.root / path.relative_to("/")
-
     def qemu(self, instance_id: str) -> list[int]:
         """The processes of a guest."""
-        uuid = domain_uuid(self.cloud.cloud_id, instance_id)
-        return [p for p in processes_with(f"{self.state}/") if uuid in command_line(p)]
+        return self.host.qemu(instance_id)
 
     def boot_id(self, guest: Guest) -> str:
         return self.shell.run(guest.address, "cat /proc/sys/kernel/random/boot_id").strip()
-
-    def assert_only(self, *guests: str) -> None:
-        """The machine carries these guests, each of them once, and nothing of any other."""
-        assert self.folders() == set(guests)
-        domains = [p.name for p in (self.state / "libvirt/etc/qemu").glob("*.xml")]
-        assert len(domains) == len(guests), domains
-        processes = {g: len(self.qemu(g)) for g in guests}
-        assert set(processes.values()) <= {1}, processes
-        all_qemu = [p for p in processes_with(f"{self.state}/") if "qemu-system" in command_line(p).split("\0")[0]]
-        assert len(all_qemu) == len(guests)
-        taps = [n for n in self._interfaces() if not n.startswith(bridge_prefix(self.cloud.cloud_id))]
-        assert len(taps) == len(guests), taps
-
-    def folders(self) -> set[str]:
-        """The guests whose files are there."""
-        return {p.name for p in self.inside(self.state / "instances").iterdir()} - {"lost+found", FILLER}
-
-    def _interfaces(self) -> list[str]:
-        prefix = interface_prefix(self.cloud.cloud_id)
-        names = (line.split()[0].partition("@")[0] for line in self.machine.run("ip", "-br", "link").splitlines())
-        return [n for n in names if n.startswith(prefix)]
 
     def assert_clean(self) -> None:
         """Every promise holds."""

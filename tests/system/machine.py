@@ -39,16 +39,24 @@ class Machine:
         self._power: Guarded | None = None
 
     @property
+    def on(self) -> bool:
+        return self._power is not None
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as seen from outside."""
+        assert self._power, "the machine is off"
+        return self._power.pid
+
+    @property
     def prefix(self) -> list[str]:
         """Put before a command to run it on the machine."""
-        assert self._power, "the machine is off"
-        return ["nsenter", f"--target={self._power.pid}", "--pid", *_NAMESPACES, "--"]
+        return ["nsenter", f"--target={self.pid}", "--pid", *_NAMESPACES, "--"]
 
     @property
     def root(self) -> Path:
         """The machine's file system as its processes see it."""
-        assert self._power, "the machine is off"
-        return Path(f"/proc/{self._power.pid}/root")
+        return Path(f"/proc/{self.pid}/root")
 
     def power_on(self) -> None:
         """Boot: with a boot id of its own, and nothing of what ran before."""
@@ -83,9 +91,8 @@ class Machine:
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
         """This thread, and what it starts, is in the machine's network until the block ends."""
-        assert self._power, "the machine is off"
         # Thread by thread: /proc/self is the process's first one.
-        with Path("/proc/thread-self/ns/net").open() as own, Path(f"/proc/{self._power.pid}/ns/net").open() as its:
+        with Path("/proc/thread-self/ns/net").open() as own, Path(f"/proc/{self.pid}/ns/net").open() as its:
             _enter(its.fileno())
             try:
                 yield

@@ -2,7 +2,6 @@
 
 import contextlib
 import resource
-import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +14,9 @@ from controller.domain.clock import system_clock
 from controller.operations import hosts
 from tests.servers.guarded import ServerError
 from tests.servers.rabbitmq import RabbitMQ
-from tests.system.faults_lab import FILLER, FaultsLab, kill
-from tests.system.first_cloud import command_line
-from tests.system.running_cloud import clean_environment, processes_with
+from tests.system.faults_lab import FaultsLab, kill
+from tests.system.host_guests import FILLER
+from tests.system.served import Served
 
 SERVICES = ("network", "metadata", "scheduler", "controller", "api", "compute")
 
@@ -27,46 +26,33 @@ class SiteLab(FaultsLab):
 
     def __init__(self, folder: Path, *, programs: Path) -> None:
         super().__init__(folder, programs=programs, volume_mib=512)
-        self._logs = folder
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._served = Served(self.machine, self.state, programs=programs, logs=folder)
 
     def engines(self, stack: contextlib.ExitStack) -> Mapping[tuple[str, str], object]:
         # It starts in the network that this thread is in: the machine's.
         broker = stack.enter_context(RabbitMQ())
-        stack.callback(self._end_started)
+        stack.callback(self._served.end)
         return {("bus", "url"): broker.url, ("controller", "open_registration"): "true"}
 
     def up(self) -> None:
         for name in SERVICES:
-            if not self._pids(name):
+            if not self._served.pids(name):
                 self.start(name)
         self.wait(lambda: self.host_up() and not api_problem(self.settings()), deadline_s=120, what=self.logs)
 
     def start(self, name: str) -> None:
         """Start one service; the machine ends it with its power."""
-        argv = [*self.machine.prefix, str(self.programs / "pileus"), "--state", str(self.state), "serve", name]
-        with (self._logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), cwd="/"
-            )
-        self._started.append(process)
-        self.wait(lambda: bool(self._pids(name)), deadline_s=30, what=self.logs)
-
-    def _end_started(self) -> None:
-        """What is outside the machine: each nsenter, which also stops itself when its service is stopped."""
-        for process in self._started:
-            process.kill()
-            process.wait(10)
+        self._served.start(name)
 
     def agent(self) -> int:
         """The process of the host's agent."""
-        (pid,) = self._pids("compute")
+        (pid,) = self._served.pids("compute")
         return pid
 
     def restart_agent(self) -> None:
         """kill -9 of the agent, and a new one that takes commands; its log is a new one too."""
         kill(self.agent())
-        log = self._logs / "compute.log"
+        log = self._served.log("compute")
         log.rename(log.with_suffix(".old"))
         self.start("compute")
         for _ in range(2):  # it takes commands after its first heartbeat
@@ -78,7 +64,7 @@ class SiteLab(FaultsLab):
 
     def agent_said(self, *words: str) -> bool:
         """Whether one of these is in the agent's log."""
-        text = (self._logs / "compute.log").read_text()
+        text = self._served.log("compute").read_text()
         return any(w in text for w in words)
 
     def expire(self, instance_id: str) -> None:
@@ -93,17 +79,12 @@ class SiteLab(FaultsLab):
         return self.read(lambda tx: sum(h.vcpus_used for h in hosts.list_hosts(tx)))
 
     def logs(self) -> str:
-        return "\n".join(f"== {n}\n{(self._logs / f'{n}.log').read_text()[-2500:]}" for n in SERVICES)
-
-    def _pids(self, name: str) -> list[int]:
-        ending = f"\0serve\0{name}\0"
-        lines = {p: command_line(p) for p in processes_with(str(self.state))}
-        return [p for p, line in lines.items() if line.endswith(ending) and not line.startswith("nsenter")]
+        return self._served.log_tail(*SERVICES)
 
     @contextlib.contextmanager
     def disk_full(self) -> Iterator[None]:
         """The file system of the guests' disks has no block left until the block ends."""
-        filler = self.inside(self.state / "instances" / FILLER)
+        filler = self.host.inside(self.state / "instances" / FILLER)
         try:
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
                 while True:

@@ -11,7 +11,8 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.system.faults_lab import Guest, GuestsUntouched, Step, frozen, kill
+from tests.system.faults_lab import Guest, GuestsUntouched, frozen, kill
+from tests.system.host_guests import Step
 from tests.system.site_lab import SiteLab, no_more_files, no_new_processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -38,7 +39,7 @@ def guests(lab: SiteLab, bystanders: list[Guest]) -> Iterator[list[Guest]]:
         ids = [g.id for g in guests]
         lab.wait_state(State.ACTIVE, *ids)
         assert {i for i, s in lab.states().items() if s is not State.DELETED} == set(ids)
-        lab.assert_only(*ids)
+        lab.host.assert_only(*ids)
         lab.assert_clean()
 
 
@@ -59,7 +60,7 @@ def test_killed_in_a_build(lab: SiteLab, guests: list[Guest], step: str) -> None
     kill(lab.agent())
     lab.start("compute")
     lab.wait_state(State.ACTIVE, asked)
-    lab.assert_only(asked, *(g.id for g in guests))
+    lab.host.assert_only(asked, *(g.id for g in guests))
     lab.terminate(asked)
 
 
@@ -149,7 +150,7 @@ def test_a_full_disk(lab: SiteLab, guests: list[Guest]) -> None:
         lab.wait_state(State.ERROR, asked)
         assert "No space left on device" in lab.cloud.pileus("instance", "explain", asked)
         lab.wait(lambda: lab.vcpus_used() == len(guests), what=lab.logs)
-        lab.assert_only(*(g.id for g in guests))
+        lab.host.assert_only(*(g.id for g in guests))
     lab.terminate(asked)
     (after,) = lab.ask()
     lab.wait_state(State.ACTIVE, after)
@@ -191,10 +192,10 @@ def test_a_host_that_was_given_up(lab: SiteLab, bystanders: list[Guest]) -> None
     assert all(len(lab.qemu(i)) == 1 for i in ids), "nobody could end them yet"
     lab.start("compute")
     lab.wait(lambda: not any(map(lab.qemu, ids)), what=lab.logs)
-    lab.wait(lambda: not lab.folders(), what=lab.logs)
-    lab.assert_only()
+    lab.wait(lambda: not lab.host.folders(), what=lab.logs)
+    lab.host.assert_only()
     (after,) = lab.ask()
     lab.wait_state(State.ACTIVE, after)
-    lab.assert_only(after)
+    lab.host.assert_only(after)
     lab.terminate(after, *ids)
     lab.assert_clean()

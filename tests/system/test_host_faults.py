@@ -14,8 +14,9 @@ import pytest
 from controller.domain.names import nft_table
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, Step, kill
+from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
 from tests.system.first_cloud import METADATA
+from tests.system.host_guests import Step
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -41,7 +42,7 @@ def nothing_is_left(lab: FaultsLab, guests: list[Guest]) -> Iterator[None]:
     yield
     ids = [g.id for g in guests]
     assert {i for i, s in lab.states().items() if s is not State.DELETED} == set(ids)
-    lab.assert_only(*ids)
+    lab.host.assert_only(*ids)
     lab.assert_clean()
 
 
@@ -72,7 +73,7 @@ def test_libvirtd_killed_in_a_build(lab: FaultsLab, guests: list[Guest], step: s
         for pid in lab.libvirtd():
             kill(pid)
         lab.wait_state(State.ACTIVE, asked)
-        lab.assert_only(asked, *(g.id for g in guests))
+        lab.host.assert_only(asked, *(g.id for g in guests))
         lab.terminate(asked)
 
 
@@ -104,14 +105,14 @@ def test_a_killed_qemu(lab: FaultsLab, guests: list[Guest]) -> None:
     },
 )
 def test_killed_in_a_build(lab: FaultsLab, guests: list[Guest], step: str) -> None:
-    lab.forget_images()
+    lab.host.forget_images()
     with GuestsUntouched(lab, *guests):
         (asked,) = lab.ask()
         lab.wait_step(asked, Step(step))
         lab.kill_daemon()
         lab.up()
         lab.wait_state(State.ACTIVE, asked)
-        lab.assert_only(asked, *(g.id for g in guests))
+        lab.host.assert_only(asked, *(g.id for g in guests))
         lab.terminate(asked)
 
 
@@ -193,5 +194,5 @@ def test_a_reboot_of_the_host(lab: FaultsLab, guests: list[Guest]) -> None:
     assert all(lab.boot_id(g) != before[g.id] for g in guests)
     assert lab.shell.run(guests[0].address, "cat /root/kept") == "kept\n"
     assert guests[0].id in lab.shell.run(guests[0].address, _ASK_METADATA)
-    lab.assert_only(third.id, *before)
+    lab.host.assert_only(third.id, *before)
     lab.terminate(third.id)
