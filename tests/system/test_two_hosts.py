@@ -138,8 +138,8 @@ def test_an_agent_killed_in_a_build(lab: PairLab, guests: dict[str, Guest], step
 )
 @row(
     fault="a host boots after it was given up",
-    strikes="its disks still hold a guest that has no instance any more",
-    seen="the guest is removed there; when the host has joined again it takes new ones",
+    strikes="its agent starts the guest again that it had, as it has heard of nothing",
+    seen="the guest is sent away at the first heartbeat; when the host has joined again it takes new ones",
 )
 def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> None:
     gone, other = lab.hosts
