@@ -107,6 +107,10 @@ class SiteProcesses:
 
         wait_until(well, deadline_s=180, what=self.logs)
 
+    def wait_open(self) -> None:
+        """Wait until the API answers, whatever else is away."""
+        wait_until(lambda: api_problem(self.settings) == "", deadline_s=60, what=self.logs)
+
     def assert_alive(self) -> None:
         """No service has ended by itself."""
         for name, process in self.processes.items():

@@ -1,7 +1,7 @@
 """A private MariaDB."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pymysql
 from sqlalchemy.engine import make_url
@@ -16,9 +16,10 @@ class MariaDB(Server):
     user = "mysql"
     package = "mariadb-server"
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, options: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._durable = durable
+        self._options = {"max-connections": "200", **(options or {})}
         self._password = secrets.token_hex(8)
         (self.port,) = free_ports(1)
 
@@ -65,10 +66,10 @@ class MariaDB(Server):
         argv += [f"--datadir={self.folder / 'data'}", f"--socket={self.folder / 'socket'}"]
         argv += [f"--pid-file={self.folder / 'pid'}", f"--init-file={self.folder / 'accounts.sql'}"]
         argv += ["--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"]
-        argv += ["--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--max-connections=200"]
+        argv += ["--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M"]
         if not self._durable:
             argv += ["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"]
-        return argv
+        return argv + [f"--{name}={value}" for name, value in self._options.items()]
 
     def _answers(self) -> None:
         self._execute("SELECT 1")

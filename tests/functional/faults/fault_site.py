@@ -2,13 +2,13 @@
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-
 from tests.functional.site_processes import SiteProcesses
+
+# Guests that run before a fault strikes.
+VETERANS = 20
 
 # One of each, so that nobody stands in for the one that is struck.
 ONE_OF_EACH = ("compute", "network", "scheduler", "controller", "metadata", "api")
@@ -56,7 +56,7 @@ def fault_site(
     options: Mapping[tuple[str, str], object] | None = None,
     logs: Path | None = None,
 ) -> Iterator[SiteProcesses]:
-    """A running site with an image."""
+    """A running site with an image and its veterans."""
     with SiteProcesses(
         folder,
         database_url=database_url,
@@ -67,20 +67,9 @@ def fault_site(
         logs=logs,
     ) as site:
         try:
+            site.run(VETERANS)
+            site.wait_settled()
             yield site
         finally:
             for name in site.processes:
                 site.kill(name)  # nothing of it is wanted any more
-
-
-@contextmanager
-def placing_held_up(site: SiteProcesses) -> Iterator[None]:
-    """A stranger's lock on the hosts' rows: a scheduler comes as far as its claim, and waits there."""
-    with site.rows.database.engine.connect() as stranger:
-        stranger.execute(text("SET idle_in_transaction_session_timeout = 0"))
-        stranger.execute(text("SELECT id FROM hosts ORDER BY id FOR UPDATE"))
-        try:
-            yield
-        finally:
-            with suppress(DBAPIError):  # it went with the database
-                stranger.rollback()

@@ -20,7 +20,8 @@ from controller.operations.audit.audit import audit
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
 
-# Instances of one request, and clients that ask at once.
+# Instances of a storm, of one of its requests, and clients that ask at once.
+COUNT = 100
 OF_ONE = 20
 CLIENTS = 4
 CLIENT_TIMEOUT_S = 15

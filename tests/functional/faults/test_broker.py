@@ -5,41 +5,26 @@ The site reaches its RabbitMQ through a proxy that can fall silent.
 
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 
 import pytest
 
-from controller.domain.states import State
-from tests.faults import Row, each_row, row
+from tests.faults import each_row, row
 from tests.functional.faults.black_hole import BlackHole
-from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, fault_site, placing_held_up
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.fault_site import BUS_HEARTBEAT_S
+from tests.functional.faults.steps import at, at_each_step
+from tests.functional.faults.storm import COUNT, Storm
 from tests.functional.site_processes import SiteProcesses
-from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
-COUNT = 100
 # Longer than a heartbeat, a read and a confirmation may take.
 SILENT_S = 12
 # As with the defaults, well above two heartbeats: who does not notice that the broker fell silent takes hosts for dead,
 # and a request that finds no host alive ends in ERROR.
 HOST_DOWN_AFTER_S = 20
-
-STEPS = {
-    "requested": "100 instances accepted, the scheduler inside its claim's transaction",
-    "building": "100 instances claimed, guests booting",
-    "deleting": "100 instances being deleted",
-}
-
-
-@pytest.fixture(scope="module")
-def broker(_rabbitmq: RabbitMQ) -> RabbitMQ:
-    _rabbitmq.start()
-    return _rabbitmq
 
 
 @pytest.fixture(scope="module")
@@ -49,44 +34,18 @@ def hole(broker: RabbitMQ) -> Iterator[BlackHole]:
 
 
 @pytest.fixture(scope="module")
-def site(
-    broker: RabbitMQ, hole: BlackHole, _postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SiteProcesses]:
-    _postgresql.start()
-    url = _postgresql.new_database()
-    bus_url = broker.url.replace(f":{broker.port}/", f":{hole.port}/")
-    options = {("controller", "host_down_after_s"): HOST_DOWN_AFTER_S}
-    with fault_site(tmp_path_factory.mktemp("broker"), database_url=url, bus_url=bus_url, options=options) as made:
-        made.run(VETERANS)
-        made.wait_settled()
-        yield made
-    _postgresql.drop_database(url)
+def bus_url(broker: RabbitMQ, hole: BlackHole) -> str:
+    return broker.url.replace(f":{broker.port}/", f":{hole.port}/")
 
 
-def _rows(fault: str, seen: str) -> dict[str, Row]:
-    return {step: Row(fault, strikes, seen) for step, strikes in STEPS.items()}
+@pytest.fixture(scope="module")
+def options() -> Mapping[tuple[str, str], object]:
+    return {("controller", "host_down_after_s"): HOST_DOWN_AFTER_S}
 
 
-@contextmanager
-def _at(step: str, site: SiteProcesses, storm: Storm) -> Iterator[None]:
-    """Be where the fault is to strike."""
-    if step == "requested":
-        with placing_held_up(site):
-            storm.launch(COUNT)
-            yield
-        return
-    storm.launch(COUNT)
-    if step == "building":
-        storm.wait_some(State.BUILDING)
-    else:
-        storm.prove()
-        storm.delete(storm.launched)
-    yield
-
-
-@each_row("step", _rows("the broker is killed -9 and started again", "what was accepted comes true"))
+@each_row("step", at_each_step("the broker is killed -9 and started again", "what was accepted comes true"))
 def test_killed(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) -> None:
-    with _at(step, site, storm):
+    with at(step, site, storm):
         broker.kill()
     broker.start()
     storm.prove()
@@ -94,10 +53,12 @@ def test_killed(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) 
 
 @each_row(
     "step",
-    _rows("the broker is killed -9 and comes back with nothing", "queues are declared, what was accepted comes true"),
+    at_each_step(
+        "the broker is killed -9 and comes back with nothing", "queues are declared, what was accepted comes true"
+    ),
 )
 def test_empty(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) -> None:
-    with _at(step, site, storm):
+    with at(step, site, storm):
         broker.kill()
         shutil.rmtree(broker.folder / "mnesia")
     broker.start()
@@ -105,11 +66,12 @@ def test_empty(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) -
 
 
 @each_row(
-    "step", _rows(f"the broker is silent, no connection is reset, for {SILENT_S} s", "what was accepted comes true")
+    "step",
+    at_each_step(f"the broker is silent, no connection is reset, for {SILENT_S} s", "what was accepted comes true"),
 )
 def test_silent(site: SiteProcesses, storm: Storm, hole: BlackHole, step: str) -> None:
     with ExitStack() as stack:
-        with _at(step, site, storm):
+        with at(step, site, storm):
             stack.enter_context(hole.silent())
         threading.Event().wait(SILENT_S)
     storm.prove()

@@ -1,49 +1,37 @@
 """A service is killed
 
-The tests share one site with one process of each service, on RabbitMQ and PostgreSQL.
+The tests share one site with one process of each service, on RabbitMQ and a database.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pytest
 
-from controller.cli.health import api_problem
-from controller.domain.states import State
 from tests.faults import Row, each_row
-from tests.functional.faults.fault_site import ONE_OF_EACH, fault_site, placing_held_up
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.fault_site import ONE_OF_EACH
+from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
+from tests.functional.faults.storm import CLIENTS, COUNT, Storm
 from tests.functional.site_processes import SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
-COUNT = 100
 WORKERS = ("compute", "network", "scheduler", "controller")
 
 
-@pytest.fixture(scope="module")
-def site(
-    _rabbitmq: RabbitMQ, _postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SiteProcesses]:
-    _rabbitmq.start()
-    _postgresql.start()
-    url = _postgresql.new_database()
-    with fault_site(tmp_path_factory.mktemp("killed"), database_url=url, bus_url=_rabbitmq.url) as made:
-        made.run(VETERANS)
-        made.wait_settled()
-        yield made
-    _postgresql.drop_database(url)
-
-
-def _rows(strikes: str, seen: str, *names: str) -> dict[str, Row]:
-    return {name: Row(f"kill -9 of {name}", strikes, seen) for name in names or ONE_OF_EACH}
+def _rows(strikes: str, seen: str, *names: str, on_both: Sequence[str] = ()) -> dict[str, Row]:
+    return {
+        name: Row(f"kill -9 of {name}", strikes, seen, BOTH if name in on_both else POSTGRESQL)
+        for name in names or ONE_OF_EACH
+    }
 
 
 @each_row(
-    "name", _rows("while 4 clients ask for 100 instances", "asked again with its token, nobody gets more than 100")
+    "name",
+    _rows(
+        f"while {CLIENTS} clients ask for {COUNT} instances",
+        f"asked again with its token, nobody gets more than {COUNT}",
+        on_both=["api"],
+    ),
 )
 def test_killed_while_requests_are_accepted(site: SiteProcesses, storm: Storm, name: str) -> None:
     storm.launch_while(COUNT, lambda: site.kill(name))
@@ -52,33 +40,27 @@ def test_killed_while_requests_are_accepted(site: SiteProcesses, storm: Storm, n
     assert len(storm.launched) == COUNT
 
 
-@each_row(
-    "name", _rows("100 instances accepted, the scheduler inside its claim's transaction", "100 of 100 ACTIVE", *WORKERS)
-)
+@each_row("name", _rows(STEPS["requested"], f"{COUNT} of {COUNT} ACTIVE", *WORKERS, on_both=["scheduler"]))
 def test_killed_before_the_claim(site: SiteProcesses, storm: Storm, name: str) -> None:
-    with placing_held_up(site):
-        storm.launch(COUNT)
-        assert storm.states() == {State.REQUESTED: COUNT}
-        site.kill(name)
-    _back(site, name)
-    storm.prove()
+    _killed("requested", site, storm, name)
 
 
-@each_row("name", _rows("100 instances claimed, guests booting", "100 of 100 ACTIVE, each booted once", *WORKERS))
+@each_row(
+    "name",
+    _rows(STEPS["building"], f"{COUNT} of {COUNT} ACTIVE, each booted once", *WORKERS, on_both=["controller"]),
+)
 def test_killed_while_guests_are_built(site: SiteProcesses, storm: Storm, name: str) -> None:
-    storm.launch(COUNT)
-    storm.wait_some(State.BUILDING)
-    site.kill(name)
-    _back(site, name)
-    storm.prove()
+    _killed("building", site, storm, name)
 
 
-@each_row("name", _rows("100 instances being deleted", "all are gone, with all that they held", *WORKERS))
+@each_row("name", _rows(STEPS["deleting"], "all are gone, with all that they held", *WORKERS, on_both=["controller"]))
 def test_killed_while_guests_are_deleted(site: SiteProcesses, storm: Storm, name: str) -> None:
-    storm.launch(COUNT)
-    storm.prove()
-    storm.delete(storm.launched)
-    site.kill(name)
+    _killed("deleting", site, storm, name)
+
+
+def _killed(step: str, site: SiteProcesses, storm: Storm, name: str) -> None:
+    with at(step, site, storm):
+        site.kill(name)
     _back(site, name)
     storm.prove()
 
@@ -86,4 +68,4 @@ def test_killed_while_guests_are_deleted(site: SiteProcesses, storm: Storm, name
 def _back(site: SiteProcesses, name: str) -> None:
     """Start it again; the doors have to be open before anybody asks."""
     site.start(name)
-    wait_until(lambda: api_problem(site.settings) == "", deadline_s=60, what=site.logs)
+    site.wait_open()

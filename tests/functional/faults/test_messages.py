@@ -16,38 +16,21 @@ from controller.domain.states import State
 from controller.domain.wire import encode
 from controller.operations import dead_letters, hosts, instances
 from tests.faults import Row, each_row, row
-from tests.functional.faults.fault_site import fault_site
+from tests.functional.faults.fault_site import VETERANS
 from tests.functional.faults.meddler import Fate, Meddler
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.steps import BOTH, POSTGRESQL
+from tests.functional.faults.storm import COUNT, Storm
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
-COUNT = 100
 LATE_S = 5.0
 # A copy that comes so late comes when the meddler goes.
 NEVER_S = 3600.0
 SETTLED_S = 35.0
 # Messages of a kind that have to have been lost before the loss ends.
 ENOUGH = 5
-
-
-@pytest.fixture(scope="module")
-def site(
-    _rabbitmq: RabbitMQ, _postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SiteProcesses]:
-    _rabbitmq.start()
-    _postgresql.start()
-    url = _postgresql.new_database()
-    with fault_site(tmp_path_factory.mktemp("messages"), database_url=url, bus_url=_rabbitmq.url) as made:
-        made.run(VETERANS)
-        made.wait_settled()
-        yield made
-    _postgresql.drop_database(url)
 
 
 @contextmanager
@@ -69,6 +52,7 @@ def _live(storm: Storm) -> None:
     fault="every message arrives three times",
     strikes="all through a launch of 100 and a termination of 50",
     seen="each guest booted once, nothing is claimed twice",
+    on=BOTH,
 )
 def test_tripled(site: SiteProcesses, storm: Storm) -> None:
     with _meddling(site, lambda _: (0, 0, 0)) as meddler:
@@ -80,6 +64,7 @@ def test_tripled(site: SiteProcesses, storm: Storm) -> None:
     fault=f"every message arrives up to {LATE_S:g} s late and so out of order, and once more even later",
     strikes="all through a launch of 100 and a termination of 50",
     seen="each guest booted once, no deleted guest comes back",
+    on=BOTH,
 )
 def test_late_and_out_of_order(site: SiteProcesses, storm: Storm) -> None:
     random = Random(1)
@@ -93,6 +78,7 @@ def test_late_and_out_of_order(site: SiteProcesses, storm: Storm) -> None:
     fault="every second message is lost, at random",
     strikes="all through a launch of 100 and a termination of 50",
     seen="the sweep rings again until all is done",
+    on=POSTGRESQL,
 )
 def test_half_is_lost(site: SiteProcesses, storm: Storm) -> None:
     random = Random(2)
@@ -112,7 +98,10 @@ LOST = {
 
 @each_row(
     "kind",
-    {k: Row(f"every {k} is lost, nothing else", "all through a launch of 100", seen) for k, seen in LOST.items()},
+    {
+        k: Row(f"every {k} is lost, nothing else", "all through a launch of 100", seen, POSTGRESQL)
+        for k, seen in LOST.items()
+    },
 )
 def test_one_kind_is_lost(site: SiteProcesses, storm: Storm, kind: str) -> None:
     with _meddling(site, lambda k: () if k == kind else (0,)) as meddler:
@@ -129,6 +118,7 @@ def test_one_kind_is_lost(site: SiteProcesses, storm: Storm, kind: str) -> None:
     fault="reports of agents are lost, all of them, and stay lost",
     strikes="all through a launch of 100",
     seen="the heartbeats show the guests: all are ACTIVE while the loss goes on",
+    on=POSTGRESQL,
 )
 def test_reports_are_lost_for_good(site: SiteProcesses, storm: Storm) -> None:
     with _meddling(site, lambda k: () if k == "GuestsChanged" else (0,)) as meddler:
@@ -186,6 +176,7 @@ POISON = (
     fault=f"{len(POISON)} messages that no service can read, in each of 4 queues",
     strikes="before and after a launch of 100 is rung",
     seen="each is a dead letter, none stops a queue: 100 of 100 ACTIVE",
+    on=POSTGRESQL,
 )
 def test_poison(site: SiteProcesses, storm: Storm) -> None:
     queues = ["schedule", "network", "events", host_queue(next(iter(site.hosts())))]

@@ -5,51 +5,28 @@ believes that nothing happened. The tests share one site, with two of each servi
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.functional.faults.fault_site import (
-    BUS_HEARTBEAT_S,
-    HOST_DOWN_AFTER_S,
-    TWO_OF_EACH,
-    fault_site,
-    placing_held_up,
-)
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, TWO_OF_EACH, VETERANS
+from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
+from tests.functional.faults.storm import COUNT, Storm
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
-COUNT = 100
 # The broker gives a client up after two heartbeats.
 STOPPED_S = max(HOST_DOWN_AFTER_S, 2 * BUS_HEARTBEAT_S) + 1.0
 
 
 @pytest.fixture(scope="module")
-def site(
-    _rabbitmq: RabbitMQ, _postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SiteProcesses]:
-    _rabbitmq.start()
-    _postgresql.start()
-    url = _postgresql.new_database()
-    with fault_site(
-        tmp_path_factory.mktemp("stopped"),
-        database_url=url,
-        bus_url=_rabbitmq.url,
-        services=TWO_OF_EACH,
-    ) as made:
-        made.run(VETERANS)
-        made.wait_settled()
-        yield made
-    _postgresql.drop_database(url)
+def services() -> Sequence[str]:
+    return TWO_OF_EACH
 
 
 @contextmanager
@@ -67,14 +44,12 @@ def _while_others_work() -> None:
 
 def _rows(strikes: str, seen: str) -> dict[str, Row]:
     names = ("network-1", "scheduler-1", "controller-1", "api")
-    return {name: Row(f"{name} stopped for {STOPPED_S:g} s", strikes, seen) for name in names}
+    return {name: Row(f"{name} stopped for {STOPPED_S:g} s", strikes, seen, POSTGRESQL) for name in names}
 
 
-@each_row("name", _rows("100 instances claimed, guests booting", "each booted once, whoever took over"))
+@each_row("name", _rows(STEPS["building"], "each booted once, whoever took over"))
 def test_stopped_while_guests_are_built(site: SiteProcesses, storm: Storm, name: str) -> None:
-    storm.launch(COUNT)
-    storm.wait_some(State.BUILDING)
-    with _stopped(site, name):
+    with at("building", site, storm), _stopped(site, name):
         _while_others_work()
     storm.prove()
 
@@ -83,11 +58,11 @@ def test_stopped_while_guests_are_built(site: SiteProcesses, storm: Storm, name:
     fault=f"both schedulers stopped for {STOPPED_S:g} s",
     strikes="inside the transactions that claim, with their locks",
     seen="nothing is placed meanwhile; when they go on 100 of 100 are ACTIVE, nothing is claimed twice",
+    on=BOTH,
 )
 def test_stopped_with_the_claims_locks(site: SiteProcesses, storm: Storm) -> None:
     with ExitStack() as stack:
-        with placing_held_up(site):
-            storm.launch(COUNT)
+        with at("requested", site, storm):
             for name in ("scheduler-1", "scheduler-2"):
                 stack.enter_context(_stopped(site, name))
         _while_others_work()
@@ -99,11 +74,10 @@ def test_stopped_with_the_claims_locks(site: SiteProcesses, storm: Storm) -> Non
     fault="all agents stopped until their hosts are down",
     strikes="20 guests run, 100 are being built, then 50 of them are terminated",
     seen="what ran is UNKNOWN, then ACTIVE again; no guest was restarted, none of the 50 is left",
+    on=POSTGRESQL,
 )
 def test_agents_that_come_back(site: SiteProcesses, storm: Storm) -> None:
-    storm.launch(COUNT)
-    storm.wait_some(State.BUILDING)
-    with _stopped(site, "compute"):
+    with at("building", site, storm), _stopped(site, "compute"):
         wait_until(lambda: storm.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=site.logs)
         storm.delete(storm.launched[: COUNT // 2])
     storm.prove()
@@ -113,6 +87,7 @@ def test_agents_that_come_back(site: SiteProcesses, storm: Storm) -> None:
     fault="all agents stopped until their hosts are down, twice in a row",
     strikes="120 guests run",
     seen="UNKNOWN and ACTIVE in turn, no guest was restarted",
+    on=POSTGRESQL,
 )
 def test_agents_that_flap(site: SiteProcesses, storm: Storm) -> None:
     storm.launch(COUNT)
@@ -128,6 +103,7 @@ def test_agents_that_flap(site: SiteProcesses, storm: Storm) -> None:
     fault=f"both schedulers, both controllers and both network services stopped for {STOPPED_S:g} s",
     strikes="while 4 clients ask for 100 instances",
     seen="all are accepted meanwhile; 100 of 100 ACTIVE",
+    on=POSTGRESQL,
 )
 def test_all_workers_stopped(site: SiteProcesses, storm: Storm) -> None:
     workers = [name for name in TWO_OF_EACH if name.endswith(("-1", "-2"))]
