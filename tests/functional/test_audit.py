@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from controller.db.models import Host
 from controller.domain.states import Event
-from controller.operations import instances
+from controller.operations import hosts, instances
 from controller.operations.audit import repair
 from controller.operations.audit.audit import CHECKS, audit
 from controller.operations.audit.breach import Breach
@@ -106,6 +107,18 @@ def test_counters_are_set_right_while_others_change_them(site: TestCloud) -> Non
             done.set()
         assert recounting.result() >= 1
     assert site.cloud.read(audit) == []
+
+
+def test_the_audit_sees_one_moment(site: TestCloud) -> None:
+    def count_hosts_twice(tx: Transaction) -> tuple[int, int]:
+        audit(tx)
+        query = select(func.count()).select_from(Host)
+        before = tx.session.scalars(query).one()
+        site.heartbeat("new")
+        return before, tx.session.scalars(query).one()
+
+    before, after = site.cloud.read(count_hosts_twice)
+    assert before == after == len(site.cloud.read(hosts.list_hosts)) - 1
 
 
 def test_the_snapshot_is_the_audits_alone(tmp_path: Path, database_url: str) -> None:

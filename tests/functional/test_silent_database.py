@@ -10,7 +10,8 @@ from sqlalchemy.engine import make_url
 from controller.conf import Settings
 from controller.db.database import Database
 from controller.domain.errors import ConfigurationError, DatabaseUnavailable
-from tests.clouds import make_settings
+from controller.operations.audit.audit import audit
+from tests.clouds import TestCloud, make_settings
 from tests.faults import Row, each_row
 from tests.functional.faults.black_hole import BlackHole
 from tests.servers.guarded import wait_until
@@ -113,3 +114,22 @@ def test_a_connection_that_died_unnoticed_is_replaced(
         server.start()
         assert work(lambda s: s.scalar(text("SELECT 1"))) == 1
     database.close()
+
+
+@each_row(
+    "engine",
+    {
+        e: Row(f"{e} is killed -9 and started again", "between two audits of one process", "the audit is made anew")
+        for e in ENGINES
+    },
+)
+def test_an_audit_whose_connection_died_is_made_anew(
+    server: PostgreSQL | MariaDB, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.db.database._TRUSTED_IDLE_S", 3600)
+    site = TestCloud.create(tmp_path, server.new_database())
+    assert site.cloud.read(audit) == []
+    server.kill()
+    server.start()
+    assert site.cloud.read(audit) == []
+    site.close()

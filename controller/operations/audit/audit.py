@@ -1,5 +1,6 @@
 """All checks, run on one snapshot, so that work in flight is never taken for a breach."""
 
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from controller.operations.audit import (
@@ -44,8 +45,5 @@ def audit(tx: Transaction, seen: Evidence | None = None) -> list[Breach]:
 
 def _take_snapshot(session: Session) -> None:
     """All statements see one moment. SQLite's transactions always do."""
-    name = session.get_bind().dialect.name
-    if name == "postgresql":
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
-    elif name != "sqlite":
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
