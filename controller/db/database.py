@@ -178,7 +178,7 @@ def make_engine(settings: Settings, *, migrating: bool = False) -> Engine:
     else:
         connect_args = {
             "connect_timeout": _CONNECT_S,
-            "read_timeout": None if migrating else answer_s,
+            "read_timeout": _CONNECT_S,
             "write_timeout": answer_s,
             "charset": "utf8mb4",
             "init_command": f"SET innodb_lock_wait_timeout={lock_s}, idle_transaction_timeout={idle_s}, "
@@ -186,7 +186,9 @@ def make_engine(settings: Settings, *, migrating: bool = False) -> Engine:
         }
     engine = create_engine(url, isolation_level="READ COMMITTED", connect_args=connect_args, **options)
     _ping_idle_connections(engine)
-    if url.get_backend_name() == "postgresql" and not migrating:
+    if url.get_backend_name() != "postgresql":
+        _prepare_mariadb(engine, None if migrating else answer_s)
+    elif not migrating:
         _prepare_postgresql(engine, answer_s)
     return engine
 
@@ -224,6 +226,15 @@ def _prepare_postgresql(engine: Engine, answer_s: float) -> None:
         return patience.connect(*arguments, **options)
 
 
+def _prepare_mariadb(engine: Engine, answer_s: float | None) -> None:
+    """Connections that wait for the server's greeting as long as for its port, and ``answer_s`` for an answer: PyMySQL
+    has one time-out for both, and takes no other once it is connected."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection._read_timeout = answer_s
+
+
 def _prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
     """WAL, foreign keys, and a write transaction that takes the writer's lock when it begins: one that starts by
     reading and then wants to write would fail at once, however long the timeout
@@ -253,8 +264,8 @@ def _is_race(error: Exception) -> bool:
 
 
 def _was_dead(error: Exception) -> bool:
-    """Whether the connection is: after a restart of the server, another one may live."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    """Whether the connection is that a statement went over: after a restart of the server, another one may live."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated and error.statement is not None
 
 
 def unavailable(error: Exception) -> DatabaseUnavailable:

@@ -21,6 +21,7 @@ from tests.servers.postgresql import PostgreSQL
 pytestmark = pytest.mark.functional
 
 ENGINES = ("postgresql", "mariadb")
+ANSWERED = "DatabaseUnavailable: an answer is waited for for 2 s, a connection for 5 s"
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def server(request: pytest.FixtureRequest, engine: str) -> Iterator[PostgreSQL |
     yield made
 
 
-def _settings(folder: Path, url: str, port: int) -> Settings:
+def _settings(folder: Path, url: str, port: int, answer_s: int = 2) -> Settings:
     proxied = make_url(url).set(port=port).render_as_string(hide_password=False)
     return make_settings(
         folder,
         proxied,
         database__lock_timeout_s=1,
-        database__answer_timeout_s=2,
+        database__answer_timeout_s=answer_s,
         database__idle_transaction_s=1,
         database__pool_timeout_s=2,
     )
@@ -43,10 +44,7 @@ def _settings(folder: Path, url: str, port: int) -> Settings:
 
 @each_row(
     "engine",
-    {
-        e: Row(f"{e} falls silent", "a read and a write of one process", "DatabaseUnavailable within 2 s")
-        for e in ENGINES
-    },
+    {e: Row(f"{e} falls silent", "a read and a write of one process", ANSWERED) for e in ENGINES},
 )
 def test_every_wait_ends(server: PostgreSQL | MariaDB, engine: str, tmp_path: Path) -> None:
     url = server.new_database()
@@ -57,6 +55,29 @@ def test_every_wait_ends(server: PostgreSQL | MariaDB, engine: str, tmp_path: Pa
             for work in (database.read, database.write):
                 with pytest.raises(DatabaseUnavailable):
                     work(lambda s: s.scalar(text("SELECT 1")))
+        assert database.read(lambda s: s.scalar(text("SELECT 1"))) == 1
+        database.close()
+    server.drop_database(url)
+
+
+@pytest.mark.timeout(60)
+@each_row(
+    "engine",
+    {
+        e: Row(f"{e} takes connections and says nothing", "the first connection of a process", "DatabaseUnavailable")
+        for e in ENGINES
+    },
+)
+def test_a_connection_is_not_waited_for_as_an_answer_is(
+    server: PostgreSQL | MariaDB, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.db.database._CONNECT_S", 1)
+    url = server.new_database()
+    with BlackHole(server.port) as hole:
+        database = Database(_settings(tmp_path, url, hole.port, answer_s=3600))
+        with hole.silent(), pytest.raises(DatabaseUnavailable):
+            database.read(lambda s: s.scalar(text("SELECT 1")))
+        assert hole.taken == 1
         assert database.read(lambda s: s.scalar(text("SELECT 1"))) == 1
         database.close()
     server.drop_database(url)

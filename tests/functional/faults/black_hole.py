@@ -16,7 +16,7 @@ class BlackHole:
     """Forwards connections to a port of loopback's; a context manager with one thread.
 
     While ``silent`` nothing is forwarded and nothing is closed: open connections stay open, new ones are taken and
-    never answered. ``cut`` resets all connections.
+    never answered. ``cut`` resets all connections. ``taken`` counts those that were ever opened.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -29,6 +29,7 @@ class BlackHole:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
+        self.taken = 0
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -66,6 +67,7 @@ class BlackHole:
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.taken += 1
         self._tasks.add(task)
         self._writers.add(writer)
         try:
