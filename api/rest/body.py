@@ -1,6 +1,7 @@
 """A request's JSON body, read into a record: each field has the type that the record says, or is refused by name."""
 
 import json
+import re
 import types
 import typing
 from dataclasses import MISSING, fields
@@ -12,6 +13,7 @@ from api.rest.problem import TooLarge, UnsupportedMediaType
 from controller.domain.errors import BadRequest, InvalidParameter, MissingParameter
 
 T = TypeVar("T")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can say it, no text can
 _NAMES = {str: "a text", int: "a whole number", bool: "true or false", float: "a number"}
 
 
@@ -61,6 +63,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(get_args(hint)[0], each, where) for each in value)
     if type(value) is not hint and not (hint is float and type(value) is int):
         raise InvalidParameter(parameter=where, value=_shown(value), reason=f"it is {_NAMES[hint]}")
+    if hint is str and _HALF_CHARACTER.search(value):
+        raise InvalidParameter(parameter=where, value=_shown(value), reason="it has half a character in it")
     return value
 
 

@@ -102,6 +102,7 @@ def test_a_missing_field_is_named(door: Door, field: str) -> None:
         ("name", "../etc"),
         ("name", "h" * 64),
         ("token", ["x"]),
+        ("token", "\ud800"),
         ("labels", "ssd"),
         ("labels", [7]),
         ("labels", ["x"] * 100),
