@@ -8,6 +8,7 @@ import libvirt
 import structlog
 
 from compute_agent.errors import HypervisorUnreachable
+from compute_agent.libvirt_driver.opening import open_connection
 from controller.domain.errors import DriverError
 
 log = structlog.get_logger(__name__)
@@ -53,8 +54,8 @@ def answers(uri: str) -> bool:
     """Whether a libvirt daemon answers there."""
     _EVENTS.ensure()
     try:
-        libvirt.open(uri).close()
-    except libvirt.libvirtError:
+        _close(open_connection(uri))
+    except HypervisorUnreachable:
         return False
     return True
 
@@ -110,11 +111,7 @@ class Connections:
     def _open(self) -> "libvirt.virConnect":
         _EVENTS.ensure()
         self._revive()
-        try:
-            connection = libvirt.open(self._uri)
-        except libvirt.libvirtError as error:
-            reason = f"no answer at {self._uri}: {error}"
-            raise HypervisorUnreachable(what="Connecting to libvirt", reason=reason) from error
+        connection = open_connection(self._uri)
         with suppress(libvirt.libvirtError):  # drivers inside the client, as test:///, have no keepalive
             connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
         return connection

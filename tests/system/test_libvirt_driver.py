@@ -15,6 +15,7 @@ import libvirt
 import pytest
 
 from compute_agent import libvirtd
+from compute_agent.libvirt_driver import opening
 from compute_agent.libvirt_driver.connection import _EventLoop, answers
 from compute_agent.libvirt_driver.driver import LibvirtDriver
 from controller.conf.settings import Compute, General, Network, Settings
@@ -172,6 +173,32 @@ def test_a_killed_libvirtd_is_started_again_and_finds_its_guests(
     assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
     assert libvirtd.pid(settings) not in (None, supervisor)
     assert qemu_pids(settings, spec) == before != set()
+
+
+@row(
+    fault="libvirtd hangs (SIGSTOP)",
+    strikes="guests run",
+    seen="the agent ends it and starts another; it finds the guests, which noticed nothing",
+)
+def test_a_libvirtd_that_hangs_is_replaced(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.spawn(spec)
+    before = qemu_pids(settings, spec)
+    monkeypatch.setattr(opening, "OPEN_S", 2.0)
+    daemon = int((settings.state_dir / "libvirt/run/libvirtd.pid").read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    newcomer = LibvirtDriver(settings)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            lists = [pool.submit(newcomer.list_guests) for _ in range(3)]
+            assert [each.result(timeout=90) for each in lists] == [{spec.instance_id: Power.RUNNING}] * 3
+    finally:
+        if command_line(daemon):
+            os.kill(daemon, signal.SIGCONT)
+        newcomer.close()
+    assert qemu_pids(settings, spec) == before != set()
+    assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
 
 
 def test_a_libvirtd_killed_between_its_note_of_a_guest_and_its_process(
