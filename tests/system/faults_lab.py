@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from tests.servers.server import free_ports
 from tests.system.first_cloud import command_line
 from tests.system.host_guests import HostGuests, Step
 from tests.system.machine import Machine
-from tests.system.running_cloud import CHECKOUT, RunningCloud, Shell, processes_with, run
+from tests.system.running_cloud import CHECKOUT, RunningCloud, Shell, leaders, processes_with, run
 
 T = TypeVar("T")
 
@@ -234,21 +234,6 @@ class FaultsLab:
         """Every promise holds."""
         audit = self.cloud.pileus("audit")
         assert audit.strip() == "clean", audit
-
-
-def leaders(pids: Iterable[int]) -> list[int]:
-    """These without their children: one that is about to become another program still looks like its parent."""
-    found = set(pids)
-    return sorted(p for p in found if _parent(p) not in found)
-
-
-def _parent(pid: int) -> int | None:
-    """See proc_pid_stat(5); None when the process is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[1])
 
 
 def kill(pid: int) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,21 @@ def processes_with(*words: str) -> list[int]:
             if int(folder.name) != os.getpid() and any(_has(line, word) for word in words):
                 found.append(int(folder.name))
     return found
+
+
+def leaders(pids: Iterable[int]) -> list[int]:
+    """These without their children: one that is about to become another program still looks like its parent."""
+    found = set(pids)
+    return sorted(p for p in found if _parent(p) not in found)
+
+
+def _parent(pid: int) -> int | None:
+    """See proc_pid_stat(5); None when the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _has(line: str, word: str) -> bool:

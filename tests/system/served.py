@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.servers.guarded import wait_until
 from tests.system.first_cloud import command_line
 from tests.system.machine import Machine
-from tests.system.running_cloud import clean_environment, processes_with
+from tests.system.running_cloud import clean_environment, leaders, processes_with
 
 
 class Served:
@@ -33,7 +33,7 @@ class Served:
         """The processes of one service."""
         ending = f"\0serve\0{name}\0"
         lines = {p: command_line(p) for p in processes_with(str(self._state))}
-        return [p for p, line in lines.items() if line.endswith(ending) and not line.startswith("nsenter")]
+        return leaders(p for p, line in lines.items() if line.endswith(ending) and not line.startswith("nsenter"))
 
     def log(self, name: str) -> Path:
         return self._logs / f"{self._machine.name}-{name}.log"

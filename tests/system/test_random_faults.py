@@ -17,7 +17,8 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import row
-from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, Step, kill
+from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
+from tests.system.host_guests import Step
 
 SEED = int(os.environ.get("PILEUS_FAULT_SEED", "879"))
 ROUNDS = int(os.environ.get("PILEUS_FAULT_ROUNDS", "6"))
@@ -107,12 +108,12 @@ def _round(lab: FaultsLab, guest: Guest, what: Round) -> None:
         _strike_in(Phase.START, lab, what)
         lab.wait_state(State.ACTIVE, *ids)
     lab.wait(lab.host_up)
-    lab.assert_only(guest.id, *ids)
+    lab.host.assert_only(guest.id, *ids)
     lab.cloud.ec2.terminate_instances(InstanceIds=ids)
     _strike_in(Phase.TERMINATE, lab, what)
     lab.wait_state(State.DELETED, *ids)
     lab.wait(lambda: len(lab.dnsmasq()) == 1)
-    lab.assert_only(guest.id)
+    lab.host.assert_only(guest.id)
     lab.assert_clean()
 
 
