@@ -145,8 +145,8 @@ def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> Non
     gone, other = lab.hosts
     lost = guests.pop(gone.name)
     with GuestsUntouched(lab, *guests.values()):
-        gone.power_off()
         assert "is heard of" in lab.cloud.pileus_fails("host", "remove", "--force", gone.name)
+        gone.power_off()
         lab.wait_state(State.UNKNOWN, lost.id)
         lab.cloud.pileus("host", "remove", "--force", gone.name)
         lab.wait_state(State.ERROR, lost.id)
