@@ -15,7 +15,7 @@ from controller.cli.health import api_problem
 from controller.domain.states import State
 from controller.operations import hosts
 from tests.faults import row
-from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, fault_site
+from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
 from tests.functional.faults.storm import OF_ONE, Storm
 from tests.functional.site_processes import HOSTS, SiteProcesses
 from tests.servers.guarded import wait_until
@@ -25,7 +25,6 @@ from tests.servers.volume import BLOCK_BYTES, Volume, own_mounts
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
 COUNT = 100
 # Longer than a host may be silent, and than a client of the broker may.
 FULL_S = max(HOST_DOWN_AFTER_S, 2 * BUS_HEARTBEAT_S) + 1
@@ -77,8 +76,6 @@ def site(
     journal.lend(folder / "state" / "agent")
     url = database.new_database()
     with fault_site(folder, database_url=url, bus_url=_rabbitmq.url, logs=logs.folder) as made:
-        made.run(VETERANS)
-        made.wait_settled()
         yield made
 
 

@@ -23,7 +23,6 @@ from tests.servers.volume import Volume, own_mounts
 
 pytestmark = [pytest.mark.functional]
 
-VETERANS = 20
 COUNT = 100
 BOOT_S = 1.5
 # Once for so long that hosts would be taken for lost.
@@ -42,8 +41,6 @@ def disk() -> Iterator[Volume]:
 def site(disk: Volume) -> Iterator[SiteProcesses]:
     folder, options = disk.folder / "cloud", {("compute", "simulated_boot_s"): BOOT_S}
     with fault_site(folder, database_url="", bus_url="memory://", services=["all"], options=options) as made:
-        made.run(VETERANS)
-        made.wait_settled()
         yield made
 
 
