@@ -75,6 +75,11 @@ class Fleet:
             self._described[self.index[host_id]] = ()
             self.epoch += 1
 
+    @property
+    def silent(self) -> bool:
+        """Whether there are hosts, and none of them is heard of."""
+        return bool(self.known.any()) and not bool((self.known & self.up).any())
+
     def take(self, host_id: str, request: Request, count: int = 1) -> None:
         """The host carries ``count`` more of the request's instances (negative: fewer)."""
         i = self.index[host_id]

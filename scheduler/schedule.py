@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
+import structlog
 from sqlalchemy import select
 
 from controller.db.models import (
@@ -28,6 +29,8 @@ from scheduler.placement import Placement, place
 from scheduler.policy import policy_for
 from scheduler.view import SiteView
 
+log = structlog.get_logger(__name__)
+
 # How often a plan is made anew because somebody else took some of its leases.
 _PLANS = 10
 
@@ -36,6 +39,8 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     """Place what is still REQUESTED of these reservations; answers how many instances found a host.
 
     Instances that do not fit end in ERROR with the reason; all of a reservation, where less than its minimum fits.
+    While no host is heard of at all, nobody is refused: that is a fault that may pass, not a lack of room. They stay
+    REQUESTED until the next doorbell, or until their deadline.
 
     Raises:
         ClaimConflict: somebody else claimed what the placement counted on; run it again.
@@ -75,6 +80,9 @@ def _place(tx: Transaction, alike: Sequence[HeldInstance], view: SiteView, least
     request = _request(tx, alike)
     pinned = network.kind == NetworkKind.PINNED
     placement = _plan_pinned(tx, request, alike[0], view) if pinned else _plan(tx, request, view)
+    if view.fleet.silent:
+        log.warning("no host is heard of, requests wait", instances=len(alike), hosts=placement.considered)
+        return 0
     placed = _whole_reservations(alike, len(placement.host_ids), least)
     there = {i.id for i in placed}
     _refuse(tx, [i for i in alike if i.id not in there], request, placement)

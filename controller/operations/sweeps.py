@@ -15,7 +15,7 @@ from controller.operations.lifecycle import doorbells, move, ring_later
 BATCH = 500
 
 _WHY = {
-    State.REQUESTED: "no scheduler placed it in time",
+    State.REQUESTED: "no scheduler placed it in time, or no host was heard of",
     State.BUILDING: "its host did not report it running in time",
     State.STOPPING: "its host did not report it shut off in time",
     State.STARTING: "its host did not report it running in time",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 import structlog
@@ -39,7 +40,8 @@ class ControllerService:
         self._can_hear = can_hear or self._has_listened
         self._events = BatchConsumer(cloud.settings, [_EVENTS], self.handle, name=_EVENTS)
         self._dead = DeadLetterConsumer(cloud.settings, self.bury)
-        self._refused_at = -math.inf  # when the database last took nothing from us, by the monotonic clock
+        self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
+        self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
         every_s = cloud.settings.controller.sweep_s
         self._sweeps = [
             Periodic("sweep", every_s, self.sweep),
@@ -85,6 +87,7 @@ class ControllerService:
             if self._silence_counts() and (lost := cloud.write(hosts.mark_lost)):
                 log.warning("hosts are down", hosts=lost)
             self._replay()
+        self._swept_at = cloud.clock()
 
     def purge(self) -> None:
         """One round: the rows of what was deleted long ago."""
@@ -116,19 +119,20 @@ class ControllerService:
         return self._can_hear() and self._clock.agrees_since(self._cloud.settings.controller.host_down_after_s)
 
     def _has_listened(self) -> bool:
-        """Silence means something only if we have been listening for longer than a host may be silent, and could write
-        down what we heard."""
+        """Silence means something only if we have been listening for longer than a host may be silent, could write down
+        what we heard, and were not stopped ourselves: what came meanwhile is still to be read."""
+        down_after_s = self._cloud.settings.controller.host_down_after_s
+        if self._swept_at and abs(self._cloud.clock() - self._swept_at) > timedelta(seconds=down_after_s / 2):
+            self._deaf_at = time.monotonic()
         since = self._events.listening_since
-        if since is None:
-            return False
-        return time.monotonic() - max(since, self._refused_at) > self._cloud.settings.controller.host_down_after_s
+        return since is not None and time.monotonic() - max(since, self._deaf_at) > down_after_s
 
     @contextmanager
     def _noting_refusals(self) -> Iterator[None]:
         try:
             yield
         except Unavailable:
-            self._refused_at = time.monotonic()
+            self._deaf_at = time.monotonic()
             raise
 
     def _replay(self) -> None:
