@@ -10,6 +10,7 @@ from controller.bus.bus import Bus
 from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
+from controller.operations import secrets
 from controller.operations.cloud import Cloud
 
 GROUP = "pileus.services"
@@ -42,15 +43,26 @@ def make_services(names: Sequence[str], settings: Settings, stack: ExitStack) ->
     """These services, not yet started, on one bus and at most one database; ``stack`` closes both.
 
     Raises:
-        ConfigurationError: a service that is not installed.
+        ConfigurationError: a service that is not installed, or a machine that was not told which cloud's it is.
     """
     classes = [_load(name) for name in names]
-    cloud = Cloud.connect(settings) if any(map(_takes_cloud, classes)) else None
+    with_cloud = any(map(_takes_cloud, classes))
+    _check_identity(settings, with_key=with_cloud)
+    cloud = Cloud.connect(settings) if with_cloud else None
     bus = cloud.bus if cloud else Bus(settings)
     stack.callback(bus.close)  # type: ignore[attr-defined]
     if cloud:
         stack.callback(cloud.database.close)
     return [c(cloud) if _takes_cloud(c) else c(settings, bus, system_clock) for c in classes]
+
+
+def _check_identity(settings: Settings, *, with_key: bool) -> None:
+    """Whatever starts without its cloud's id, or its key, would only fail later, one request after the other."""
+    if settings.general.cloud_id == Settings().general.cloud_id:
+        reason = "[DEFAULT] cloud_id is not set: take the one of the machine where `pileus init` was run"
+        raise ConfigurationError(reason=reason)
+    if with_key:
+        secrets.derived_key(settings, "start")
 
 
 def _takes_cloud(service: Any) -> bool:

@@ -12,7 +12,9 @@ import pytest
 
 from controller.cli.services import make_services, service_names
 from controller.conf import Settings
+from controller.domain.errors import ConfigurationError
 from controller.operations.cloud import Cloud
+from tests.clouds import make_settings
 from tests.unit.cli.conftest import Command
 
 PROGRAM = """
@@ -134,8 +136,20 @@ def test_usage(command: Command, arguments: tuple[str, ...]) -> None:
     assert command.result("serve", *arguments).exit_code == 2
 
 
-def test_an_agent_gets_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_gets_no_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Cloud, "connect", None)
     with ExitStack() as stack:
-        (service,) = make_services(["compute"], Settings(), stack)
+        (service,) = make_services(["compute"], make_settings(tmp_path), stack)
     assert service.name == "compute"
+
+
+@pytest.mark.parametrize("name", ["api", "scheduler", "controller", "network", "metadata"])
+def test_none_starts_without_the_key_of_its_cloud(tmp_path: Path, name: str) -> None:
+    with ExitStack() as stack, pytest.raises(ConfigurationError, match=r"secret\.key cannot be read"):
+        make_services([name], make_settings(tmp_path), stack)
+
+
+@pytest.mark.parametrize("name", ["api", "compute"])
+def test_none_starts_without_the_id_of_its_cloud(name: str) -> None:
+    with ExitStack() as stack, pytest.raises(ConfigurationError, match="cloud_id is not set"):
+        make_services([name], Settings(), stack)
