@@ -20,7 +20,7 @@ from controller.domain.messages import (
     ReconcileGuests,
 )
 from controller.domain.states import Event, State, allows
-from controller.operations import hosts
+from controller.operations import heartbeats
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance, lock_instances
 from controller.operations.lifecycle import doorbells, move
@@ -65,7 +65,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
     Raises:
         PoisonMessage: a heartbeat that cannot be true.
     """
-    newest = {m.host: m for m in hosts.report_all(tx, messages)}
+    newest = {m.host: m for m in heartbeats.report_all(tx, messages)}
     if not newest:
         return
     tx.session.flush()

@@ -14,7 +14,7 @@ from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import GuestsChanged, HostReported, Message
 from controller.domain.wire import decode
-from controller.operations import dead_letters, hosts, sweeps
+from controller.operations import dead_letters, heartbeats, sweeps
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.workers.periodic import Periodic
@@ -84,7 +84,7 @@ class ControllerService:
                 log.warning("instances outstayed their deadline", count=expired)
             if rung := cloud.write(sweeps.ring):
                 log.info("rang again", count=rung)
-            if self._silence_counts() and (lost := cloud.write(hosts.mark_lost)):
+            if self._silence_counts() and (lost := cloud.write(heartbeats.mark_lost)):
                 log.warning("hosts are down", hosts=lost)
             self._replay()
         self._swept_at = cloud.clock()

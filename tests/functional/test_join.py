@@ -19,7 +19,7 @@ from controller.db.models import Host
 from controller.domain.errors import AuthenticationFailed
 from controller.domain.messages import HostReported
 from controller.domain.states import State
-from controller.operations import hosts, join
+from controller.operations import heartbeats, hosts, join
 from controller.operations.cloud import Cloud
 from controller.workers.service import ControllerService
 from network.service import NetworkService
@@ -75,7 +75,7 @@ def test_heartbeats_and_claims_of_many_do_not_lock_each_other_out(site: TestClou
 
     def beat(n: int) -> int:
         beats = fleet[n:] + fleet[:n]
-        return len(site.cloud.write(lambda tx: hosts.report_all(tx, beats)))
+        return len(site.cloud.write(lambda tx: heartbeats.report_all(tx, beats)))
 
     assert race(lambda n: [beat(n) for _ in range(5)]) == [[50] * 5] * RACERS
     assert all(h.up for h in site.cloud.read(hosts.list_hosts))

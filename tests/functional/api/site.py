@@ -20,7 +20,7 @@ from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
 from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
 from controller.domain.states import Event, State
-from controller.operations import hosts, instance_types, projects, schema, users
+from controller.operations import heartbeats, instance_types, projects, schema, users
 from controller.operations.claims import claim_hosts
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_reports
@@ -129,7 +129,7 @@ class Site:
             host=name, at=self.now().isoformat(), boot_id="b", hypervisor="kvm", vcpus=vcpus, memory_mib=1 << 20,
             disk_gib=100_000, zone=zone,
         )  # fmt: skip
-        self.cloud.write(lambda tx: hosts.report(tx, report))
+        self.cloud.write(lambda tx: heartbeats.report(tx, report))
 
     def add_image(self, name: str = "demo", **columns: Any) -> str:
         def add(tx: Transaction) -> str:

@@ -13,7 +13,7 @@ from controller.domain.messages import (
     WireInstances,
 )
 from controller.domain.states import Event, State
-from controller.operations import hosts, instances, sweeps
+from controller.operations import heartbeats, hosts, instances, sweeps
 from controller.operations.events import apply_reports
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
@@ -174,7 +174,7 @@ def test_a_delete_that_expires_keeps_its_claim_until_the_host_answers(site: Test
 def test_a_silent_host_is_down_and_its_guests_unknown_until_it_speaks(site: TestCloud) -> None:
     (one,) = active(site)
     site.clock.advance(46)
-    assert site.cloud.write(hosts.mark_lost) == ["h1"]
+    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
     assert site.states() == [State.UNKNOWN]
     assert site.commands() == []
     generation = site.instance(one).generation

@@ -5,7 +5,7 @@ import pytest
 from controller.domain.errors import Conflict
 from controller.domain.messages import Desired, GuestState, Power
 from controller.domain.states import State
-from controller.operations import given_up_hosts, hosts, instances
+from controller.operations import given_up_hosts, heartbeats, hosts, instances
 from controller.operations.audit.audit import audit
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
@@ -13,7 +13,7 @@ from tests.unit.operations.test_events import active
 
 def lose(site: TestCloud) -> None:
     site.clock.advance(3600)
-    assert site.cloud.write(hosts.mark_lost) == ["h1"]
+    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
 
 
 def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:

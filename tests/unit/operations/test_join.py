@@ -24,7 +24,7 @@ from controller.domain.errors import (
 from controller.domain.host_facts import normal_macs
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import State
-from controller.operations import hosts, join, networks
+from controller.operations import heartbeats, hosts, join, networks
 from controller.operations.cloud import Transaction
 from controller.operations.host_macs import MacDisagreement, MacFault
 from tests.clouds import TestCloud
@@ -73,7 +73,7 @@ def host(site: TestCloud, name: str = FACTS.host) -> Host:
 
 def beat(site: TestCloud, **changes: Any) -> Host | None:
     message = replace(FACTS, at=site.clock().isoformat(), **changes)
-    return site.cloud.write(lambda tx: hosts.report(tx, message))
+    return site.cloud.write(lambda tx: heartbeats.report(tx, message))
 
 
 def uses_left(site: TestCloud) -> int:
@@ -166,7 +166,7 @@ def test_a_living_hosts_name_is_refused_a_dead_ones_is_taken_over(site: TestClou
     with pytest.raises(Conflict):
         join_(site, secret, boot_id="other")  # nobody has found it down yet
     assert uses_left(site) == 1
-    site.cloud.write(hosts.mark_lost)
+    site.cloud.write(heartbeats.mark_lost)
     assert join_(site, secret, boot_id="other").renewed
     assert uses_left(site) == 0
 
@@ -258,12 +258,12 @@ def test_unchanged_heartbeats_are_one_statement_for_all_hosts(site: TestCloud) -
     for name in names:
         join_(site, secret, host=name)
     beats = [replace(FACTS, host=n) for n in names]
-    site.cloud.write(lambda tx: hosts.report_all(tx, beats))
+    site.cloud.write(lambda tx: heartbeats.report_all(tx, beats))
     site.clock.advance(5)
     statements: list[str] = []
     beats = [replace(b, sequence=n) for n, b in enumerate(beats, 10**12)]
     event.listen(site.cloud.database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    site.cloud.write(lambda tx: hosts.report_all(tx, beats))
+    site.cloud.write(lambda tx: heartbeats.report_all(tx, beats))
     assert [s.split()[0] for s in statements if not s.startswith(("BEGIN", "COMMIT"))] == ["SELECT", "UPDATE"]
     assert statements[-1].startswith("UPDATE hosts SET last_seen_at=?, heartbeat_sequence=CASE hosts.id WHEN")
     assert {h.id: h.heartbeat_sequence for h in site.cloud.read(hosts.list_hosts)} == {

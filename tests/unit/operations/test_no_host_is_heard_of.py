@@ -1,7 +1,7 @@
 """All hosts fall silent at once: a fault of the site, which nobody is refused for who was accepted before."""
 
 from controller.domain.states import Event, State
-from controller.operations import hosts, sweeps
+from controller.operations import heartbeats, hosts, sweeps
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 from tests.clouds import TestCloud
@@ -14,7 +14,7 @@ def schedule_all(site: TestCloud) -> int:
 
 def lose_hosts(site: TestCloud) -> list[str]:
     site.clock.advance(site.cloud.settings.controller.host_down_after_s + 1)
-    return site.cloud.write(hosts.mark_lost)
+    return site.cloud.write(heartbeats.mark_lost)
 
 
 def test_requests_wait_until_one_is_back(site: TestCloud) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from compute_agent.journal import Journal
-from controller.operations import hosts, launch, lifecycle, sweeps
+from controller.operations import heartbeats, launch, lifecycle, sweeps
 from controller.operations.cloud import Cloud, Transaction
 from tests.simulation.database import Laboratory
 from tests.simulation.site import run
@@ -48,7 +48,7 @@ def _a_lost_token(patch: pytest.MonkeyPatch) -> None:
 
 
 def _late_heartbeats_are_believed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(hosts, "_is_late", lambda host, message: False)
+    patch.setattr(heartbeats, "_is_late", lambda host, message: False)
 
 
 def _a_wrong_clock_is_believed(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,208 @@
+"""Heartbeats: what they say of their hosts is written down; hosts whose heartbeats stopped are down."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import structlog
+from sqlalchemy import case, literal, select, update
+from sqlalchemy.orm.attributes import set_committed_value
+
+from controller.db.models import Host, Instance
+from controller.domain.drift import drift
+from controller.domain.errors import InvalidParameter, PoisonMessage
+from controller.domain.host_facts import check_facts
+from controller.domain.messages import PROBE_PENDING, HostReported
+from controller.domain.states import Event, State
+from controller.operations.cloud import Transaction
+from controller.operations.held import chunks
+from controller.operations.hosts import register, set_facts
+from controller.operations.lifecycle import lock_instances, move
+
+log = structlog.get_logger(__name__)
+
+
+def report(tx: Transaction, message: HostReported) -> Host | None:
+    """Take one heartbeat: see ``report_all``. None: the host has not joined, and registration is not open."""
+    report_all(tx, [message])
+    return tx.session.get(Host, message.host)
+
+
+def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostReported]:
+    """Take heartbeats, the newest one of each host: renew what is known of the hosts, register those that are new.
+
+    An unchanged host costs a share of one SELECT and one UPDATE. What the heartbeats say of guests is not taken here.
+    Where registration is not open, nothing is written of hosts that never joined.
+
+    Returns:
+        Those that may be believed, of strangers too: one for each host at most, none that came late (``_is_late``).
+
+    Raises:
+        PoisonMessage: a heartbeat that cannot be true.
+    """
+    newest = _newest(messages)
+    for message in newest.values():
+        _check(message)
+    # Locked in the order in which claims lock them.
+    query = select(Host).where(Host.id.in_(newest)).order_by(Host.id).with_for_update(key_share=True)
+    hosts = {h.id: h for h in tx.session.scalars(query.execution_options(populate_existing=True))}
+    believed, unchanged = [], []
+    for host_id in sorted(newest):
+        message, host = newest[host_id], hosts.get(host_id)
+        if host is not None and _is_late(host, message):
+            _put_aside(host, message)
+            continue
+        believed.append(message)
+        _warn_of_clock(tx, message)
+        if host is None and not _is_open(tx):
+            _log_stranger(host_id)
+        elif host is None:
+            register(tx, message)
+        else:
+            _renew(tx, host, message)
+            if not tx.session.is_modified(host):
+                unchanged.append((host, message.sequence))
+    _seen(tx, unchanged)
+    return believed
+
+
+def mark_lost(tx: Transaction) -> list[str]:
+    """Hosts whose heartbeats stopped are down, their running instances UNKNOWN: no guest is stopped for it."""
+    before = tx.now - timedelta(seconds=tx.settings.controller.host_down_after_s)
+    lost = tx.session.scalars(
+        select(Host).where(Host.up, Host.last_seen_at < before).order_by(Host.id).with_for_update(skip_locked=True)
+    ).all()
+    for host in lost:
+        host.up = False
+    tx.session.flush()
+    # Those of hosts that were down before, too: a report of theirs may have come late.
+    seen = {
+        row.id: row.last_seen_at
+        for row in tx.session.execute(
+            select(Instance.id, Host.last_seen_at)
+            .join(Host, Host.id == Instance.host_id)
+            .where(Instance.state == State.ACTIVE, Host.up.is_(False))
+        )
+    }
+    instances = [i for i in lock_instances(tx, seen) if i.state is State.ACTIVE]
+    move(tx, instances, Event.HOST_LOST, detail=lambda i: f"host {i.host_id} was last heard of at {seen[i.id]:%FT%TZ}")
+    return [h.id for h in lost]
+
+
+def _newest(messages: Iterable[HostReported]) -> dict[str, HostReported]:
+    """The heartbeat of each host with the highest number; of those without a number, the last."""
+    newest: dict[str, HostReported] = {}
+    for message in messages:
+        if message.host not in newest or message.sequence >= newest[message.host].sequence:
+            newest[message.host] = message
+    return newest
+
+
+def _is_late(host: Host, message: HostReported) -> bool:
+    """Whether a heartbeat tells what was: it has no higher number than the last one that was taken.
+
+    An agent counts its heartbeats, beginning at the milliseconds of its clock, so what it sends after a restart has
+    higher numbers, too. Only one whose clock was set back before its restart is in the right with lower ones. Nothing
+    tells these from late ones but that no higher ones come any more; so they are heeded once the host is down, and then
+    from the second one on: the first is remembered as the last (``_put_aside``), as a single straggler does not mean
+    that the host lives. Its guests are UNKNOWN for these few seconds, and run on. A late one from before the clock was
+    set back has the highest number of all: it is believed, and all of this happens once more.
+
+    Down, not ``last_seen_at``, is the measure: after a pause of all controllers everything was last seen long ago, and
+    the queue is full of old heartbeats; a host is down only when somebody has listened for as long as it was silent.
+    """
+    return 0 < message.sequence <= host.heartbeat_sequence
+
+
+def _put_aside(host: Host, message: HostReported) -> None:
+    """Do not take a late heartbeat; where the host is down, count on from it."""
+    last = host.heartbeat_sequence
+    if message.sequence == last:
+        return  # delivered twice
+    log.info("late heartbeat not taken", host=host.id, sequence=message.sequence, last=last, up=host.up)
+    if not host.up:
+        host.heartbeat_sequence = message.sequence
+
+
+def _warn_of_clock(tx: Transaction, message: HostReported) -> None:
+    try:
+        skew_s = (datetime.fromisoformat(message.at) - tx.now).total_seconds()
+    except (ValueError, TypeError):
+        log.warning("heartbeat without a readable time", host=message.host, at=message.at[:40])
+        return
+    if abs(skew_s) > tx.settings.controller.clock_skew_warn_s:
+        log.warning(
+            "a host's clock differs from ours, or its heartbeat was late", host=message.host, seconds=round(skew_s)
+        )
+
+
+def _check(message: HostReported) -> None:
+    try:
+        check_facts(message)
+    except InvalidParameter as error:
+        raise PoisonMessage(reason=f"heartbeat of {message.host[:63]!r}: {error}") from error
+
+
+def _renew(tx: Transaction, host: Host, message: HostReported) -> None:
+    """The row after a heartbeat; when it came, and its number, only where something else changes too."""
+    before = _registered(host)
+    host.up = True
+    set_facts(tx, host, message)
+    host.drift = drift(host.drift, before, _registered(host), _notes(host, message))
+    if tx.session.is_modified(host):
+        host.last_seen_at, host.heartbeat_sequence = tx.now, message.sequence
+
+
+def _seen(tx: Transaction, heard: Sequence[tuple[Host, int]]) -> None:
+    """These hosts were heard of, each with this number; one statement, whatever the engine."""
+    numbers = {host.id: literal(sequence, Host.heartbeat_sequence.type) for host, sequence in heard}
+    for ids in chunks(list(numbers)):
+        sequence = case({host_id: numbers[host_id] for host_id in ids}, value=Host.id)
+        tx.session.execute(
+            update(Host)
+            .where(Host.id.in_(ids))
+            .values(last_seen_at=tx.now, heartbeat_sequence=sequence)
+            .execution_options(synchronize_session=False)
+        )
+    for host, number in heard:
+        set_committed_value(host, "last_seen_at", tx.now)
+        set_committed_value(host, "heartbeat_sequence", number)
+
+
+def _registered(host: Host) -> dict[str, str]:
+    return {
+        "vcpus": str(host.vcpus),
+        "memory_mib": str(host.memory_mib),
+        "disk_gib": str(host.disk_gib),
+        "hypervisor": host.hypervisor,
+        "architecture": host.architecture,
+        "zone": host.zone,
+        "disk_backends": host.disk_backends,
+        "labels": host.labels,
+    }
+
+
+def _notes(host: Host, message: HostReported) -> list[str]:
+    """What is wrong with the host now."""
+    notes = []
+    if message.probe_error not in ("", PROBE_PENDING):
+        notes.append(f"MAC probe: {message.probe_error[:200].replace(';', ',')}")
+    for what, used, limit in (
+        ("vCPUs", host.vcpus_used, host.vcpus_limit),
+        ("MiB of memory", host.memory_used_mib, host.memory_limit_mib),
+        ("GiB of disk", host.disk_used_gib, host.disk_limit_gib),
+    ):
+        if used > limit:
+            notes.append(f"{used} {what} are claimed, {limit} may be")
+    return notes
+
+
+def _is_open(tx: Transaction) -> bool:
+    setting = tx.settings.controller.open_registration
+    return tx.settings.embedded_bus if setting == "auto" else setting == "true"
+
+
+@lru_cache(maxsize=1000)
+def _log_stranger(host_id: str) -> None:
+    """Once for each of them, as long as there are not too many."""
+    log.warning("heartbeat of a host that has not joined", host=host_id)
