@@ -17,6 +17,7 @@ from controller import limits
 from controller.cli.services import make_services, service_names
 from controller.conf import Settings
 from controller.domain.errors import ConfigurationError
+from controller.operations.secrets import create_key_file
 from tests.clouds import make_settings
 
 SITE = {"bus__url": "amqp://guest:guest@localhost//", "network__driver": "linux", "compute__driver": "libvirt"}
@@ -81,6 +82,7 @@ def test_every_thread_of_a_service_is_counted(name: str, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(threading.Thread, "__init__", note)
     conf = settings(tmp_path, scheduler__consumers=3)
+    create_key_file(conf.secret_key_file)
     with ExitStack() as stack:
         make_services([name], conf, stack)
         assert len(made) == limits.database_threads(name, conf), made
