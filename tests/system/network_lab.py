@@ -102,6 +102,8 @@ class NetworkLab:
         make_cloud(self.state).database.close()
         self.node = Space(stack, self.folder / "node.log")
         self.outside = Space(stack, self.folder / "outside.log")
+        # A new namespace has it as the machine has, on which another test's cloud may run.
+        self.node.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
         self.node.run(*f"ip link add up0 type veth peer name up0 netns {self.outside.pid}".split())
         for space, address in ((self.node, UPLINK), (self.outside, OUTSIDE)):
             space.run("ip", "address", "add", f"{address}/24", "dev", "up0")
