@@ -24,6 +24,8 @@ class Host(Base):
     ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
     no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
     ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none.
+    ``epoch`` is raised by each registration and force-removal (``RemovedHost`` remembers it); an agent carries out only
+    commands of its own epoch. ``remarks`` is what the agent wants an operator to know.
     """
 
     __tablename__ = "hosts"
@@ -55,7 +57,48 @@ class Host(Base):
     disk_used_gib: Mapped[int] = mapped_column(default=0)
     last_seen_at: Mapped[datetime]
     heartbeat_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    epoch: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
+    remarks: Mapped[str] = mapped_column(String(1024), default="", server_default="")
     created_at: Mapped[datetime]
+
+
+class RemovedHost(Base):
+    """What is remembered of a host that was removed: its newest epoch, so that none is ever used twice.
+
+    ``fenced_at``: an operator said that it is dead. ``last_seen_at``: its agent was heard of all the same, and said
+    ``remarks``. ``queue_removed_at``: the broker has none of its commands any more.
+    """
+
+    __tablename__ = "removed_hosts"
+    __table_args__ = TABLE_ARGS
+
+    id: Mapped[str] = mapped_column(Name, primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    removed_at: Mapped[datetime]
+    fenced_at: Mapped[datetime | None]
+    last_seen_at: Mapped[datetime | None]
+    queue_removed_at: Mapped[datetime | None]
+    remarks: Mapped[str] = mapped_column(String(1024), default="", server_default="")
+
+
+class StrayGuest(Base):
+    """A guest that a host shows and that its row places elsewhere, or nowhere.
+
+    ``times_seen`` counts successive heartbeats; ``removal_sent_at`` is when the host was last told to remove it;
+    ``reason`` says why it is left alone. The row goes when the host shows it no more.
+    """
+
+    __tablename__ = "stray_guests"
+    __table_args__ = TABLE_ARGS
+
+    host_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    instance_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    power: Mapped[str] = mapped_column(String(16))
+    generation: Mapped[int] = mapped_column(BigInteger)
+    times_seen: Mapped[int]
+    first_seen_at: Mapped[datetime]
+    removal_sent_at: Mapped[datetime | None] = mapped_column(index=True)
+    reason: Mapped[str] = mapped_column(String(255), default="", server_default="")
 
 
 class Claim(Base):

@@ -1,7 +1,7 @@
 """All tables under one name, for queries and for the migrations."""
 
 from controller.db.base import Base
-from controller.db.host import Claim, Host, HostMode, JoinToken
+from controller.db.host import Claim, Host, HostMode, JoinToken, RemovedHost, StrayGuest
 from controller.db.image import Image, ImageState, InstanceType
 from controller.db.instance import DeadLetter, GroupStrategy, Instance, PlacementGroup, Reservation, Step
 from controller.db.network import Lease, LeasePin, Network, NetworkKind
@@ -28,8 +28,10 @@ __all__ = [
     "NetworkKind",
     "PlacementGroup",
     "Project",
+    "RemovedHost",
     "Reservation",
     "Step",
+    "StrayGuest",
     "Tag",
     "User",
 ]

@@ -50,6 +50,8 @@ class Lease(Base):
     Until ``free_after`` it is kept from the next one: the DHCP server may still remember the last holder. Empty: it has
     no such memory, or has been told to forget.
     ``dns_name`` is the imported name; empty: the name is made of the address.
+    While ``quarantine_host`` is set it is in quarantine: the guest of ``quarantine_instance`` may still use it on that
+    host, which was removed without an answer from it.
     """
 
     __tablename__ = "leases"
@@ -63,6 +65,8 @@ class Lease(Base):
     released_at: Mapped[datetime | None]
     free_after: Mapped[datetime | None]
     dns_name: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    quarantine_host: Mapped[str | None] = mapped_column(Name, index=True)
+    quarantine_instance: Mapped[str | None] = mapped_column(Id)
 
 
 class LeasePin(Base):

@@ -81,7 +81,8 @@ class GuestSpec:
     """A guest, wholly described: what an agent needs to make it without asking anybody.
 
     ``generation`` rises with every wish; an agent ignores what is older than what it has seen.
-    ``reboot`` asks for one restart at this generation.
+    ``reboot`` asks for one restart at this generation. ``keep_disk``: of a guest that is to be ABSENT, the disk is set
+    aside; only its owner's delete removes it at once.
     """
 
     instance_id: str
@@ -96,6 +97,7 @@ class GuestSpec:
     image: ImageSpec | None = None
     nics: tuple[NicSpec, ...] = ()
     reboot: bool = False
+    keep_disk: bool = True
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,40 @@ class WireInstances(Message):
 
 @dataclass(frozen=True)
 class ReconcileGuests(Message):
-    """To the agent of one host: make each guest as desired. Doing it twice is doing it once."""
+    """To the agent of one host: make each guest as desired. Doing it twice is doing it once.
+
+    It is for an agent of this ``epoch`` alone, and until ``expires_at`` (ISO 8601, the sender's clock; empty: never).
+    Epoch 0: the sender is of release 0.1.
+    """
 
     KIND = "ReconcileGuests"
     host: str
     guests: tuple[GuestSpec, ...]
+    epoch: int = 0
+    expires_at: str = ""
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
+class HostAccepted(Message):
+    """To the agent of one host, the answer to a heartbeat that ``asks``: from now on ``epoch`` is yours.
+
+    ``runs`` are the instances on this host whose guests are to run: after a boot (``boot_id``) these are started, no
+    others. ``at`` is the controller's clock, ISO 8601, ``sequence`` the number of the heartbeat that is answered.
+    With ``old_senders``, commands of epoch 0 are still to be carried out: a sender of release 0.1 is at work.
+    """
+
+    KIND = "HostAccepted"
+    host: str
+    boot_id: str
+    epoch: int
+    at: str
+    sequence: int
+    runs: tuple[str, ...] = ()
+    old_senders: bool = False
 
     @property
     def queue(self) -> str:
@@ -214,6 +245,9 @@ class HostReported(Message):
     ``images`` are checksums. ``allowed_macs`` is None where no probe says which MAC addresses the host may carry, or
     has not said it yet; ``probe_error`` tells why not: PROBE_PENDING, or for a person what went wrong.
     ``sequence`` rises with each heartbeat of a host, so that a late one is known; 0: this one has no number.
+    ``epoch`` is the one that the agent obeys, 0: none yet. It ``asks`` for HostAccepted until it has one for this boot.
+    ``pending`` are guests that the agent has work in hand for: what they are now is not what they will be.
+    ``remarks`` are for an operator.
     """
 
     KIND = "HostReported"
@@ -233,6 +267,10 @@ class HostReported(Message):
     disk_backends: tuple[str, ...] = ()
     allowed_macs: tuple[str, ...] | None = None
     probe_error: str = ""
+    epoch: int = 0
+    asks: bool = False
+    pending: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def queue(self) -> str:
@@ -276,10 +314,20 @@ class DiskState:
 
 
 @dataclass(frozen=True)
+class KeptDisk:
+    """A disk that was set aside when its guest was removed; ``removed_at`` is ISO 8601, the agent's clock."""
+
+    instance_id: str
+    removed_at: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class HostEvidence(Message):
     """The answer to both: this cloud's domains, disks, and the names of its taps.
 
-    ``pending`` are the instances that the agent has work in hand for. With an ``error``, nothing else is true.
+    ``pending`` are the instances that the agent has work in hand for, ``kept`` the disks of removed guests. With an
+    ``error``, nothing else is true.
     """
 
     KIND = "HostEvidence"
@@ -289,6 +337,7 @@ class HostEvidence(Message):
     taps: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     error: str = ""
+    kept: tuple[KeptDisk, ...] = ()
 
     @property
     def queue(self) -> str:
@@ -365,6 +414,7 @@ MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(
             ScheduleReservation,
             WireInstances,
             ReconcileGuests,
+            HostAccepted,
             ReadConsole,
             ConsoleRead,
             GuestsChanged,
