@@ -80,7 +80,7 @@ def claim_leases(tx: Transaction, network: Network, instances: Sequence[HeldInst
 
     Raises:
         NoFreeAddress: there are not enough; AddressInUse: not the wanted one. None is claimed then.
-        ClaimConflict: somebody else took one meanwhile.
+        ClaimConflict: somebody else took one meanwhile, or has one locked.
     """
     # One claim at a time in a network: whoever comes second sees what the first one left.
     tx.session.refresh(network, with_for_update={"key_share": True})
@@ -211,9 +211,10 @@ def _claim_released(tx: Transaction, network: Network, instances: Sequence[HeldI
         .with_for_update(skip_locked=True)
     ).all()
     if len(free) < len(instances):
-        raise NoFreeAddress(
-            network=network.name, cidr=network.cidr, free=free_addresses(tx, network), asked=len(instances)
-        )
+        # Those that another transaction has locked for a moment were skipped, but they are counted here.
+        if (there := free_addresses(tx, network)) >= len(instances):
+            raise ClaimConflict(kind="network", id=network.id)
+        raise NoFreeAddress(network=network.name, cidr=network.cidr, free=there, asked=len(instances))
     wanted = [{"lease": lease, "instance": i.id, "now": tx.now} for lease, i in zip(free, instances, strict=True)]
     taken = tx.session.connection().execute(_TAKE_FREE, wanted)
     if taken.rowcount != len(wanted):

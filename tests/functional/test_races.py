@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from controller.db.models import Lease
 from controller.domain.errors import AddressInUse, CloudError, NoFreeVlan
 from controller.domain.messages import ScheduleReservation
-from controller.domain.states import State
-from controller.operations import hosts, networks, projects
+from controller.domain.states import Event, State
+from controller.operations import hosts, instances, networks, projects
 from controller.operations.audit.audit import audit
+from controller.operations.cloud import Transaction
 from controller.operations.instances import launch
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
@@ -99,6 +102,40 @@ def test_many_schedulers_never_claim_twice(site: TestCloud) -> None:
         carried = [v for v in views if v.instance.host_id == host.id]
         assert host.vcpus_used == len(carried)
         assert host.memory_used_mib == 128 * len(carried)
+
+
+def test_a_lease_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, database_url: str) -> None:
+    site = TestCloud.create(
+        tmp_path, database_url, database__pool_size=RACERS, database__retries=60, network__project_prefix_length=28
+    )
+    site.heartbeat(vcpus=64)
+    ids = site.launch(13)  # all that a /28 has
+    (bell,) = site.bus.take(ScheduleReservation)
+    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView())) == 13
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids[:1]))
+    site.report(ids[:1], Event.GONE)  # one address is free again
+    (late,) = site.launch(1)
+    (bell,) = site.bus.take(ScheduleReservation)
+    locked, tried = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> None:
+        tx.session.scalars(select(Lease).where(Lease.instance_id.is_(None)).with_for_update()).all()
+        locked.set()
+        tried.wait(2)  # on SQLite whoever writes waits for this transaction before he begins
+
+    def place(tx: Transaction) -> int:
+        try:
+            return schedule(tx, [bell.reservation_id], SiteView())
+        finally:
+            tried.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        holder = pool.submit(site.cloud.write, hold)
+        assert locked.wait(10)
+        placed = site.cloud.write(place)
+        holder.result(10)
+    assert (placed, site.states([late])) == (1, [State.BUILDING])
+    site.close()
 
 
 def test_the_last_capacity_goes_to_as_many_as_fit(site: TestCloud) -> None:
