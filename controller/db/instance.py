@@ -26,11 +26,19 @@ class Reservation(Base):
     created_at: Mapped[datetime]
 
 
+class ShutdownBehavior(StrEnum):
+    """What becomes of an instance whose guest powers itself off (EC2's words)."""
+
+    STOP = "stop"
+    TERMINATE = "terminate"
+
+
 class Instance(Base):
     """A virtual machine that somebody asked for.
 
     ``state`` changes only by the transition table. ``generation`` rises with every wish. ``deadline_at`` is when
     the state has lasted too long, ``ring_at`` when its doorbell is rung again; both are NULL where nothing is awaited.
+    ``shutdown_behavior`` is what becomes of it when its guest powers itself off: a ``ShutdownBehavior``.
     """
 
     __tablename__ = "instances"
@@ -61,6 +69,7 @@ class Instance(Base):
     zone: Mapped[str] = mapped_column(String(64), default="")
     group_id: Mapped[str | None] = mapped_column(Id, index=True)
     wanted_ip: Mapped[str] = mapped_column(String(15), default="", server_default="")
+    shutdown_behavior: Mapped[str] = mapped_column(String(16), default="stop", server_default="stop")
     network_id: Mapped[str] = mapped_column(Id, ForeignKey("networks.id"), index=True)
     host_id: Mapped[str | None] = mapped_column(Name, ForeignKey("hosts.id"), index=True)
     created_at: Mapped[datetime]

@@ -3,7 +3,15 @@
 from controller.db.base import Base
 from controller.db.host import Claim, Host, HostMode, JoinToken, RemovedHost, StrayGuest
 from controller.db.image import Image, ImageState, InstanceType
-from controller.db.instance import DeadLetter, GroupStrategy, Instance, PlacementGroup, Reservation, Step
+from controller.db.instance import (
+    DeadLetter,
+    GroupStrategy,
+    Instance,
+    PlacementGroup,
+    Reservation,
+    ShutdownBehavior,
+    Step,
+)
 from controller.db.network import Lease, LeasePin, Network, NetworkKind
 from controller.db.project import AccessKey, Cloud, KeyPair, Project, Tag, User
 
@@ -30,6 +38,7 @@ __all__ = [
     "Project",
     "RemovedHost",
     "Reservation",
+    "ShutdownBehavior",
     "Step",
     "StrayGuest",
     "Tag",

@@ -37,6 +37,15 @@ class Power(StrEnum):
     SHUT_OFF = "SHUT_OFF"
 
 
+class OffCause(StrEnum):
+    """Why a guest that nobody told to is off, where the hypervisor knows; a report says it as text, UNKNOWN is ""."""
+
+    UNKNOWN = ""
+    SHUTDOWN = "shutdown"  # the guest powered itself off
+    CRASHED = "crashed"  # its process died, or the guest panicked
+    DESTROYED = "destroyed"  # its power was taken on the host
+
+
 @dataclass(frozen=True)
 class Message:
     """Base of all messages; ``queue`` is where it goes."""
@@ -82,7 +91,8 @@ class GuestSpec:
 
     ``generation`` rises with every wish; an agent ignores what is older than what it has seen.
     ``reboot`` asks for one restart at this generation. ``keep_disk``: of a guest that is to be ABSENT, the disk is set
-    aside; only its owner's delete removes it at once.
+    aside; only its owner's delete removes it at once. ``may_create``: a guest without a disk is made from its
+    image; else it is lost, and not replaced by an empty one.
     """
 
     instance_id: str
@@ -98,16 +108,33 @@ class GuestSpec:
     nics: tuple[NicSpec, ...] = ()
     reboot: bool = False
     keep_disk: bool = True
+    may_create: bool = True
 
 
 @dataclass(frozen=True)
 class GuestReport:
-    """What became of a guest at a generation; ``reason`` is for a person."""
+    """What became of a guest at a generation; ``reason`` is for a person.
+
+    ``cause`` is an ``OffCause`` where the guest went off by itself.
+    """
 
     instance_id: str
     generation: int
     event: Event
     reason: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class OutdatedWish:
+    """A command that its agent did not heed: it asked for ``generation``, the agent is at ``newest`` already.
+
+    Equal ones: the agent knows this generation as another wish.
+    """
+
+    instance_id: str
+    generation: int
+    newest: int
 
 
 @dataclass(frozen=True)
@@ -226,11 +253,12 @@ class ConsoleRead(Message):
 
 @dataclass(frozen=True)
 class GuestsChanged(Message):
-    """From an agent: a batch of what became of its guests."""
+    """From an agent: a batch of what became of its guests, and of what it was told too late."""
 
     KIND = "GuestsChanged"
     host: str
     reports: tuple[GuestReport, ...]
+    outdated: tuple[OutdatedWish, ...] = ()
 
     @property
     def queue(self) -> str:

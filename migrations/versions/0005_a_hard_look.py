@@ -49,6 +49,7 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
     )
     op.create_index("ix_stray_guests_removal_sent_at", "stray_guests", ["removal_sent_at"])
+    op.add_column("instances", sa.Column("shutdown_behavior", sa.String(16), server_default="stop", nullable=False))
     op.add_column("leases", sa.Column("quarantine_host", sa.String(255), nullable=True))
     op.add_column("leases", sa.Column("quarantine_instance", sa.String(24), nullable=True))
     op.create_index("ix_leases_quarantine_host", "leases", ["quarantine_host"])
@@ -59,6 +60,7 @@ def downgrade() -> None:
     op.drop_index("ix_leases_quarantine_host", "leases")
     op.drop_column("leases", "quarantine_instance")
     op.drop_column("leases", "quarantine_host")
+    op.drop_column("instances", "shutdown_behavior")
     op.drop_table("stray_guests")
     op.drop_table("removed_hosts")
     op.drop_column("hosts", "remarks")

@@ -27,6 +27,7 @@ from controller.domain.messages import (
     Message,
     NetworkEvidence,
     NicSpec,
+    OutdatedWish,
     Power,
     ReadConsole,
     ReadHostEvidence,
@@ -64,6 +65,7 @@ EXAMPLES: dict[str, Message] = {
                     nics=(NicSpec("net-0123456789abcdef0", 100, "52:54:00:01:00:02", "10.0.0.2", 24),),
                     reboot=True,
                     keep_disk=False,
+                    may_create=False,
                 ),
             ),
             epoch=4,
@@ -72,7 +74,9 @@ EXAMPLES: dict[str, Message] = {
         HostAccepted("h1", "b1", 4, "2026-01-01T00:00:00+00:00", 7, (I1,), True),
         ReadConsole("h1", I1),
         ConsoleRead(I1, "aGk="),
-        GuestsChanged("h1", (GuestReport(I1, 3, Event.FAILED, "no disk"),)),
+        GuestsChanged(
+            "h1", (GuestReport(I1, 3, Event.SHUT_OFF, "it went off", "shutdown"),), (OutdatedWish(I1, 2, 3),)
+        ),
         HostReported(
             host="h1",
             at="2026-01-01T00:00:00+00:00",
