@@ -24,6 +24,7 @@ from compute_agent.errors import ImageSourceUnavailable
 from controller.domain.errors import ImageFetchError, ImageRejected
 from controller.domain.image_format import HEADER_BYTES, inspect_header
 from controller.domain.messages import ImageSpec
+from controller.files import sync_folder
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +153,7 @@ class ImageCache:
                     os.fsync(output.fileno())
             _inspect(image, half_made)
             half_made.rename(path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except (HTTPException, OSError) as error:
             raise _source_error(image, error) from error
         finally:
@@ -242,11 +243,3 @@ def _locked(file: TextIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

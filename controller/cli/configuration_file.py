@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controller.conf.options import list_opts
 from controller.domain.errors import ConfigurationError
+from controller.files import sync_folder
 
 Values = Mapping[tuple[str, str], object]
 _HEAD = """\
@@ -43,7 +44,10 @@ def write_private(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
+        sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink()
         raise

@@ -16,6 +16,7 @@ from controller.domain.errors import ImageNotFound, ImageRejected, InvalidParame
 from controller.domain.host_facts import check_labels
 from controller.domain.ids import IMAGE
 from controller.domain.image_format import HEADER_BYTES, ImageInfo, inspect_header
+from controller.files import sync_folder
 from controller.operations import tags
 from controller.operations.cloud import Cloud, Transaction
 
@@ -138,6 +139,7 @@ def _store(settings: Settings, path: Path) -> tuple[ImageInfo, str, int]:
         final = stored_file(settings, sha256, info.format)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(final)
+        sync_folder(settings.image_store)
     finally:
         Path(temporary).unlink(missing_ok=True)
     return info, sha256, size_bytes

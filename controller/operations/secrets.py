@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
+from controller.files import sync_folder
 
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
@@ -27,6 +28,9 @@ def create_key_file(path: Path) -> None:
         return
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
 
 
 def encrypt(settings: Settings, secret: str) -> str:

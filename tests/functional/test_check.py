@@ -29,12 +29,17 @@ Check = Callable[..., dict[str, tuple[str, str]]]
 @pytest.fixture
 def conf(tmp_path: Path, database_url: str, rabbitmq: RabbitMQ) -> Path:
     """The configuration of a site of simulated hosts on real engines, set up."""
-    file = tmp_path / "pileus.conf"
+    return set_up(tmp_path, database_url, rabbitmq.url)
+
+
+def set_up(folder: Path, database_url: str, bus_url: str) -> Path:
+    """The configuration file of a new site of simulated hosts."""
+    file = folder / "pileus.conf"
     file.write_text(
-        f"[DEFAULT]\nstate_dir = {tmp_path}\ncloud_id = 5117e001\n[network]\ndriver = none\n"
-        f"[compute]\ndriver = simulated\n[database]\nurl = {database_url}\n[bus]\nurl = {rabbitmq.url}\n"
+        f"[DEFAULT]\nstate_dir = {folder}\ncloud_id = 5117e001\n[network]\ndriver = none\n"
+        f"[compute]\ndriver = simulated\n[database]\nurl = {database_url}\n[bus]\nurl = {bus_url}\n"
     )
-    invoke(file, "--state", str(tmp_path), "init")
+    invoke(file, "--state", str(folder), "init")
     return file
 
 
@@ -51,6 +56,13 @@ def check(file: Path, *arguments: str, **changes: object) -> dict[str, tuple[str
     items = {i["name"]: (i["status"], i["seen"]) for i in json.loads(result.stdout)}
     assert result.exit_code == int(any(status == "fail" for status, _ in items.values()))
     return items
+
+
+def advice(file: Path, name: str) -> str:
+    """The remedy that is told for an item."""
+    items = json.loads(invoke(file, "--config", str(file), "--output", "json", "check").stdout)
+    (found,) = [i["advice"] for i in items if i["name"] == name]
+    return str(found)
 
 
 def test_a_site_is_well(conf: Path) -> None:
@@ -116,6 +128,61 @@ def test_tables_that_tell_no_case_apart(conf: Path, mariadb: MariaDB) -> None:
     engine.dispose()
     status, seen = check(conf)["tables"]
     assert (status, seen.split()[0]) == ("fail", "cloud")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_embedded_database_is_durable(conf: Path) -> None:
+    assert check(conf)["durability"] == ("ok", "a commit is on the disk when it is answered (synchronous = FULL)")
+
+
+class TestDurability:
+    """Servers that wait for the disk, and those that do not, as most of the tests' own."""
+
+    def test_postgresql(self, tmp_path: Path) -> None:
+        with PostgreSQL(durable=True) as server:
+            conf = set_up(tmp_path, server.new_database(), "memory://")
+            assert check(conf)["durability"] == (
+                "ok",
+                "a commit is on the disk when it is answered "
+                "(fsync = on, synchronous_commit = on, full_page_writes = on)",
+            )
+            engine = create_engine(load_settings(conf).database_url, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.execute(text("ALTER ROLE pileus SET synchronous_commit = off"))
+            engine.dispose()
+            status, seen = check(conf)["durability"]
+            assert (status, seen.partition(":")[0]) == ("warn", "synchronous_commit = off")
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_postgresql_that_does_not_sync(self, conf: Path) -> None:
+        status, seen = check(conf)["durability"]
+        assert (status, seen.partition(":")[0]) == ("warn", "fsync = off, full_page_writes = off")
+        assert "set fsync, synchronous_commit and full_page_writes to on" in advice(conf, "durability")
+
+    def test_mariadb(self, tmp_path: Path) -> None:
+        with MariaDB(durable=True, options={"log-bin": "binlog", "sync-binlog": "1"}) as server:
+            conf = set_up(tmp_path, server.new_database(), "memory://")
+            status, seen = check(conf)["durability"]
+            assert (status, seen) == (
+                "ok",
+                "a commit is on the disk when it is answered "
+                "(innodb_flush_log_at_trx_commit = 1, innodb_doublewrite = 1, sync_binlog = 1)",
+            )
+            engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.execute(text("SET GLOBAL innodb_flush_log_at_trx_commit = 0"))
+                connection.execute(text("SET GLOBAL sync_binlog = 0"))
+            engine.dispose()
+            status, seen = check(conf)["durability"]
+            lossy = "innodb_flush_log_at_trx_commit = 0, sync_binlog = 0"
+            assert (status, seen.partition(":")[0]) == ("warn", lossy)
+            assert "to 1" in advice(conf, "durability")
+
+    @pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+    def test_mariadb_that_does_not_sync(self, conf: Path) -> None:
+        status, seen = check(conf)["durability"]
+        assert status == "warn"
+        assert seen.startswith("innodb_flush_log_at_trx_commit = 2, innodb_flush_method = nosync:")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

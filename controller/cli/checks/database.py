@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from controller.cli.checks import durability
 from controller.cli.checks.item import Item, Subject, fail, ok, warn
+from controller.cli.checks.variables import show, variable
 from controller.conf.settings import Settings
 from controller.db.database import make_engine, server_time, unavailable
 from controller.db.models import AccessKey, Cloud
@@ -115,7 +116,7 @@ def _connections(connection: Connection, subject: Subject) -> list[Item]:
     allowed = int(_value(connection, "max_connections", "max_connections"))
     kept = 1
     if connection.dialect.name == "postgresql":
-        kept = int(_show(connection, "superuser_reserved_connections"))
+        kept = int(show(connection, "superuser_reserved_connections"))
     needs = {
         name: count * connections([name], subject.settings)
         for name, count in subject.processes.items()
@@ -148,24 +149,21 @@ def _postgresql(connection: Connection, _subject: Subject) -> list[Item]:
     if connection.scalar(text("SELECT pg_is_in_recovery()")):
         advice = "name all servers in [database] url, with target_session_attrs=read-write"
         found.append(fail("replica", "this server is a read-only standby", advice))
-    lossy = [f"{n} = off" for n in ("fsync", "synchronous_commit") if _show(connection, n) == "off"]
-    return found + _durability(lossy, "set it to on")
+    return found
 
 
 def _mariadb(connection: Connection, _subject: Subject) -> list[Item]:
     found = []
-    if int(_variable(connection, "read_only")):
+    if int(variable(connection, "read_only")):
         found.append(fail("replica", "this server is read-only", "let [database] url lead to the primary"))
-    flush = _variable(connection, "innodb_flush_log_at_trx_commit")
-    found += _durability([] if flush == "1" else [f"innodb_flush_log_at_trx_commit = {flush}"], "set it to 1")
     found += _tables(connection)
-    packet = int(_variable(connection, "max_allowed_packet"))
+    packet = int(variable(connection, "max_allowed_packet"))
     if packet < _PACKET_BYTES:
         seen = f"max_allowed_packet is {packet} bytes"
         found.append(warn("packets", seen, f"set it to {_PACKET_BYTES}: thousands of instances are one statement"))
     with suppress(LookupError):
-        galera = _variable(connection, "wsrep_on") in ("ON", "1")
-        if galera and not int(_variable(connection, "wsrep_sync_wait")) & 1:
+        galera = variable(connection, "wsrep_on") in ("ON", "1")
+        if galera and not int(variable(connection, "wsrep_sync_wait")) & 1:
             advice = "set wsrep_sync_wait to 1, or let all connections lead to one node"
             found.append(warn("galera", "a node may answer with rows older than what was committed", advice))
     return found
@@ -190,33 +188,16 @@ def _is_loose(table: str, collation: str) -> bool:
     return table != "alembic_version" and re.fullmatch(r"utf8mb4_(.*_)?bin", collation) is None
 
 
-def _durability(lossy: Sequence[str], advice: str) -> list[Item]:
-    if lossy:
-        return [warn("durability", f"{', '.join(lossy)}: a power cut loses requests that were answered", advice)]
-    return [ok("durability", "a commit is on the disk when it is answered")]
-
-
 def _value(connection: Connection, postgresql: str, mariadb: str) -> str:
     if connection.dialect.name == "postgresql":
-        return _show(connection, postgresql)
-    return _variable(connection, mariadb)
+        return show(connection, postgresql)
+    return variable(connection, mariadb)
 
 
-def _show(connection: Connection, name: str) -> str:
-    return str(connection.scalar(text(f"SHOW {name}")))
-
-
-def _variable(connection: Connection, name: str) -> str:
-    """Raises LookupError: this server has no such variable."""
-    row: Any = connection.execute(text("SHOW GLOBAL VARIABLES LIKE :name"), {"name": name}).first()
-    if row is None:
-        raise LookupError(name)
-    return {"ON": "1", "OFF": "0"}.get(str(row[1]), str(row[1]))
-
-
-Look = Callable[[Connection, Subject], list[Item]]
+Look = Callable[[Connection, Subject], Sequence[Item]]
 _OF_ENGINE: dict[str, Sequence[Look]] = {
-    "PostgreSQL": (_postgresql,),
-    "MariaDB": (_mariadb,),
-    "MySQL": (_mariadb,),
+    "SQLite": (durability.sqlite,),
+    "PostgreSQL": (_postgresql, durability.postgresql),
+    "MariaDB": (_mariadb, durability.mariadb),
+    "MySQL": (_mariadb, durability.mariadb),
 }
