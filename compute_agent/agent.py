@@ -36,7 +36,9 @@ from controller.domain.messages import (
     ReconcileGuests,
     RemoveTaps,
 )
+from controller.domain.release import RELEASE
 from controller.domain.states import Event
+from controller.domain.wire import VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,8 @@ def facts(host: str, driver: Driver, options: HostOptions, at: datetime) -> Host
         disk_backends=options.disk_backends,
         allowed_macs=macs.macs,
         probe_error=macs.error,
+        release=RELEASE,
+        speaks=VERSION,
     )
 
 

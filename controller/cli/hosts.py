@@ -27,6 +27,8 @@ _FIELDS = (
     "disk_limit_gib",
     "disk_used_gib",
     "drift",
+    "release",
+    "speaks",
     "boot_id",
     "last_seen_at",
     "created_at",
@@ -42,6 +44,7 @@ _COLUMNS = (
     "vcpus_limit",
     "memory_used_mib",
     "memory_limit_mib",
+    "release",
     "last_seen_at",
     "drift",
 )

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -25,10 +24,12 @@ from controller.cli.operator import Operator
 from controller.cli.output import printable
 from controller.cli.projects import project
 from controller.cli.serve import serve
+from controller.cli.service import service
 from controller.cli.status import status
 from controller.cli.users import user
 from controller.db.database import unavailable
 from controller.domain.errors import CloudError
+from controller.domain.release import RELEASE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +44,7 @@ from controller.domain.errors import CloudError
     help="Configuration file; else pileus.conf in the cloud's folder.",
 )
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Form of what is printed.")
-@click.version_option(version("pileus"), prog_name="pileus")
+@click.version_option(RELEASE, prog_name="pileus")
 @click.pass_context
 def pileus(context: click.Context, state: Path | None, config: Path | None, output: str) -> None:
     """A private cloud: set up, run and look after."""
@@ -66,6 +67,7 @@ for command in (
     project,
     user,
     dead_letter,
+    service,
     audit,
     check,
 ):

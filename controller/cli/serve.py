@@ -56,7 +56,7 @@ def serve_here(names: Sequence[str], settings: Settings, *, be_daemon: bool) -> 
     check_at_start(names, settings)
     with ExitStack() as stack:
         ready = stack.enter_context(Daemon(settings.state_dir).held()) if be_daemon else _nothing
-        return run_services(make_services(names, settings, stack), settings, ready)
+        return run_services(make_services(names, settings, stack, registered=True), settings, ready)
 
 
 def simulated_hosts(count: int, *, alone: bool = True) -> dict[tuple[str, str], object]:
@@ -72,7 +72,7 @@ def _nothing() -> None:
 def run_services(services: Sequence[Service], settings: Settings, ready: Callable[[], None] = _nothing) -> int:
     """Start them, wait for SIGTERM or SIGINT, stop them in reverse; a second signal ends the process at once.
 
-    Answers with the exit status: 1 when one of them could not be started or stopped.
+    Answers with the exit status: 1 when one of them could not be started or stopped, or ended all (``refused``).
     """
     stop = threading.Event()
     _stop_on_signals(stop)
@@ -105,6 +105,8 @@ def run_services(services: Sequence[Service], settings: Settings, ready: Callabl
         except Exception:
             log.exception("a service could not be stopped", service=service.name)
             status = 1
+    if any(getattr(service, "refused", "") for service in started):
+        status = 1
     watchdog.cancel()
     log.info("stopped")
     return status

@@ -12,6 +12,7 @@ from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
 from controller.operations import secrets
 from controller.operations.cloud import Cloud
+from controller.workers.register import ServiceRegister
 
 GROUP = "pileus.services"
 # The doors open last and close first: what is asked then finds somebody behind them.
@@ -39,8 +40,12 @@ def service_names() -> list[str]:
     return [n for n in ORDER if n in found] + sorted(found - set(ORDER))
 
 
-def make_services(names: Sequence[str], settings: Settings, stack: ExitStack) -> list[Service]:
+def make_services(
+    names: Sequence[str], settings: Settings, stack: ExitStack, *, registered: bool = False
+) -> list[Service]:
     """These services, not yet started, on one bus and at most one database; ``stack`` closes both.
+
+    ``registered``: those that have the database are preceded by what keeps their rows.
 
     Raises:
         ConfigurationError: a service that is not installed, or a machine that was not told which cloud's it is.
@@ -53,7 +58,11 @@ def make_services(names: Sequence[str], settings: Settings, stack: ExitStack) ->
     stack.callback(bus.close)  # type: ignore[attr-defined]
     if cloud:
         stack.callback(cloud.database.close)
-    return [c(cloud) if _takes_cloud(c) else c(settings, bus, system_clock) for c in classes]
+    made: list[Service] = [c(cloud) if _takes_cloud(c) else c(settings, bus, system_clock) for c in classes]
+    if cloud and registered:
+        in_it = [name for name, c in zip(names, classes, strict=True) if _takes_cloud(c)]
+        made.insert(0, ServiceRegister(cloud, in_it))
+    return made
 
 
 def _check_identity(settings: Settings, *, with_key: bool) -> None:

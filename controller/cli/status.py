@@ -17,7 +17,7 @@ from controller.cli.services import service_names
 from controller.conf.settings import Settings
 from controller.db.models import Host, Instance
 from controller.domain.states import State
-from controller.operations import schema
+from controller.operations import schema, services
 from controller.operations.cloud import Transaction
 
 
@@ -40,12 +40,12 @@ def describe(operator: Operator) -> dict[str, Any]:
         "database": database_problem(operator.cloud),
         "bus": bus_problem(settings),
     }
-    counts: dict[str, dict[str, int]] = {"hosts": {}, "instances": {}}
+    counts: dict[str, Any] = {"releases": {}, "hosts": {}, "instances": {}}
     if not problems["database"]:
-        if (revision := schema.current(settings)) == schema.newest():
-            counts = operator.read(_count)
+        if reason := operator.read(schema.problem):
+            problems["database"] = reason
         else:
-            problems["database"] = f"its tables are at revision {revision}, not {schema.newest()}: `pileus db upgrade`"
+            counts = operator.read(_count)
     # At a site the services are processes of their own, which their supervisor knows.
     up = bool(pid) or not (settings.embedded_bus or problems["api"])
     return {
@@ -63,14 +63,22 @@ def describe(operator: Operator) -> dict[str, Any]:
     }
 
 
-def _count(tx: Transaction) -> dict[str, dict[str, int]]:
+def _count(tx: Transaction) -> dict[str, Any]:
+    """What there is of each: hosts by mode, instances by state; services and agents by name and release."""
+    releases = Counter(f"{s.name} {s.release}" for s in services.running(tx))
+    agents = tx.session.execute(select(Host.release, func.count()).where(Host.up).group_by(Host.release))
+    releases += Counter({f"compute {release or '0.1'}": n for release, n in agents})
     hosts = Counter(
         f"{mode.lower()}" if is_up else "down" for mode, is_up in tx.session.execute(select(Host.mode, Host.up))
     )
     instances = tx.session.execute(
         select(Instance.state, func.count().label("n")).where(Instance.state != State.DELETED).group_by(Instance.state)
     )
-    return {"hosts": dict(sorted(hosts.items())), "instances": {row.state: row.n for row in instances}}
+    return {
+        "releases": dict(sorted(releases.items())),
+        "hosts": dict(sorted(hosts.items())),
+        "instances": {row.state: row.n for row in instances},
+    }
 
 
 def _engine(settings: Settings) -> str:

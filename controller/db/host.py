@@ -23,9 +23,10 @@ class Host(Base):
     ``*_used`` change only in the transaction of the claim; their sum over the claims is audited. ``labels``,
     ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
     no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
-    ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none.
     ``epoch`` is raised by each registration and force-removal (``RemovedHost`` remembers it); an agent carries out only
     commands of its own epoch. ``remarks`` is what the agent wants an operator to know.
+    ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none. ``release`` is its agent's,
+    empty where that is 0.1, and ``speaks`` the newest version of the messages that this agent can read.
     """
 
     __tablename__ = "hosts"
@@ -59,6 +60,8 @@ class Host(Base):
     heartbeat_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     epoch: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
     remarks: Mapped[str] = mapped_column(String(1024), default="", server_default="")
+    release: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    speaks: Mapped[int] = mapped_column(default=1, server_default="1")
     created_at: Mapped[datetime]
 
 

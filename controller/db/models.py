@@ -14,6 +14,7 @@ from controller.db.instance import (
 )
 from controller.db.network import Lease, LeasePin, Network, NetworkKind
 from controller.db.project import AccessKey, Cloud, KeyPair, Project, Tag, User
+from controller.db.service import Service
 
 __all__ = [
     "AccessKey",
@@ -38,6 +39,7 @@ __all__ = [
     "Project",
     "RemovedHost",
     "Reservation",
+    "Service",
     "ShutdownBehavior",
     "Step",
     "StrayGuest",

@@ -9,7 +9,10 @@ from controller.db.base import TABLE_ARGS, Account, Base, Id, LongText, Name
 
 
 class Cloud(Base):
-    """The one row of the cloud itself; whoever must be alone for a moment takes its row lock by an UPDATE."""
+    """The one row of the cloud itself; whoever must be alone for a moment takes its row lock by an UPDATE.
+
+    ``oldest_release``: no service of an older one runs here any more, nor may it start.
+    """
 
     __tablename__ = "cloud"
     __table_args__ = TABLE_ARGS
@@ -17,6 +20,7 @@ class Cloud(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     cloud_id: Mapped[str] = mapped_column(String(8))
     network_epoch: Mapped[int] = mapped_column(Integer, default=0)
+    oldest_release: Mapped[str] = mapped_column(String(32), default="0.1.0", server_default="0.1.0")
     created_at: Mapped[datetime]
 
 

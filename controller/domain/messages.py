@@ -276,6 +276,7 @@ class HostReported(Message):
     ``epoch`` is the one that the agent obeys, 0: none yet. It ``asks`` for HostAccepted until it has one for this boot.
     ``pending`` are guests that the agent has work in hand for: what they are now is not what they will be.
     ``remarks`` are for an operator.
+    ``speaks`` is the newest version of the messages that the agent can read; 0.1 says neither this nor its release.
     """
 
     KIND = "HostReported"
@@ -299,6 +300,8 @@ class HostReported(Message):
     asks: bool = False
     pending: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    release: str = ""
+    speaks: int = 1
 
     @property
     def queue(self) -> str:

@@ -15,7 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import MESSAGES, GuestSpec, Message
 
-VERSION = 1
+# See ``controller.domain.release``.
+VERSION = 2
 MAX_BYTES = 16 * 1024 * 1024
 
 

@@ -129,6 +129,7 @@ def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
     host.zone = facts.zone or tx.settings.api.zone
     host.labels, host.disk_backends = _csv(facts.labels), _csv(facts.disk_backends)
     host.boot_id = facts.boot_id
+    host.release, host.speaks = facts.release, facts.speaks
     host.images = _csv(facts.images)
     if facts.allowed_macs is not None:
         host.allowed_macs = _csv(facts.allowed_macs)

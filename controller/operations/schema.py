@@ -1,23 +1,40 @@
 """The database's schema: upgraded and downgraded by Alembic, whatever the engine."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select
+from sqlalchemy import Connection, inspect, select
 
 from controller.conf.settings import Settings
 from controller.db.database import Database, make_engine
 from controller.db.models import Cloud
 from controller.domain.errors import ConfigurationError
+from controller.domain.release import RELEASE, oldest_that_speaks, parts
+from controller.domain.wire import VERSION
 from controller.operations.cloud import Transaction
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Bring the schema up to a revision; nothing happens where it is there already."""
-    _run(settings, command.upgrade, revision)
+    """Bring the schema up to a revision; nothing happens where it is there already, or newer and fit for this release.
+
+    Raises:
+        ConfigurationError: the tables are of a newer release that lets this one not run.
+    """
+    found = current(settings)
+    if found is None or found in revisions():
+        _run(settings, command.upgrade, revision)
+        return
+    database = Database(settings)
+    try:
+        with database.engine.connect() as connection:
+            if reason := problem_of(connection):
+                raise ConfigurationError(reason=reason)
+    finally:
+        database.close()
 
 
 def downgrade(settings: Settings, revision: str) -> None:
@@ -37,9 +54,44 @@ def current(settings: Settings) -> str | None:
 
 def newest() -> str:
     """The revision that this release works with."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+    return revisions()[0]
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """The revisions that this release knows, the newest first."""
+    return tuple(r.revision for r in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def problem(tx: Transaction) -> str:
+    """See ``problem_of``."""
+    return problem_of(tx.session.connection())
+
+
+def problem_of(connection: Connection) -> str:
+    """Why this release cannot run on the database's tables, and what to do; empty: it can.
+
+    It runs on those of its own revision, and on newer ones unless an operator, or the migration that made them, has
+    said that it may not: migrations add, and what is new has defaults.
+    """
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is None:
+        return "the database is empty: `pileus init`, or `pileus db upgrade`, makes its tables"
+    if found in revisions() and found != newest():
+        return (
+            f"the database's tables are at revision {found}, too old for release {RELEASE}, which wants {newest()}: "
+            "`pileus db upgrade` brings them up, and services of the release before go on with them"
+        )
+    oldest = _oldest_release(connection, sure=found == newest())
+    if oldest is not None and parts(oldest) <= parts(RELEASE):
+        return ""
+    if found == newest():
+        return f"no release older than {oldest} may run in this cloud any more, and this is {RELEASE}: install {oldest}"
+    wanted = oldest or "that made them"
+    return (
+        f"the database's tables are at revision {found} of a newer release, release {RELEASE} works with {newest()}: "
+        f"install the release {wanted}, or with that one take them back: `pileus db downgrade {newest()}`"
+    )
 
 
 def ensure_cloud_row(tx: Transaction) -> None:
@@ -51,9 +103,18 @@ def ensure_cloud_row(tx: Transaction) -> None:
     cloud_id = tx.settings.general.cloud_id
     row = tx.session.scalar(select(Cloud))
     if row is None:
-        tx.session.add(Cloud(id=1, cloud_id=cloud_id, network_epoch=0, created_at=tx.now))
+        oldest = oldest_that_speaks(VERSION)  # nothing older has ever run here
+        tx.session.add(Cloud(id=1, cloud_id=cloud_id, network_epoch=0, oldest_release=oldest, created_at=tx.now))
     elif row.cloud_id != cloud_id:
         raise ConfigurationError(reason=f"the database is cloud {row.cloud_id}'s, [DEFAULT] cloud_id is {cloud_id}")
+
+
+def _oldest_release(connection: Connection, *, sure: bool) -> str | None:
+    """What the cloud's row says; the first release of all where there is no row yet, None where there is no column,
+    unless it is ``sure`` that there is one."""
+    if not sure and "oldest_release" not in {c["name"] for c in inspect(connection).get_columns("cloud")}:
+        return None
+    return connection.scalar(select(Cloud.oldest_release)) or oldest_that_speaks(1)
 
 
 def _config() -> Config:

@@ -1,6 +1,7 @@
-"""Hosts have epochs; removed hosts, their addresses and guests on the wrong host are remembered.
+"""Hosts have epochs; removed hosts, their addresses and guests on the wrong host are remembered; services that run
+are known, and releases.
 
-Revision 0005, after 0004.
+Revision 0005, after 0004. It only adds, and what it adds has defaults: services of 0.1 go on with these tables.
 """
 
 import sqlalchemy as sa
@@ -12,7 +13,9 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+# Written out here, not imported: a released revision never changes with the code.
 MOMENT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -53,10 +56,33 @@ def upgrade() -> None:
     op.add_column("leases", sa.Column("quarantine_host", sa.String(255), nullable=True))
     op.add_column("leases", sa.Column("quarantine_instance", sa.String(24), nullable=True))
     op.create_index("ix_leases_quarantine_host", "leases", ["quarantine_host"])
+    op.create_table(
+        "services",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("machine", sa.String(255), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("release", sa.String(32), nullable=False),
+        sa.Column("speaks", sa.Integer(), nullable=False),
+        sa.Column("unread", LONG_TEXT, nullable=False),
+        sa.Column("started_at", MOMENT, nullable=False),
+        sa.Column("seen_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_services"),
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+    )
+    op.add_column("cloud", sa.Column("oldest_release", sa.String(32), server_default="0.1.0", nullable=False))
+    op.add_column("hosts", sa.Column("release", sa.String(32), server_default="", nullable=False))
+    op.add_column("hosts", sa.Column("speaks", sa.Integer(), server_default="1", nullable=False))
 
 
 def downgrade() -> None:
     """Take it away again."""
+    op.drop_column("hosts", "speaks")
+    op.drop_column("hosts", "release")
+    op.drop_column("cloud", "oldest_release")
+    op.drop_table("services")
     op.drop_index("ix_leases_quarantine_host", "leases")
     op.drop_column("leases", "quarantine_instance")
     op.drop_column("leases", "quarantine_host")

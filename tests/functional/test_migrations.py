@@ -51,7 +51,7 @@ def test_every_released_revision_upgrades_with_data_in_it(tmp_path: Path, databa
     ids = site.launch(2)
     settings = site.cloud.settings
     site.close()
-    for revision in ("0003", "0002", "0001"):
+    for revision in ("0004", "0003", "0002", "0001"):
         schema.downgrade(settings, revision)
         assert schema.current(settings) == revision
         schema.upgrade(settings)

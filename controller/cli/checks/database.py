@@ -79,11 +79,9 @@ def _answers(connection: Connection, product: str, took_ms: float) -> Item:
 
 
 def _schema(connection: Connection, subject: Subject) -> list[Item]:
-    current, newest = schema.current(subject.settings), schema.newest()
-    if current is None:
-        return [fail("schema", "the database is empty", "`pileus db upgrade` makes its tables")]
-    if current != newest:
-        return [fail("schema", f"revision {current}, this release works with {newest}", "`pileus db upgrade`")]
+    if reason := schema.problem_of(connection):
+        return [fail("schema", reason, 'see "Upgrading a site" in docs/site.md')]
+    current = schema.current(subject.settings)
     ours, theirs = subject.settings.general.cloud_id, connection.scalar(select(Cloud.cloud_id))
     if theirs != ours:
         advice = "every configuration file of a cloud has the same [DEFAULT] cloud_id"

@@ -1,0 +1,94 @@
+"""The rows of the services that run: renewed, aged, removed, and what they say of the messages that all can read."""
+
+import pytest
+
+from controller.db.models import Cloud
+from controller.domain.errors import InUse, InvalidParameter
+from controller.domain.release import RELEASE
+from controller.operations import services
+from controller.operations.cloud import Transaction
+from controller.operations.services import GONE_AFTER_S, KEPT, Presence
+from tests.clouds import TestCloud
+
+API, SCHEDULER = Presence("a", "api", "m1", 7), Presence("s", "scheduler", "m2", 8)
+
+
+def renew(site: TestCloud, *present: Presence, version: int = 2) -> None:
+    site.cloud.write(lambda tx: services.renew(tx, present, version=version, unread=["Later"]))
+
+
+def running(site: TestCloud) -> list[str]:
+    return [s.name for s in site.cloud.read(services.running)]
+
+
+def migrated_from_01(site: TestCloud) -> None:
+    """As the migration leaves the row of a cloud of 0.1."""
+
+    def set_oldest(tx: Transaction) -> None:
+        row = tx.session.get(Cloud, 1)
+        assert row is not None
+        row.oldest_release = "0.1.0"
+
+    site.cloud.write(set_oldest)
+
+
+def test_renewed_twice_is_one_row(site: TestCloud) -> None:
+    renew(site, API, SCHEDULER)
+    site.clock.advance(5)
+    renew(site, API)
+    first, second = site.cloud.read(services.list_services)
+    assert (first.name, first.machine, first.pid, first.release, first.speaks) == ("api", "m1", 7, RELEASE, 2)
+    assert (first.seen_at - first.started_at).total_seconds() == 5
+    assert first.unread == "Later"
+    assert second.seen_at == second.started_at
+
+
+def test_what_is_not_renewed_does_not_run(site: TestCloud) -> None:
+    renew(site, API, SCHEDULER)
+    site.clock.advance(GONE_AFTER_S)
+    renew(site, API)
+    assert running(site) == ["api", "scheduler"]
+    site.clock.advance(1)
+    assert running(site) == ["api"]
+    site.clock.advance(KEPT.total_seconds())
+    renew(site, API)
+    site.cloud.write(services.forget)
+    assert [s.name for s in site.cloud.read(services.list_services)] == ["api"]
+
+
+def test_what_leaves_is_gone(site: TestCloud) -> None:
+    renew(site, API, SCHEDULER)
+    site.cloud.write(lambda tx: services.leave(tx, [SCHEDULER]))
+    assert running(site) == ["api"]
+
+
+def test_all_speak_what_the_lowest_speaks(site: TestCloud) -> None:
+    assert site.cloud.read(services.services_speak) == 2
+    renew(site, API, version=4)
+    renew(site, SCHEDULER, version=3)
+    assert site.cloud.read(services.services_speak) == 3
+    site.clock.advance(GONE_AFTER_S + 1)
+    renew(site, API, version=4)
+    assert site.cloud.read(services.services_speak) == 4
+
+
+def test_services_of_01_are_counted_until_an_operator_says_that_none_runs(site: TestCloud) -> None:
+    migrated_from_01(site)
+    renew(site, API, SCHEDULER)
+    assert site.cloud.read(services.services_speak) == 1
+    site.cloud.write(lambda tx: services.require(tx, RELEASE))
+    assert site.cloud.read(services.services_speak) == 2
+
+
+@pytest.mark.parametrize("release", ["99.0.0", "new", "1", ""])
+def test_only_a_release_that_this_one_knows_is_required(site: TestCloud, release: str) -> None:
+    with pytest.raises(InvalidParameter):
+        site.cloud.write(lambda tx: services.require(tx, release))
+
+
+def test_nothing_is_required_that_an_older_service_lacks(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "RELEASE", "0.1.9")
+    renew(site, API)
+    monkeypatch.undo()
+    with pytest.raises(InUse, match=r"api of 0\.1\.9 on m1"):
+        site.cloud.write(lambda tx: services.require(tx, RELEASE))
