@@ -1,7 +1,7 @@
 """Placement: a request, a fleet and a policy in, a plan out; the same arguments give the same plan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,12 @@ class Placement:
         parts = [f"{n} by {name} ({why})" for (name, why), n in sorted(self.refusals.items(), key=lambda r: -r[1])]
         line = f"of {self.considered} hosts refused: {', '.join(parts) or 'none'}"
         return line if self.free_leases is None else f"{line}; {self.free_leases} pinned leases are free"
+
+    def first(self, count: int) -> "Placement":
+        """The plan for its first ``count`` instances alone."""
+        if count == len(self.host_ids):
+            return self
+        return replace(self, host_ids=self.host_ids[:count], lease_ids=self.lease_ids[:count])
 
 
 def place(request: Request, fleet: Fleet, *, policy: Policy, leases: PinnedLeases | None = None) -> Placement:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from controller.db import models
 from controller.db.models import Lease, LeasePin
 from controller.operations.cloud import Transaction
+from controller.operations.leases import is_free
 from scheduler.fleet import Fleet
 from scheduler.host import Host
 from scheduler.pins import PinnedLeases
@@ -97,6 +98,6 @@ def _pins(tx: Transaction, network_id: str) -> Sequence[tuple[int, str]]:
     query = (
         select(LeasePin.lease_id, LeasePin.host_id)
         .join(Lease, Lease.id == LeasePin.lease_id)
-        .where(Lease.network_id == network_id, Lease.instance_id.is_(None))
+        .where(Lease.network_id == network_id, is_free(tx.now))
     )
     return [(lease_id, host_id) for lease_id, host_id in tx.session.execute(query)]

@@ -260,3 +260,19 @@ def _one_of_them_is_built(site: TestCloud, reservation_ids: list[str], reason_co
     assert {(v.ip, v.instance.host_id) for v in losers} <= {("", None)}
     assert winner.ip
     assert site.cloud.read(audit) == []
+
+
+def test_the_last_addresses_go_to_as_many_as_there_are(site: TestCloud) -> None:
+    site.heartbeat(vcpus=100, memory_mib=10**5, disk_gib=10**4)
+    pool = site.cloud.write(lambda tx: networks.create_network(tx, None, "pool", "10.9.0.0/28").id)
+    for _ in range(20):
+        site.launch(1, network_id=pool)
+    bells = [b.reservation_id for b in site.bus.take(ScheduleReservation)]
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, bells[n * 5 : n * 5 + 5], SiteView())), 4)
+    views = site.views()
+    placed = [v for v in views if v.instance.state == State.BUILDING]
+    assert len(placed) == len({v.ip for v in placed}) == 13
+    refused = [v for v in views if v.instance.state == State.ERROR]
+    assert [v.ip for v in refused] == [""] * 7
+    assert {v.instance.reason_code for v in refused} == {"Server.InsufficientFreeAddresses"}
+    assert site.cloud.read(lambda tx: audit(tx)) == []

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from api.service import ApiService
 from controller.conf.settings import Api, Database, General, Quota, Settings
 from controller.db import database
-from controller.db.models import Host, Image, ImageState, Instance, Network
+from controller.db.models import Host, Image, ImageState, Instance
 from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
 from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
@@ -25,8 +25,8 @@ from controller.operations.claims import claim_hosts
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_reports
 from controller.operations.held import HeldInstance
-from controller.operations.leases import claim_leases
 from controller.operations.lifecycle import lock_instances, move
+from controller.operations.pooled_leases import choose_addresses, claim_addresses, lock_pools
 from controller.operations.secrets import create_key_file
 
 REGION = "pileus"
@@ -185,7 +185,8 @@ def _place(tx: Transaction) -> None:
     for instance in instances:
         by_network[instance.network_id].append(instance)
     for network_id, of_network in by_network.items():
-        claim_leases(tx, tx.session.get_one(Network, network_id), of_network)
+        pool = lock_pools(tx, [network_id])[network_id]
+        claim_addresses(tx, pool, of_network, choose_addresses(tx, pool, len(of_network)))
     move(tx, instances, Event.PLACED)
 
 
