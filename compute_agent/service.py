@@ -91,6 +91,7 @@ class ComputeService:
         }
         self._crew = self._make_crew(len(hosts))
         self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
+        self._consumer.declare()  # before the first heartbeat: who is heard of is sent commands
         timers = [self._report, self._watch, self._tidy]
         if self._probe is not None:
             timers.append(self._refresh_probe)

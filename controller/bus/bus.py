@@ -14,7 +14,7 @@ from controller.bus import memory
 from controller.bus.connection import BROKER_ERRORS, connect, drain
 from controller.bus.publisher import Letter, Publisher, RefusedError
 from controller.bus.ringer import BATCH, Ringer
-from controller.bus.topology import Topology
+from controller.bus.topology import Topology, is_light
 from controller.conf.settings import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.messages import Message
@@ -39,11 +39,18 @@ class Sender(Protocol):
         """Try to deliver; never raises, for a sweep rings again."""
 
     def call(self, message: Message, timeout_s: float) -> Message:
-        """Send and wait for the answer. Raises BusUnavailable, TimeoutError."""
+        """Send and wait for the answer. Raises BusUnavailable, TimeoutError, NoReceiverError."""
+
+
+class NoReceiverError(TimeoutError):
+    """No queue takes the question: there is no use in waiting for an answer."""
 
 
 class Bus:
-    """One process's way to the broker; safe to use from many threads."""
+    """One process's way to the broker; safe to use from many threads.
+
+    What is sent to an agent that has no queue is lost: it is away, and is told again when it is back.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -59,7 +66,7 @@ class Bus:
         Raises:
             BusUnavailable: the broker is down, slow or refuses; the message may or may not be there.
         """
-        self._publish([self._letter(message)])
+        self._deliver([message])
 
     def send_all(self, messages: Sequence[Message]) -> None:
         """Publish in order and wait until the broker has all of them.
@@ -68,7 +75,7 @@ class Bus:
             BusUnavailable: see ``send``; some may be there, some not.
         """
         for n in range(0, len(messages), BATCH):
-            self._publish([self._letter(m) for m in messages[n : n + BATCH]])
+            self._deliver(messages[n : n + BATCH])
 
     def ring(self, messages: Iterable[Message]) -> None:
         """Have doorbells published soon, in order; returns at once. After a failure the sweep rings again."""
@@ -81,10 +88,11 @@ class Bus:
 
         Raises:
             BusUnavailable: see ``send``.
-            TimeoutError: nobody answered in time.
+            TimeoutError: there was no answer in time; NoReceiverError: there will be none.
         """
         with self._calls.expect(timeout_s) as (properties, answer):
-            self._publish([self._letter(message, properties)])
+            if self._publish([self._letter(message, properties, mandatory=True)]):
+                raise NoReceiverError(f"nothing reads {message.queue} now")
             return answer.result(timeout=timeout_s)
 
     def close(self) -> None:
@@ -94,15 +102,30 @@ class Bus:
         with self._lock:
             self._publisher.close()
 
-    def _letter(self, message: Message, properties: dict[str, Any] | None = None) -> Letter:
-        queue = self._topology.queue(message.queue)
-        return Letter(encode(message), self._topology.exchange, message.queue, queue, properties=properties or {})
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        returned = self._publish([self._letter(m) for m in messages])
+        if returned:
+            self._publish([self._letter(messages[n], to=messages[n].FALLBACK) for n in returned])
 
-    def _publish(self, letters: Sequence[Letter]) -> None:
+    def _letter(
+        self, message: Message, properties: dict[str, Any] | None = None, *, to: str = "", mandatory: bool = False
+    ) -> Letter:
+        name = to or message.queue
+        return Letter(
+            encode(message),
+            self._topology.exchange,
+            name,
+            self._topology.sent_to(name),
+            mandatory=mandatory or (not to and bool(message.FALLBACK)),
+            durable=not is_light(name),
+            properties=properties or {},
+        )
+
+    def _publish(self, letters: Sequence[Letter]) -> list[int]:
         """Publish; once more on a new connection, as the old one may have died unnoticed while it was idle.
 
-        What the broker refuses is sent again for a moment longer: a quorum queue that was declared just now, or
-        whose node has gone, has no leader until one is elected.
+        Answers as ``Publisher.publish`` does. What the broker refuses is sent again for a moment longer: a quorum queue
+        that was declared just now, or whose node has gone, has no leader until one is elected.
         """
         pauses_s = iter(_REFUSED_PAUSES_S)
         with self._lock:
@@ -116,11 +139,11 @@ class Bus:
                         raise BusUnavailable(what="The message bus", reason=reason) from error
                     time.sleep(pause_s)
 
-    def _publish_twice(self, letters: Sequence[Letter]) -> None:
+    def _publish_twice(self, letters: Sequence[Letter]) -> list[int]:
         try:
-            self._publisher.publish(letters)
+            return self._publisher.publish(letters)
         except BROKER_ERRORS:
-            self._publisher.publish(letters)
+            return self._publisher.publish(letters)
 
 
 class _Expectation:

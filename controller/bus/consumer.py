@@ -1,5 +1,6 @@
 """Receives messages: one thread, some queues, one handler for each message."""
 
+import math
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ from controller.bus.publisher import Letter, Publisher
 from controller.bus.topology import DEAD, Topology
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
-from controller.domain.messages import Message
+from controller.domain.messages import Message, host_of
 from controller.domain.wire import decode, encode
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,20 @@ class QueueConsumer:
         self._priority = random.randrange(1, 1 << 15)  # noqa: S311 - no secret
         # Since when this consumer has had its broker without a break, by the monotonic clock.
         self.listening_since: float | None = None
+
+    def declare(self) -> bool:
+        """Have the queues keep what is sent to them from now on; False where the broker cannot be asked: they are
+        declared when the consumer begins, too."""
+        try:
+            with connect(self._settings, heartbeat=False) as connection:
+                connection.ensure_connection(max_retries=1, timeout=self._settings.bus.publish_timeout_s)
+                channel = connection.channel()
+                for name in self._names:
+                    self._queue(name)(channel).declare()
+        except BROKER_ERRORS as error:
+            log.warning("queues not declared yet", queues=len(self._names), reason=str(error))
+            return False
+        return True
 
     def start(self) -> None:
         """Begin in a thread of its own."""
@@ -110,9 +125,19 @@ class QueueConsumer:
             accept=["json"],
         )
         with consumer:
+            self._leave_old_queues(connection)
             self.listening_since = time.monotonic()
             while not self._stop.is_set():
                 self._receive(connection)
+
+    def _leave_old_queues(self, connection: Connection) -> None:
+        """Remove what release 0.1 declared for the same messages: no one reads it any more. A doorbell in it is rung
+        again."""
+        hosts = [n for n in self._names if host_of(n)]
+        if hosts and not self._settings.embedded_bus:
+            with connection.channel() as channel:
+                for name in hosts:
+                    channel.queue_delete(self._topology.durable(name).name, nowait=True)
 
     def _hold(self, raw: Any) -> None:
         self._held.append(raw)
@@ -187,7 +212,7 @@ class QueueConsumer:
         log.error("message set aside as a dead letter", queue=queue, reason=reason)
         dead = self._topology.dead_letters()
         headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: _attempts(raw) + 1}
-        self._publisher.publish([Letter(raw.body, dead.exchange, DEAD, dead, headers)])
+        self._publisher.publish([Letter(raw.body, dead.exchange, DEAD, dead, headers=headers)])
 
     def _answer(self, raw: Any, answer: Message) -> None:
         reply_to = raw.properties.get("reply_to")
@@ -199,13 +224,24 @@ class QueueConsumer:
 class BatchConsumer(QueueConsumer):
     """Hands over as many messages at a time as have come together within ``[bus] linger_ms``, ``[bus] batch`` at
     most, to be handled in one transaction. When a batch fails, each message is handled alone, so that one bad
-    message harms no other."""
+    message harms no other. ``batch`` and ``linger_s`` stand in for the settings."""
 
-    def __init__(self, settings: Settings, queues: Sequence[str], handler: BatchHandler, name: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        queues: Sequence[str],
+        handler: BatchHandler,
+        name: str,
+        *,
+        batch: int = 0,
+        linger_s: float = 0,
+    ) -> None:
         super().__init__(settings, queues, self._handle_one, name)
         self._handle_batch = handler
-        self._prefetch = settings.bus.batch
-        self._linger_s = settings.bus.linger_ms / 1000
+        self._prefetch = batch or settings.bus.batch
+        self._linger_s = linger_s or settings.bus.linger_ms / 1000
+        # When more had come than one batch holds, by the monotonic clock: how much more is not known.
+        self.behind_at = -math.inf
 
     def _handle_one(self, message: Message) -> None:
         self._handle_batch([message])
@@ -220,6 +256,8 @@ class BatchConsumer(QueueConsumer):
             left_s = max(0.0, end - time.monotonic())
             if not drain(connection, self._settings, left_s) and not left_s:
                 break
+        if len(self._held) >= self._prefetch:
+            self.behind_at = time.monotonic()
         held, self._held = self._held, []
         if len(held) == 1:
             self._take(held[0])

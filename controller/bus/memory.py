@@ -76,6 +76,11 @@ def wake(queues: Iterable[str]) -> None:
         _STORE.wake(name)
 
 
+def is_routable(exchange: str, routing_key: str) -> bool:
+    """Whether any queue takes what is sent there."""
+    return bool(_STORE.routes.get((exchange, routing_key)))
+
+
 class QoS(virtual.QoS):  # type: ignore[misc]
     """What was delivered and not acknowledged yet."""
 

@@ -8,18 +8,25 @@ from typing import Any
 
 from kombu import Connection, Exchange, Producer, Queue
 
+from controller.bus import memory
 from controller.bus.connection import BROKER_ERRORS, connect
 from controller.conf.settings import Settings
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One message as the broker takes it; ``queue`` is declared first, where it is given."""
+    """One message as the broker takes it.
+
+    ``queue`` is declared first, else only the exchange. One that is ``mandatory`` comes back where no queue takes it;
+    one that is not ``durable`` is not written to the broker's disk.
+    """
 
     body: str | bytes
     exchange: Exchange
     routing_key: str
     queue: Queue | None = None
+    mandatory: bool = False
+    durable: bool = True
     headers: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,21 +49,25 @@ class Publisher:
         self._sent = 0
         self._waiting: set[int] = set()
         self._refused = False
+        self._returned: list[int] = []
 
-    def publish(self, letters: Sequence[Letter]) -> None:
-        """Publish in order and return when the broker has all of them.
+    def publish(self, letters: Sequence[Letter]) -> list[int]:
+        """Publish in order and return when the broker has all of them; answers with the positions of the mandatory ones
+        that no queue took.
 
         Raises:
             one of BROKER_ERRORS: some may be there, some not; the connection is given up.
         """
+        self._returned = []
         try:
             producer = self._producer or self._open()
-            for letter in letters:
-                self._publish(producer, letter)
+            for number, letter in enumerate(letters):
+                self._publish(producer, letter, number)
             self._await_confirmations(len(letters))
         except Exception:
             self.close()
             raise
+        return self._returned
 
     def close(self) -> None:
         """Close the connection; the next ``publish`` opens another."""
@@ -75,21 +86,27 @@ class Publisher:
             channel.confirm_select()
             channel.events["basic_ack"].add(self._confirmed)
             channel.events["basic_nack"].add(self._nacked)
+            # The broker returns a message before it confirms it.
+            channel.events["basic_return"].add(self._is_returned)
         self._producer = Producer(channel)
         return self._producer
 
-    def _publish(self, producer: Producer, letter: Letter) -> None:
+    def _publish(self, producer: Producer, letter: Letter, number: int) -> None:
         self._sent += 1
+        if letter.mandatory and self._settings.embedded_bus:
+            self._return_unroutable(letter, number)
         self._waiting.add(self._sent)
         producer.publish(
             letter.body,
             exchange=letter.exchange,
             routing_key=letter.routing_key,
             headers=dict(letter.headers),
-            declare=[] if letter.queue is None else [letter.queue],
+            declare=[letter.queue or letter.exchange],
             content_type="application/json",
             content_encoding="utf-8",
-            delivery_mode=2,
+            delivery_mode=2 if letter.durable else 1,
+            mandatory=letter.mandatory,
+            message_id=str(number),
             retry=False,
             timeout=self._settings.bus.publish_timeout_s,
             **letter.properties,
@@ -116,6 +133,13 @@ class Publisher:
             self._waiting = {t for t in self._waiting if t > tag}
         else:
             self._waiting.discard(tag)
+
+    def _is_returned(self, _error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+        self._returned.append(int(message.properties["message_id"]))
+
+    def _return_unroutable(self, letter: Letter, number: int) -> None:
+        if not memory.is_routable(letter.exchange.name, letter.routing_key):
+            self._returned.append(number)
 
     def _nacked(self, _tag: int, _multiple: bool) -> None:
         self._refused = True

@@ -91,6 +91,11 @@ class Bus:
     max_queue_length: int = option(
         100000, "Messages that a queue holds at most; the oldest doorbell goes.", minimum=100
     )
+    max_heartbeats: int = option(
+        20000,
+        "Heartbeats that wait at most; the oldest goes, for a newer one supersedes it. More than the site's hosts.",
+        minimum=100,
+    )
 
 
 @dataclass(frozen=True)

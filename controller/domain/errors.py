@@ -297,6 +297,11 @@ class AgentTimeout(Unavailable):
     message = "The agent of host '{host}' did not answer within {timeout_s} s."
 
 
+class AgentAway(Unavailable):
+    code = "agent.away"
+    message = "The agent of host '{host}' is not connected to the message bus."
+
+
 class ClaimConflict(CloudError):
     """Somebody else was faster; whoever catches it takes a new look and tries again."""
 

@@ -16,8 +16,13 @@ from controller.domain.states import Event
 
 # What ``HostReported.probe_error`` says until the first run of the probe has ended.
 PROBE_PENDING = "pending"
+_TO_HOST = "compute."
 # The queue of the calls to the network node; its doorbells have another.
 NETWORK_EVIDENCE = "network-evidence"
+# Where heartbeats go. A newer one supersedes an older one, so this queue may drop the oldest.
+HEARTBEATS = "heartbeats"
+# Where reports go; agents and controllers of 0.1 have their heartbeats there, too.
+EVENTS = "events"
 # The generation of a guest that is there, but of which its agent was never told, or has lost what it was told.
 UNTOLD = -1
 
@@ -48,9 +53,10 @@ class OffCause(StrEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """Base of all messages; ``queue`` is where it goes."""
+    """Base of all messages; ``queue`` is where it goes, ``FALLBACK`` where it goes while no such queue is there."""
 
     KIND: ClassVar[str]
+    FALLBACK: ClassVar[str] = ""
 
     @property
     def queue(self) -> str:
@@ -262,7 +268,7 @@ class GuestsChanged(Message):
 
     @property
     def queue(self) -> str:
-        return "events"
+        return EVENTS
 
 
 @dataclass(frozen=True)
@@ -280,6 +286,7 @@ class HostReported(Message):
     """
 
     KIND = "HostReported"
+    FALLBACK = EVENTS
     host: str
     at: str
     boot_id: str
@@ -305,7 +312,7 @@ class HostReported(Message):
 
     @property
     def queue(self) -> str:
-        return "events"
+        return HEARTBEATS
 
 
 # --- the auditor's calls ---------------------------------------------------------------------------------
@@ -435,7 +442,12 @@ class NetworkEvidence(Message):
 
 def host_queue(host: str) -> str:
     """The queue of one host's agent."""
-    return f"compute.{host}"
+    return f"{_TO_HOST}{host}"
+
+
+def host_of(queue: str) -> str:
+    """The host whose agent has this queue; empty where it is no agent's."""
+    return queue.removeprefix(_TO_HOST) if queue.startswith(_TO_HOST) else ""
 
 
 MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(

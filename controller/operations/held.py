@@ -2,18 +2,25 @@
 
 Thousands of them move in one transaction, so they are plain records, not ORM objects: read by one SELECT,
 written back by one UPDATE for each group that changes alike.
+
+Whoever locks several kinds of rows locks them in one order, so that two transactions wait for each other, but never
+in a ring: **a placement group or an image, instances (by id), leases, projects (by id), hosts (by id)**. A
+transaction that learns only from a host which instances it is to change reads those without a lock, locks them, then
+locks the host and looks again.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, select
 
 from controller.db.models import Instance
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
+
+T = TypeVar("T")
 
 # How many ids one statement names; engines limit the parameters of a statement.
 CHUNK = 1000
@@ -77,6 +84,20 @@ def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[He
 def chunks(ids: Sequence[str]) -> list[Sequence[str]]:
     """The ids, as many at a time as one statement names."""
     return [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
+
+
+def in_portions(items: Iterable[T], weigh: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """The items in order, as many at a time as weigh ``most`` together; one that weighs more comes alone."""
+    portion: list[T] = []
+    weight = 0
+    for item in items:
+        weight += weigh(item)
+        if portion and weight > most:
+            yield portion
+            portion, weight = [], weigh(item)
+        portion.append(item)
+    if portion:
+        yield portion
 
 
 def _lock(tx: Transaction, *where: ColumnElement[bool]) -> list[HeldInstance]:

@@ -12,18 +12,23 @@ import structlog
 
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
-from controller.domain.messages import GuestsChanged, HostReported, Message
+from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.wire import decode
 from controller.operations import dead_letters, heartbeats, sweeps
-from controller.operations.cloud import Cloud, Transaction
+from controller.operations.cloud import Cloud
 from controller.operations.events import apply_heartbeats, apply_reports
+from controller.operations.held import in_portions
 from controller.workers.periodic import Periodic
 from controller.workers.watched_clock import WatchedClock
 
 log = structlog.get_logger(__name__)
 
-_EVENTS = "events"
+# Heartbeats are in no hurry: a few hundred in one transaction cost little more than ten.
+_HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
+# What one transaction changes at most, so that nothing waits for it for long.
+_REPORTS_AT_ONCE = 1000
 _STOP_S = 10
+_HOSTS_IN_A_LINE = 20
 _PURGE_EVERY_S = 60
 
 
@@ -38,8 +43,17 @@ class ControllerService:
         self._clock = WatchedClock(cloud)
         self._cloud = replace(cloud, clock=self._clock)
         self._can_hear = can_hear or self._has_listened
-        self._events = BatchConsumer(cloud.settings, [_EVENTS], self.handle, name=_EVENTS)
-        self._dead = DeadLetterConsumer(cloud.settings, self.bury)
+        self._events = BatchConsumer(cloud.settings, [EVENTS], self.handle, name=EVENTS)
+        # A queue and a thread of their own: reports by the thousand delay no heartbeat.
+        self._heartbeats = BatchConsumer(
+            cloud.settings,
+            [HEARTBEATS],
+            self.handle,
+            name=HEARTBEATS,
+            batch=_HEARTBEATS_AT_ONCE,
+            linger_s=_HEARTBEAT_LINGER_S,
+        )
+        self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
         every_s = cloud.settings.controller.sweep_s
@@ -49,25 +63,21 @@ class ControllerService:
         ]
 
     def handle(self, messages: Sequence[Message]) -> None:
-        """Apply the events of agents that have come together, in one transaction.
+        """Apply the events of agents that have come together, in transactions of bounded size.
 
         Raises:
             PoisonMessage: one is not an event.
         """
         reports = [m for m in messages if isinstance(m, GuestsChanged)]
-        heartbeats = [m for m in messages if isinstance(m, HostReported)]
+        alive = [m for m in messages if isinstance(m, HostReported)]
         strangers = [m.KIND for m in messages if not isinstance(m, GuestsChanged | HostReported)]
         if strangers:
             raise PoisonMessage(reason=f"{strangers[0]} is not an event")
         with self._noting_refusals():
-            self._cloud.write(lambda tx: self._apply(tx, reports, heartbeats))
-
-    @staticmethod
-    def _apply(tx: Transaction, reports: Sequence[GuestsChanged], heartbeats: Sequence[HostReported]) -> None:
-        if reports:
-            apply_reports(tx, reports)
-        if heartbeats:
-            apply_heartbeats(tx, heartbeats)
+            for some in in_portions(reports, lambda m: len(m.reports), _REPORTS_AT_ONCE):
+                self._cloud.write(lambda tx, s=some: apply_reports(tx, s))  # type: ignore[misc]
+            for beats in in_portions(alive, lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):
+                self._cloud.write(lambda tx, b=beats: apply_heartbeats(tx, b))  # type: ignore[misc]
 
     def bury(self, body: bytes, about: dict[str, str]) -> None:
         """Keep a dead letter in the database, where the operator finds it."""
@@ -84,8 +94,7 @@ class ControllerService:
                 log.warning("instances outstayed their deadline", count=expired)
             if rung := cloud.write(sweeps.ring):
                 log.info("rang again", count=rung)
-            if self._silence_counts() and (lost := cloud.write(heartbeats.mark_lost)):
-                log.warning("hosts are down", hosts=lost)
+            self._mark_lost()
             self._replay()
         self._swept_at = cloud.clock()
 
@@ -96,22 +105,30 @@ class ControllerService:
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._events.start()
-        self._dead.start()
+        for consumer in self._consumers:
+            consumer.start()
         for sweep in self._sweeps:
             sweep.start()
 
     def stop(self) -> None:
         """End when the work in hand is done."""
-        for consumer in (self._events, self._dead):
+        for consumer in self._consumers:
             consumer.stop()
         for sweep in self._sweeps:
             sweep.stop(_STOP_S)
-        for consumer in (self._events, self._dead):
+        for consumer in self._consumers:
             consumer.join(_STOP_S)
 
     def destroy(self) -> None:
         """The controller leaves nothing on its machine but the database."""
+
+    def _mark_lost(self) -> None:
+        """Part by part, and only as long as silence counts."""
+        lost: set[str] = set()
+        while self._silence_counts() and (some := self._cloud.write(heartbeats.mark_lost)):
+            lost.update(some)
+        if lost:
+            log.warning("hosts are down", count=len(lost), hosts=sorted(lost)[:_HOSTS_IN_A_LINE])
 
     def _silence_counts(self) -> bool:
         """Whether a host that is silent has been so for as long as its row says: heartbeats may have been dated wrong
@@ -120,12 +137,18 @@ class ControllerService:
 
     def _has_listened(self) -> bool:
         """Silence means something only if we have been listening for longer than a host may be silent, could write down
-        what we heard, and were not stopped ourselves: what came meanwhile is still to be read."""
+        what we heard, had read all that there was, and were not stopped ourselves: what came meanwhile is still to be
+        read."""
         down_after_s = self._cloud.settings.controller.host_down_after_s
         if self._swept_at and abs(self._cloud.clock() - self._swept_at) > timedelta(seconds=down_after_s / 2):
             self._deaf_at = time.monotonic()
-        since = self._events.listening_since
-        return since is not None and time.monotonic() - max(since, self._deaf_at) > down_after_s
+        deaf_at = self._deaf_at
+        for consumer in (self._events, self._heartbeats):
+            since = consumer.listening_since
+            if since is None:
+                return False
+            deaf_at = max(deaf_at, since, consumer.behind_at)
+        return time.monotonic() - deaf_at > down_after_s
 
     @contextmanager
     def _noting_refusals(self) -> Iterator[None]:

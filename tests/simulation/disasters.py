@@ -75,7 +75,7 @@ class Disasters:
             case Disaster.CLOCK_STEPS:
                 host.process.skew_s = random.uniform(-3600, 3600)
             case Disaster.POISON:
-                queue = random.choice(("schedule", "network", "events", f"compute.{host.name}"))
+                queue = random.choice(("schedule", "network", "events", "heartbeats", f"compute.{host.name}"))
                 body = random.choice(_POISON)
                 site.judge.poison.add(body)
                 site.broker.publish(Letter(queue, body), 0.01)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from controller.domain.ids import IdSource
+from controller.domain.messages import EVENTS, HEARTBEATS
 from controller.operations.cloud import Cloud
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
@@ -84,7 +85,8 @@ class ControlPlane:
     def _controller(self, process: Process) -> None:
         cloud = self.cloud(process)
         service = ControllerService(cloud, can_hear=lambda: self._can_hear(process))
-        self._broker.consume(process, "events", self._hearing(service.handle), batch=_BATCH)
+        for queue in (EVENTS, HEARTBEATS):
+            self._broker.consume(process, queue, self._hearing(service.handle), batch=_BATCH)
         self._broker.consume_dead(process, service.bury)
         sweep_s = cloud.settings.controller.sweep_s
         self._hub.every(process, lambda: self.pace(sweep_s), service.sweep)

@@ -3,7 +3,8 @@
 from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.identifiers import instance_ids, require_all
-from controller.domain.errors import AgentTimeout, Unavailable
+from controller.bus.bus import NoReceiverError
+from controller.domain.errors import AgentAway, AgentTimeout, Unavailable
 from controller.domain.messages import ConsoleRead, ReadConsole
 
 
@@ -22,6 +23,8 @@ def _read(context: Context, host: str, instance_id: str) -> str:
     timeout_s = context.cloud.settings.api.console_timeout_s
     try:
         answer = context.cloud.bus.call(ReadConsole(host, instance_id), timeout_s)
+    except NoReceiverError as error:
+        raise AgentAway(host=host) from error
     except TimeoutError as error:
         raise AgentTimeout(host=host, timeout_s=timeout_s) from error
     if not isinstance(answer, ConsoleRead) or answer.error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from controller.bus.bus import Sender
+from controller.bus.bus import NoReceiverError, Sender
 from controller.db.models import Host
 from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.messages import (
@@ -85,6 +85,8 @@ class _Asker:
                 return self.bus_problem
         try:
             return self._bus.call(question, self._timeout_s)
+        except NoReceiverError:
+            return "its service is not connected to the message bus"
         except TimeoutError:
             return f"it did not answer within {self._timeout_s:g} s"
         except PoisonMessage as error:

@@ -35,7 +35,7 @@ ENOUGH = 5
 
 @contextmanager
 def _meddling(site: SiteProcesses, fate: Fate) -> Iterator[Meddler]:
-    queues = ["schedule", "network", "events", *(host_queue(h) for h in site.hosts())]
+    queues = ["schedule", "network", "events", "heartbeats", *(host_queue(h) for h in site.hosts())]
     with Meddler(site.settings, queues, fate) as meddler:
         yield meddler
 
@@ -154,7 +154,7 @@ def test_heartbeats_come_late(site: SiteProcesses, storm: Storm) -> None:
 def _wait_until_events_are_applied(site: SiteProcesses) -> None:
     """All that are in the queue now: what comes behind them registers a host."""
     last = HostReported("last", "2026-01-01T00:00:00+00:00", "b", "kvm", 1, 1, 1)
-    site.publish("events", encode(last))
+    site.publish("heartbeats", encode(last))
     wait_until(lambda: "last" in site.hosts(), deadline_s=60, what=site.logs)
     site.rows.write(lambda tx: hosts.remove_host(tx, "last"))
 
@@ -179,7 +179,7 @@ POISON = (
     on=POSTGRESQL,
 )
 def test_poison(site: SiteProcesses, storm: Storm) -> None:
-    queues = ["schedule", "network", "events", host_queue(next(iter(site.hosts())))]
+    queues = ["schedule", "network", "events", "heartbeats", host_queue(next(iter(site.hosts())))]
     for queue in queues:
         for body in POISON[:4]:
             site.publish(queue, body)

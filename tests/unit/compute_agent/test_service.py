@@ -36,7 +36,7 @@ class Events:
     def __init__(self, settings: Settings) -> None:
         self._lock = threading.Lock()
         self._heard: list[Message] = []
-        self._consumer = QueueConsumer(settings, ["events"], self._take, "events")
+        self._consumer = QueueConsumer(settings, ["events", "heartbeats"], self._take, "events")
         self._consumer.start()
 
     def _take(self, message: Message) -> None:

@@ -204,4 +204,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_each_host_has_a_queue() -> None:
     assert EXAMPLES["ReconcileGuests"].queue == "compute.h1"
-    assert {EXAMPLES[k].queue for k in ("GuestsChanged", "HostReported")} == {"events"}
+    assert EXAMPLES["GuestsChanged"].queue == "events"
+    assert EXAMPLES["HostReported"].queue == "heartbeats"
+    assert EXAMPLES["HostReported"].FALLBACK == "events"  # where a controller of 0.1 reads

@@ -27,7 +27,8 @@ def is_up(site: TestCloud) -> bool:
 
 def listening(site: TestCloud) -> ControllerService:
     made = ControllerService(site.cloud)
-    made._events.listening_since = time.monotonic() - 1000
+    for consumer in (made._events, made._heartbeats):
+        consumer.listening_since = time.monotonic() - 1000
     made.sweep()
     return made
 
