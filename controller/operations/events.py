@@ -65,10 +65,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
     Raises:
         PoisonMessage: a heartbeat that cannot be true.
     """
-    newest = {m.host: m for m in heartbeats.report_all(tx, messages)}
-    if not newest:
-        return
-    tx.session.flush()
+    newest = heartbeats.newest_of(messages)
     # Of a host that is not registered (any more), too: what was given up with it is to go when it comes back.
     carried: dict[str, dict[str, State]] = {host: {} for host in newest}
     query = select(Instance.id, Instance.state, Instance.host_id).where(Instance.host_id.in_(carried))
@@ -78,9 +75,14 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
     for host, on_host in carried.items():
         seen = {g.instance_id: g for g in newest[host].guests}
         differing |= {i: seen.get(i) for i, state in on_host.items() if _differs(state, seen.get(i))}
-        _send_away(tx, newest[host], set(on_host))
-    for instance in lock_instances(tx, differing):
-        if instance.id in carried.get(instance.host_id or "", ()):
+    # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
+    instances = lock_instances(tx, differing)
+    believed = {m.host for m in heartbeats.report_all(tx, newest.values())}
+    tx.session.flush()
+    for host in sorted(believed):
+        _send_away(tx, newest[host], set(carried[host]))
+    for instance in instances:
+        if instance.host_id in believed and instance.id in carried[instance.host_id]:
             _mend(tx, instance, differing[instance.id])
 
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 import structlog
-from sqlalchemy import case, literal, select, update
+from sqlalchemy import and_, case, literal, or_, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from controller.db.models import Host, Instance
@@ -20,6 +20,9 @@ from controller.operations.hosts import register, set_facts
 from controller.operations.lifecycle import lock_instances, move
 
 log = structlog.get_logger(__name__)
+
+# Hosts, and instances of theirs, that one transaction takes for lost at most.
+LOST_AT_ONCE = 1000
 
 
 def report(tx: Transaction, message: HostReported) -> Host | None:
@@ -40,7 +43,7 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostRe
     Raises:
         PoisonMessage: a heartbeat that cannot be true.
     """
-    newest = _newest(messages)
+    newest = newest_of(messages)
     for message in newest.values():
         _check(message)
     # Locked in the order in which claims lock them.
@@ -67,29 +70,45 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostRe
 
 
 def mark_lost(tx: Transaction) -> list[str]:
-    """Hosts whose heartbeats stopped are down, their running instances UNKNOWN: no guest is stopped for it."""
+    """Hosts whose heartbeats stopped are down, their running instances UNKNOWN: no guest is stopped for it.
+
+    A bounded part of the work, so that no other transaction waits for long. Answers with the hosts for which there
+    was something to do; to be called again until there are none.
+    """
     before = tx.now - timedelta(seconds=tx.settings.controller.host_down_after_s)
-    lost = tx.session.scalars(
-        select(Host).where(Host.up, Host.last_seen_at < before).order_by(Host.id).with_for_update(skip_locked=True)
-    ).all()
-    for host in lost:
-        host.up = False
-    tx.session.flush()
+    silent = and_(Host.up, Host.last_seen_at < before)
+    names = tx.session.scalars(select(Host.id).where(silent).order_by(Host.id).limit(LOST_AT_ONCE)).all()
     # Those of hosts that were down before, too: a report of theirs may have come late.
-    seen = {
-        row.id: row.last_seen_at
-        for row in tx.session.execute(
-            select(Instance.id, Host.last_seen_at)
-            .join(Host, Host.id == Instance.host_id)
-            .where(Instance.state == State.ACTIVE, Host.up.is_(False))
-        )
-    }
-    instances = [i for i in lock_instances(tx, seen) if i.state is State.ACTIVE]
-    move(tx, instances, Event.HOST_LOST, detail=lambda i: f"host {i.host_id} was last heard of at {seen[i.id]:%FT%TZ}")
-    return [h.id for h in lost]
+    carried = tx.session.execute(
+        select(Instance.id, Instance.host_id)
+        .join(Host, Host.id == Instance.host_id)
+        .where(Instance.state == State.ACTIVE, or_(Host.up.is_(False), Host.id.in_(names)))
+        .order_by(Instance.host_id)
+        .limit(LOST_AT_ONCE)
+    ).all()
+    # Instances before their hosts, as everybody locks them (see ``held``).
+    instances = [i for i in lock_instances(tx, [row.id for row in carried]) if i.state is State.ACTIVE]
+    wanted = sorted({*names, *(row.host_id or "" for row in carried)})
+    last_seen: dict[str, datetime] = {}
+    for ids in chunks(wanted):
+        query = select(Host.id, Host.last_seen_at).where(Host.id.in_(ids), or_(silent, Host.up.is_(False)))
+        locked = query.order_by(Host.id).with_for_update(key_share=True, skip_locked=True)
+        last_seen |= {row.id: row.last_seen_at for row in tx.session.execute(locked)}
+    down = [name for name in names if name in last_seen]
+    for ids in chunks(down):
+        quiet = {"synchronize_session": False}
+        tx.session.execute(update(Host).where(Host.id.in_(ids)).values(up=False).execution_options(**quiet))
+    lost = [i for i in instances if i.host_id in last_seen]
+    move(
+        tx,
+        lost,
+        Event.HOST_LOST,
+        detail=lambda i: f"host {i.host_id} was last heard of at {last_seen[i.host_id or '']:%FT%TZ}",
+    )
+    return sorted({*down, *(i.host_id or "" for i in lost)})
 
 
-def _newest(messages: Iterable[HostReported]) -> dict[str, HostReported]:
+def newest_of(messages: Iterable[HostReported]) -> dict[str, HostReported]:
     """The heartbeat of each host with the highest number; of those without a number, the last."""
     newest: dict[str, HostReported] = {}
     for message in messages:
