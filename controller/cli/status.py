@@ -74,10 +74,14 @@ def _count(tx: Transaction) -> dict[str, Any]:
     instances = tx.session.execute(
         select(Instance.state, func.count().label("n")).where(Instance.state != State.DELETED).group_by(Instance.state)
     )
+    overdue = tx.session.scalar(
+        select(func.count()).where(Instance.state == State.DELETING, Instance.deadline_at.is_(None))
+    )
     return {
         "releases": dict(sorted(releases.items())),
         "hosts": dict(sorted(hosts.items())),
         "instances": {row.state: row.n for row in instances},
+        **({"overdue": {State.DELETING: overdue}} if overdue else {}),
     }
 
 

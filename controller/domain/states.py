@@ -54,6 +54,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (S.REQUESTED, E.EXPIRED): S.ERROR,
         (S.REQUESTED, E.DELETE): S.DELETED,  # nothing was claimed, nothing is to be undone
         (S.BUILDING, E.RUNNING): S.ACTIVE,
+        (S.BUILDING, E.SHUT_OFF): S.STOPPED,  # it booted and went off before its agent had said that it runs
         (S.BUILDING, E.FAILED): S.ERROR,
         (S.BUILDING, E.EXPIRED): S.ERROR,
         (S.BUILDING, E.DELETE): S.DELETING,
@@ -64,6 +65,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (S.ACTIVE, E.DELETE): S.DELETING,
         (S.ACTIVE, E.HOST_LOST): S.UNKNOWN,
         (S.STOPPING, E.SHUT_OFF): S.STOPPED,
+        (S.STOPPING, E.RUNNING): S.ACTIVE,  # it was shut off and started on its host before that was reported
         (S.STOPPING, E.FAILED): S.ACTIVE,  # the agent says that it could not: the guest still runs
         (S.STOPPING, E.EXPIRED): S.UNKNOWN,
         (S.STOPPING, E.DELETE): S.DELETING,
@@ -72,6 +74,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (S.STOPPED, E.RUNNING): S.ACTIVE,  # an operator started it behind our back
         (S.STOPPED, E.DELETE): S.DELETING,
         (S.STARTING, E.RUNNING): S.ACTIVE,
+        (S.STARTING, E.SHUT_OFF): S.STOPPED,  # as BUILDING
         (S.STARTING, E.FAILED): S.STOPPED,
         (S.STARTING, E.EXPIRED): S.UNKNOWN,
         (S.STARTING, E.DELETE): S.DELETING,
@@ -83,17 +86,25 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (S.REBOOTING, E.DELETE): S.DELETING,
         (S.DELETING, E.GONE): S.DELETED,
         (S.DELETING, E.DELETE): S.DELETING,
-        (S.DELETING, E.FAILED): S.ERROR,
-        (S.DELETING, E.EXPIRED): S.ERROR,  # the claim stays until the host says GONE: see operations.events
+        # An accepted delete ends with GONE only: what fails is tried again, what is overdue is shown.
+        (S.DELETING, E.FAILED): S.DELETING,
+        (S.DELETING, E.EXPIRED): S.DELETING,
         (S.DELETED, E.DELETE): S.DELETED,
         (S.ERROR, E.DELETE): S.DELETING,
         (S.ERROR, E.GONE): S.ERROR,  # cleaned up after a failure: the claim is released, the reason stays
+        (S.ERROR, E.FAILED): S.ERROR,  # it could not be removed: tried again
         (S.UNKNOWN, E.RUNNING): S.ACTIVE,
         (S.UNKNOWN, E.SHUT_OFF): S.STOPPED,
         (S.UNKNOWN, E.FAILED): S.UNKNOWN,  # a wish failed too late: the guest is as its host will show it
         (S.UNKNOWN, E.HOST_LOST): S.UNKNOWN,
         (S.UNKNOWN, E.STOP): S.STOPPING,
         (S.UNKNOWN, E.DELETE): S.DELETING,
+        **{
+            # Its agent has removed it, disk and all, by a wish that the row does not know: the database was restored
+            # from a backup. There is nothing left to hold a claim for.
+            (state, E.GONE): S.ERROR
+            for state in (S.BUILDING, S.ACTIVE, S.STOPPING, S.STOPPED, S.STARTING, S.REBOOTING, S.UNKNOWN)
+        },
         **{
             (state, E.HOST_GONE): S.ERROR  # with its disk; claim and address are given back
             for state in (
@@ -108,6 +119,26 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
             )
         },
         (S.DELETING, E.HOST_GONE): S.DELETED,
+    }
+)
+
+# What an agent reports.
+REPORTS = (E.RUNNING, E.SHUT_OFF, E.GONE, E.FAILED)
+_NO_HOST = "no host has it yet, so no agent can speak of it"
+_LATE_FAILURE = "a wish failed that is not waited for any more: the guest is as its host shows it"
+_BEING_REMOVED = "its host is to remove it: only GONE ends that"
+_ENDED = "it has ended: what a host still has of it is a stray guest"
+# Reports that change nothing, and why. Each state has each report either here or in the table above.
+REFUSALS: Mapping[tuple[State, Event], str] = MappingProxyType(
+    {
+        **{(S.REQUESTED, report): _NO_HOST for report in (E.RUNNING, E.SHUT_OFF, E.GONE)},
+        (S.ACTIVE, E.FAILED): _LATE_FAILURE,
+        (S.STOPPED, E.FAILED): _LATE_FAILURE,
+        (S.DELETING, E.RUNNING): _BEING_REMOVED,
+        (S.DELETING, E.SHUT_OFF): _BEING_REMOVED,
+        **{(S.DELETED, report): _ENDED for report in REPORTS},
+        (S.ERROR, E.RUNNING): _BEING_REMOVED,
+        (S.ERROR, E.SHUT_OFF): _BEING_REMOVED,
     }
 )
 

@@ -1,13 +1,13 @@
 """Agents' events, applied to the transition table."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
-from controller.db.models import Instance
+from controller.db.models import Instance, ShutdownBehavior, Step
 from controller.domain.messages import (
     UNTOLD,
     Desired,
@@ -16,47 +16,59 @@ from controller.domain.messages import (
     GuestSpec,
     GuestState,
     HostReported,
+    OffCause,
+    OutdatedWish,
     Power,
     ReconcileGuests,
 )
-from controller.domain.states import Event, State, allows
+from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
+from controller.domain.states import REFUSALS, Event, State
 from controller.operations import heartbeats
 from controller.operations.cloud import Transaction
-from controller.operations.held import HeldInstance, lock_instances
-from controller.operations.lifecycle import doorbells, move
+from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated
+from controller.operations.held import HeldInstance, chunks, lock_instances
+from controller.operations.lifecycle import doorbells, move, ring_later, tell
 
 log = structlog.get_logger(__name__)
 
-_EVENT_OF = {Power.RUNNING: Event.RUNNING, Power.SHUT_OFF: Event.SHUT_OFF}
 # A heartbeat that lacks a guest, or shows it otherwise, is believed only of instances that have been so for a while:
 # it may have been written before the last event.
 _SETTLED_S = 30
-# The states in which a guest ought to be seen on its host.
-_SHOULD_BE = frozenset({State.ACTIVE, State.UNKNOWN, State.STOPPED})
-# The states in which its host is making a wish true.
-_UNDER_WAY = frozenset({State.BUILDING, State.STARTING, State.STOPPING, State.REBOOTING})
+_SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
+_INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
+_REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
+# So often a story tells that a guest could not be removed.
+_FAILURES_TOLD = 10
+_TO_BE_REMOVED = (State.DELETING, State.ERROR)
+_UNTOLD = (Sight.UNTOLD_RUNNING, Sight.UNTOLD_SHUT_OFF)
 
 
 def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
     """Apply what agents say became of their guests. What is older than the newest wish, or comes from a host that
     the instance is not on, changes nothing; applying it twice is applying it once."""
     reports = [(m.host, r) for m in messages for r in m.reports]
-    rows = {i.id: i for i in lock_instances(tx, {r.instance_id for _, r in reports})}
+    outdated = [(m.host, o) for m in messages for o in m.outdated]
+    rows = {
+        i.id: i for i in lock_instances(tx, {r.instance_id for _, r in reports} | {o.instance_id for _, o in outdated})
+    }
+    reports = [(host, r) for host, r in reports if _is_from_its_host(rows.get(r.instance_id), host)]
+    outdated = [(host, o) for host, o in outdated if _is_from_its_host(rows.get(o.instance_id), host)]
+    _catch_up(tx, rows, [r for _, r in reports], [o for _, o in outdated])
     # What was reported of one guest is applied in order: each round takes the next report of every guest.
-    rounds: list[dict[tuple[Event, str], list[HeldInstance]]] = []
+    rounds: list[dict[tuple[Event, str, str], list[HeldInstance]]] = []
     taken: Counter[str] = Counter()
-    for host, report in reports:
-        instance = rows.get(report.instance_id)
-        if instance is None or not _counts(instance, report, host):
+    for _, report in reports:
+        instance = rows[report.instance_id]
+        if report.generation < instance.generation or not is_believable(instance, report.generation):
             continue
         turn = taken[instance.id]
         taken[instance.id] += 1
         if turn == len(rounds):
             rounds.append(defaultdict(list))
-        rounds[turn][report.event, report.reason].append(instance)
+        rounds[turn][report.event, report.reason, report.cause].append(instance)
     for events in rounds:
-        for (event, reason), instances in events.items():
-            _apply(tx, instances, event, reason)
+        for (event, reason, cause), instances in events.items():
+            _apply(tx, instances, event, reason, cause)
 
 
 def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
@@ -67,74 +79,163 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
     """
     newest = heartbeats.newest_of(messages)
     # Of a host that is not registered (any more), too: what was given up with it is to go when it comes back.
-    carried: dict[str, dict[str, State]] = {host: {} for host in newest}
-    query = select(Instance.id, Instance.state, Instance.host_id).where(Instance.host_id.in_(carried))
-    for instance_id, state, host_id in tx.session.execute(query):
-        carried[host_id or ""][instance_id] = State(state)
+    carried: dict[str, dict[str, tuple[State, int]]] = {host: {} for host in newest}
+    query = select(Instance.id, Instance.state, Instance.generation, Instance.host_id)
+    for instance_id, state, generation, host_id in tx.session.execute(query.where(Instance.host_id.in_(carried))):
+        carried[host_id or ""][instance_id] = State(state), generation
     differing: dict[str, GuestState | None] = {}
     for host, on_host in carried.items():
         seen = {g.instance_id: g for g in newest[host].guests}
-        differing |= {i: seen.get(i) for i, state in on_host.items() if _differs(state, seen.get(i))}
+        differing |= {i: seen.get(i) for i, row in on_host.items() if _differs(*row, seen.get(i))}
     # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
     instances = lock_instances(tx, differing)
     believed = {m.host for m in heartbeats.report_all(tx, newest.values())}
     tx.session.flush()
     for host in sorted(believed):
         _send_away(tx, newest[host], set(carried[host]))
-    for instance in instances:
-        if instance.host_id in believed and instance.id in carried[instance.host_id]:
-            _mend(tx, instance, differing[instance.id])
+    _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing)
 
 
-def _counts(instance: HeldInstance, report: GuestReport, host: str) -> bool:
-    if instance.host_id != host:
+def _is_from_its_host(instance: HeldInstance | None, host: str) -> bool:
+    if instance is not None and instance.host_id != host:
         log.info("report from a host that does not carry the instance", instance=instance.id, host=host)
-        return False
-    return report.generation >= instance.generation
+    return instance is not None and instance.host_id == host
 
 
-def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, reason: str) -> None:
+def _catch_up(
+    tx: Transaction,
+    rows: Mapping[str, HeldInstance],
+    reports: Iterable[GuestReport],
+    outdated: Iterable[OutdatedWish],
+) -> None:
+    """Raise the rows that are behind what these say. A report from ahead is not what a row's wish waits for, unless it
+    says that the guest is gone."""
+    newest: dict[str, int] = {}
+    gone = set()
+    for report in reports:
+        row = rows[report.instance_id]
+        if report.generation > row.generation and is_believable(row, report.generation):
+            newest[row.id] = max(newest.get(row.id, 0), report.generation)
+            if report.event is Event.GONE:
+                gone.add(row.id)
+    for answer in outdated:
+        if is_outdated(rows[answer.instance_id], answer):
+            newest[answer.instance_id] = max(newest.get(answer.instance_id, 0), answer.newest)
+    catch_up(tx, [rows[i] for i in newest], newest, ended=gone)
+
+
+def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, reason: str, cause: str = "") -> None:
     """Apply where the table has a row that changes something; a late or doubled report has none."""
-    fit = [i for i in instances if allows(i.state, event) and not _is_old_news(i, event)]
-    move(tx, fit, event, detail=reason, reason_code="Server.InternalError" if event is Event.FAILED else "")
-    failed = [i for i in fit if i.state == State.ERROR and i.host_id is not None]
+    moving, removed, again, known = _sort(instances, event)
+    by_itself = event is Event.SHUT_OFF and cause == OffCause.SHUTDOWN
+    went_off = [i for i in moving if by_itself and i.state is not State.STOPPING]
+    code = _INSTANCE_INITIATED if by_itself else "Server.InternalError" if event is Event.FAILED else ""
+    move(tx, moving, event, detail=reason, reason_code=code)
+    move(tx, removed, event, detail=reason or _REMOVED, reason_code="Server.InternalError")
+    failed = [i for i in moving if i.state is State.ERROR and i.host_id is not None]
     tx.outbox += doorbells(tx, failed)  # what is left of them is to go
+    _remove_again(tx, again, reason)
+    if by_itself:
+        _terminate(tx, went_off + _explain(tx, known, reason))
 
 
-def _is_old_news(instance: HeldInstance, event: Event) -> bool:
-    """Whether the report only says what the row says already."""
-    return (instance.state, event) in {(State.ACTIVE, Event.RUNNING), (State.STOPPED, Event.SHUT_OFF)}
+def _sort(instances: Iterable[HeldInstance], event: Event) -> tuple[list[HeldInstance], ...]:
+    """Those that the event moves; whose guests were removed unasked; whose removal failed; that are so already."""
+    moving, removed, again, known = [], [], [], []
+    for instance in instances:
+        state = instance.state
+        if why := REFUSALS.get((state, event)):
+            log.info("report changes nothing", instance=instance.id, state=state, report=event, reason=why)
+        elif (state, event) in ((State.ACTIVE, Event.RUNNING), (State.STOPPED, Event.SHUT_OFF)):
+            known.append(instance)
+        elif event is Event.FAILED and state in _TO_BE_REMOVED:
+            again.append(instance)
+        elif event is Event.GONE and state not in _TO_BE_REMOVED:
+            removed.append(instance)
+        else:
+            moving.append(instance)
+    return moving, removed, again, known
 
 
-def _differs(state: State, guest: GuestState | None) -> bool:
-    if guest is None:
-        return state in _SHOULD_BE
-    if guest.generation == UNTOLD:
-        return state in _SHOULD_BE or state in _UNDER_WAY
-    if state is State.ACTIVE:
-        return guest.power is not Power.RUNNING
-    if state is State.STOPPED:
-        return guest.power is not Power.SHUT_OFF
-    return state is State.UNKNOWN or state in _UNDER_WAY
-
-
-def _mend(tx: Transaction, instance: HeldInstance, guest: GuestState | None) -> None:
-    state = instance.state
-    # What is dated in the future was written by a clock that was wrong.
-    settled = abs(tx.now - instance.state_since) > timedelta(seconds=_SETTLED_S)
-    if guest is None:
-        if state in (State.ACTIVE, State.UNKNOWN) and settled:
-            _apply(tx, [instance], Event.SHUT_OFF, "its host has no such guest running")
+def _remove_again(tx: Transaction, instances: Sequence[HeldInstance], reason: str) -> None:
+    """What could not be removed is tried again, by a newer wish and at a later ring, for as long as it takes."""
+    if not instances:
         return
-    at_rest = state in (State.ACTIVE, State.STOPPED)
-    forgotten = guest.generation == UNTOLD and at_rest
-    if guest.generation < instance.generation and state is not State.UNKNOWN and not forgotten:
-        return  # the newest wish has not been carried out yet
-    if at_rest and not settled:
-        return
-    _apply(tx, [instance], _EVENT_OF[guest.power], "seen in its host's heartbeat")
-    if forgotten:
-        tx.outbox += doorbells(tx, [instance])  # the agent has lost its journal: it is told again
+    failures: dict[str, int] = {}
+    for ids in chunks([i.id for i in instances]):
+        query = select(Step.instance_id, func.count()).where(Step.instance_id.in_(ids), Step.event == Event.FAILED)
+        failures |= {row[0]: row[1] for row in tx.session.execute(query.group_by(Step.instance_id))}
+        newer = update(Instance).where(Instance.id.in_(ids)).values(generation=Instance.generation + 1)
+        tx.session.execute(newer.execution_options(synchronize_session=False))
+    for instance in instances:
+        instance.generation += 1
+    ring_later(tx, instances)
+    tell(tx, [i for i in instances if failures.get(i.id, 0) < _FAILURES_TOLD], Event.FAILED, reason)
+
+
+def _explain(tx: Transaction, stopped: Sequence[HeldInstance], reason: str) -> list[HeldInstance]:
+    """A heartbeat was quicker to say that these are off, and did not know why; answers which these are."""
+    unexplained: set[str] = set()
+    for ids in chunks([i.id for i in stopped]):
+        where = Instance.id.in_(ids), Instance.reason.in_((_SEEN, _NOT_SEEN)), Instance.reason_code == ""
+        found = list(tx.session.scalars(select(Instance.id).where(*where)))
+        explained = update(Instance).where(Instance.id.in_(found))
+        explained = explained.values(reason=reason, reason_code=_INSTANCE_INITIATED)
+        tx.session.execute(explained.execution_options(synchronize_session=False))
+        unexplained.update(found)
+    return [i for i in stopped if i.id in unexplained]
+
+
+def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
+    """Delete those of the guests that powered themselves off whose owner wants them deleted then."""
+    wanted: set[str] = set()
+    for ids in chunks([i.id for i in stopped]):
+        wants = Instance.shutdown_behavior == ShutdownBehavior.TERMINATE
+        wanted.update(tx.session.scalars(select(Instance.id).where(Instance.id.in_(ids), wants)))
+    ending = [i for i in stopped if i.id in wanted]
+    move(tx, ending, Event.DELETE, detail="asked for at its launch: it powered itself off", new_wish=True)
+    tx.outbox += doorbells(tx, ending)
+
+
+def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
+    if guest and guest.generation == generation and state is State.ACTIVE and guest.power is Power.RUNNING:
+        return False  # nearly all, nearly always
+    ahead = guest is not None and guest.generation > generation
+    return ahead or (state, sight_of(guest)) in SIGHTINGS
+
+
+def _mend(tx: Transaction, instances: Sequence[HeldInstance], shown: Mapping[str, GuestState | None]) -> None:
+    """Apply what heartbeats show of locked instances, by the table of sightings."""
+    newest: dict[str, int] = {}
+    groups: dict[tuple[Event, str], list[HeldInstance]] = defaultdict(list)
+    forgotten = []
+    for instance in instances:
+        state, guest = instance.state, shown[instance.id]
+        if guest is not None and guest.generation > instance.generation:
+            if not is_believable(instance, guest.generation):
+                continue
+            newest[instance.id] = guest.generation
+            if is_awaited(instance):
+                continue  # what is seen is not what its wish waits for
+        sight = sight_of(guest)
+        event = SIGHTINGS.get((state, sight))
+        # What is dated in the future was written by a clock that was wrong.
+        settled = abs(tx.now - instance.state_since) > timedelta(seconds=_SETTLED_S)
+        if event is None or not (settled or (state, sight) in AT_ONCE):
+            continue
+        if _is_behind(instance, guest) and state is not State.UNKNOWN:
+            continue  # the newest wish has not been carried out yet
+        groups[event, _SEEN if guest else _NOT_SEEN].append(instance)
+        if sight in _UNTOLD and state is not State.UNKNOWN:
+            forgotten.append(instance)
+    catch_up(tx, [i for i in instances if i.id in newest], newest)
+    for (event, detail), alike in groups.items():
+        _apply(tx, alike, event, detail)
+    tx.outbox += doorbells(tx, forgotten)  # their agent has lost its journal: it is told again
+
+
+def _is_behind(instance: HeldInstance, guest: GuestState | None) -> bool:
+    return guest is not None and UNTOLD < guest.generation < instance.generation
 
 
 def _send_away(tx: Transaction, message: HostReported, on_host: set[str]) -> None:

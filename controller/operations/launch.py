@@ -17,6 +17,7 @@ from controller.db.models import (
     PlacementGroup,
     Project,
     Reservation,
+    ShutdownBehavior,
 )
 from controller.domain.errors import (
     ClaimConflict,
@@ -43,7 +44,7 @@ from controller.operations.tags import tag_new
 MAX_COUNT = 10000
 _GIB = 1024**3
 # Came after the first tokens were given: a request without them has the digest that it always had.
-_LATER = ("network_id", "wanted_ip", "group_name")
+_LATER = ("network_id", "wanted_ip", "group_name", "shutdown_behavior")
 
 
 # These two are part of every launch: built once, as building them costs more than running them.
@@ -77,6 +78,7 @@ class LaunchRequest:
     """What a client asks for. ``user_data`` is base64; ``tags`` go to each instance.
 
     ``network_id`` empty: the project's default network. ``wanted_ip`` empty: any address of it.
+    ``shutdown_behavior`` is a ``ShutdownBehavior``; empty: stop.
     """
 
     project_id: str
@@ -94,6 +96,7 @@ class LaunchRequest:
     network_id: str = ""
     wanted_ip: str = ""
     group_name: str = ""
+    shutdown_behavior: str = ""
 
     def digest(self) -> str:
         """Two requests with the same token must have the same."""
@@ -136,6 +139,7 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
     if earlier := _earlier(tx, request):
         return earlier
     _check_counts(request)
+    check_shutdown_behavior(request.shutdown_behavior or ShutdownBehavior.STOP)
     given = _ingredients(tx, request)
     if request.wanted_ip:
         check_address(tx, given.network, request.wanted_ip)
@@ -196,6 +200,13 @@ def _check_counts(request: LaunchRequest) -> None:
         )
     if request.wanted_ip and request.max_count != 1:
         raise InvalidCombination(reason="An address can be asked for one instance only, not for several")
+
+
+def check_shutdown_behavior(name: str) -> None:
+    """Raises InvalidParameter: there is no such behavior."""
+    if name not in list(ShutdownBehavior):
+        reason = f"it has to be {' or '.join(ShutdownBehavior)}"
+        raise InvalidParameter(parameter="InstanceInitiatedShutdownBehavior", value=name[:100], reason=reason)
 
 
 def _ingredients(tx: Transaction, request: LaunchRequest) -> _Ingredients:
@@ -284,6 +295,7 @@ def _insert(
         "zone": request.zone,
         "group_id": given.group_id,
         "wanted_ip": request.wanted_ip,
+        "shutdown_behavior": request.shutdown_behavior or ShutdownBehavior.STOP,
         "network_id": given.network.id,
         "host_id": None,
         "created_at": tx.now,

@@ -46,6 +46,9 @@ def move(
         IncorrectInstanceState: the table has no such row for one of them; nothing may be committed then.
     """
     moved = [(i, i.state, next_state(i.state, event)) for i in instances]
+    if event is Event.EXPIRED:
+        _mark_overdue(tx, [i for i, before, after in moved if after is before], detail)
+        moved = [(i, before, after) for i, before, after in moved if after is not before]
     if not moved:
         return
     _count_quota(tx, moved)
@@ -54,7 +57,7 @@ def move(
     alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
     for instance, before, after in moved:
         newer = new_wish or (after is State.ERROR and before is not State.ERROR)
-        first_boot = after is State.ACTIVE and instance.launched_at is None
+        first_boot = after in (State.ACTIVE, State.STOPPED) and instance.launched_at is None
         alike[before, after, newer, first_boot, instance.host_id].append(instance)
     for (before, after, newer, first_boot, host_id), group in alike.items():
         values = {**waiting(tx, after, host_id), "host_id": host_id}
@@ -114,6 +117,14 @@ def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Messag
         messages.append(WireInstances(networks, tuple(sorted(i.id for i in building))))
     others = [i for i in instances if i.state not in (State.REQUESTED, State.BUILDING)]
     return messages + list(reconcile_commands(tx, others))
+
+
+def _mark_overdue(tx: Transaction, instances: Sequence[HeldInstance], detail: Detail) -> None:
+    """Their deadline is over and changes nothing but their story: they wait on, since when they did."""
+    _update(tx, [i.id for i in instances], {"deadline_at": None})
+    for instance in instances:
+        instance.deadline_at = None
+    tell(tx, instances, Event.EXPIRED, detail)
 
 
 def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:

@@ -20,7 +20,8 @@ _WHY = {
     State.STOPPING: "its host did not report it shut off in time",
     State.STARTING: "its host did not report it running in time",
     State.REBOOTING: "its host did not report it running in time",
-    State.DELETING: "its host did not report it gone in time; terminate it again, or `pileus host remove --force`",
+    State.DELETING: "its host did not report it gone in time; it is asked again and again: bring the host back, or "
+    "`pileus host remove --force`",
 }
 
 

@@ -9,6 +9,9 @@ from controller.domain.states import DEADLINE_S, State
 from controller.operations.audit.breach import GRACE_S, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
 
+# A delete that is overdue has no deadline any more.
+_BOUNDED = [state for state in DEADLINE_S if state is not State.DELETING]
+
 
 def overdue(tx: Transaction) -> list[Breach]:
     """Nothing waits for longer than its state's deadline, or without one."""
@@ -17,7 +20,7 @@ def overdue(tx: Transaction) -> list[Breach]:
         select(Instance.id, Instance.state, Instance.deadline_at, Instance.state_since).where(
             or_(
                 Instance.deadline_at < before,
-                and_(Instance.state.in_(list(DEADLINE_S)), Instance.deadline_at.is_(None)),
+                and_(Instance.state.in_(_BOUNDED), Instance.deadline_at.is_(None)),
             )
         )
     )
@@ -33,6 +36,29 @@ def _overdue(now: datetime, instance_id: str, state: str, deadline_at: datetime 
     if deadline_at is None:
         advice = "no sweep will end it: terminate it"
     return Breach(1, what, instance_id, advice, None if deadline_at is None else Remedy(Mend.SWEEP))
+
+
+def overdue_deletes(tx: Transaction) -> list[Breach]:
+    """An accepted delete ends in time. One that does not waits for its host; the quota is given back already."""
+    before = tx.now - timedelta(seconds=DEADLINE_S[State.DELETING] + GRACE_S)
+    query = select(Instance.id, Instance.state_since, Instance.host_id, Host.up)
+    rows = tx.session.execute(
+        query.outerjoin(Host, Host.id == Instance.host_id)
+        .where(Instance.state == State.DELETING, Instance.deadline_at.is_(None), Instance.state_since < before)
+        .order_by(Instance.id)
+    )
+    return [
+        Breach(
+            1,
+            f"DELETING for {_seconds(tx.now - since)} s: {host} has not said that it is gone, and is "
+            + ("up" if up else "down"),
+            instance_id,
+            "its story says why: `pileus instance explain`"
+            if up
+            else f"it goes when {host} is back; if that will never be: `pileus host remove --force {host}`",
+        )
+        for instance_id, since, host, up in rows
+    ]
 
 
 def errors_without_reason(tx: Transaction) -> list[Breach]:
@@ -100,4 +126,4 @@ def _seconds(span: timedelta) -> int:
     return int(span.total_seconds())
 
 
-CHECKS = (overdue, errors_without_reason, unknown_states, doubled_tokens, active_out_of_contact)
+CHECKS = (overdue, overdue_deletes, errors_without_reason, unknown_states, doubled_tokens, active_out_of_contact)

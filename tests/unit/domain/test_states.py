@@ -5,6 +5,8 @@ import pytest
 from controller.domain.errors import IncorrectInstanceState
 from controller.domain.states import (
     DEADLINE_S,
+    REFUSALS,
+    REPORTS,
     TERMINAL,
     TRANSITIONS,
     Event,
@@ -38,7 +40,8 @@ def test_what_has_a_deadline_can_expire_and_nothing_else() -> None:
 
 
 def test_deadlines_lead_out_of_waiting() -> None:
-    for state in DEADLINE_S:
+    """A delete alone waits on: it ends when its host is back."""
+    for state in set(DEADLINE_S) - {State.DELETING}:
         assert TRANSITIONS[state, Event.EXPIRED] not in DEADLINE_S
 
 
@@ -59,3 +62,18 @@ def test_an_event_without_a_row_is_refused_by_name() -> None:
     assert not allows(State.STOPPED, Event.REBOOT)
     with pytest.raises(IncorrectInstanceState, match="STOPPED does not allow REBOOT"):
         next_state(State.STOPPED, Event.REBOOT)
+
+
+def test_every_state_considers_every_report() -> None:
+    pairs = {(state, report) for state in State for report in REPORTS}
+    assert {p for p in TRANSITIONS if p[1] in REPORTS} | REFUSALS.keys() == pairs
+    assert not TRANSITIONS.keys() & REFUSALS.keys()
+    assert all(REFUSALS.values())
+
+
+def test_a_guest_that_goes_off_is_never_removed_for_it() -> None:
+    assert {t for (_, e), t in TRANSITIONS.items() if e is Event.SHUT_OFF} == {State.STOPPED}
+
+
+def test_an_accepted_delete_ends_only_in_deleted() -> None:
+    assert {t for (s, _), t in TRANSITIONS.items() if s is State.DELETING} == {State.DELETING, State.DELETED}

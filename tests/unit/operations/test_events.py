@@ -14,7 +14,9 @@ from controller.domain.messages import (
 )
 from controller.domain.states import Event, State
 from controller.operations import heartbeats, hosts, instances, sweeps
+from controller.operations.audit.instances import overdue_deletes
 from controller.operations.events import apply_reports
+from controller.operations.lifecycle import lock_instances, move
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
 
@@ -157,18 +159,174 @@ def test_what_outstays_its_deadline_ends_with_a_reason(site: TestCloud) -> None:
     assert "no scheduler placed it in time" in site.instance(one).reason
 
 
-def test_a_delete_that_expires_keeps_its_claim_until_the_host_answers(site: TestCloud) -> None:
+def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: TestCloud) -> None:
     (one,) = active(site)
     site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
-    site.clock.advance(601)
-    site.cloud.write(sweeps.expire)
-    assert site.states() == [State.ERROR]
+    since = site.instance(one).state_since
+    for _ in range(3):
+        site.clock.advance(601)
+        site.cloud.write(sweeps.expire)
+    assert site.states() == [State.DELETING]
+    assert site.instance(one).state_since == since
+    story = site.cloud.read(lambda tx: [s.event for s in instances.explain(tx, one).steps])
+    assert story.count("EXPIRED") == 1
+    (breach,) = site.cloud.read(overdue_deletes)
+    assert (breach.subject, breach.what) == (one, "DELETING for 1803 s: h1 has not said that it is gone, and is up")
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 1
     site.clock.advance(61)
     site.cloud.write(sweeps.ring)
     assert [g.desired for c in site.commands() for g in c.guests][-1:] == [Desired.ABSENT]
     site.report([one], Event.GONE)
+    assert site.states() == [State.DELETED]
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
+
+
+def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestCloud) -> None:
+    deleted, failed = active(site, 2)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [deleted]))
+    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.HOST_LOST))
+    site.report([failed], Event.SHUT_OFF)
+    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.START, new_wish=True))
+    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.DELETE, new_wish=True))
+    for n in range(30):
+        site.bus.sent.clear()
+        before = site.instance(deleted).generation
+        site.report([deleted, failed], Event.FAILED, f"the disk is busy ({n})")
+        assert site.states([deleted, failed]) == [State.DELETING, State.DELETING]
+        assert site.instance(deleted).generation == before + 1
+        site.clock.advance(61)
+        site.cloud.write(sweeps.ring)
+        told = {g.instance_id: (g.generation, g.desired) for c in site.commands() for g in c.guests}
+        assert told[deleted] == (before + 1, Desired.ABSENT)
+    story = site.cloud.read(lambda tx: [s.detail for s in instances.explain(tx, deleted).steps if s.event == "FAILED"])
+    assert len(story) == 10
+    site.report([deleted, failed], Event.GONE)
+    assert site.states([deleted, failed]) == [State.DELETED] * 2
+    assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
+
+
+def test_what_is_left_of_a_failed_build_is_removed_though_removing_failed(site: TestCloud) -> None:
+    (one,) = site.launch(1)
+    place(site)
+    site.report([one], Event.FAILED, "no space left")
+    site.report([one], Event.FAILED, "the disk is busy")
+    assert site.states() == [State.ERROR]
+    assert site.instance(one).reason == "no space left"
+    site.bus.sent.clear()
+    site.clock.advance(61)
+    site.cloud.write(sweeps.ring)
+    assert [(g.generation, g.desired) for c in site.commands() for g in c.guests] == [(3, Desired.ABSENT)]
+    site.report([one], Event.GONE)
+    assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
+
+
+# --- guests that go off by themselves ---
+
+
+def off(
+    site: TestCloud, instance_id: str, cause: str = "shutdown", reason: str = "the guest powered itself off"
+) -> None:
+    row = site.instance(instance_id)
+    report = GuestReport(instance_id, row.generation, Event.SHUT_OFF, reason, cause)
+    site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
+
+
+@pytest.mark.parametrize("seen", ["report", "heartbeat"])
+@pytest.mark.parametrize("state", [State.BUILDING, State.STARTING, State.REBOOTING])
+def test_off_before_running_was_reported_is_stopped_with_its_disk(site: TestCloud, state: State, seen: str) -> None:
+    (one,) = site.launch(1)
+    place(site)
+    if state is not State.BUILDING:
+        site.report([one], Event.RUNNING)
+    if state is State.STARTING:
+        site.report([one], Event.SHUT_OFF)
+        site.cloud.write(lambda tx: instances.start(tx, site.project_id, [one]))
+    if state is State.REBOOTING:
+        site.cloud.write(lambda tx: instances.reboot(tx, site.project_id, [one]))
+    assert site.states() == [state]
+    site.bus.sent.clear()
+    if seen == "report":
+        off(site, one)
+        assert site.instance(one).reason_code == "Client.InstanceInitiatedShutdown"
+    else:
+        guests = (GuestState(one, site.instance(one).generation, Power.SHUT_OFF),)
+        site.heartbeat(guests=guests)
+        assert site.states() == [state]  # the report may be on its way, and knows why
+        site.clock.advance(31)
+        site.heartbeat(guests=guests)
+    assert site.states() == [State.STOPPED]
+    assert site.instance(one).launched_at is not None
+    site.clock.advance(1000)
+    assert site.cloud.write(sweeps.expire) == 0
+    assert site.commands() == []
+    site.cloud.write(lambda tx: instances.start(tx, site.project_id, [one]))
+    assert site.states() == [State.STARTING]
+
+
+def test_a_crash_is_no_shutdown(site: TestCloud) -> None:
+    (one,) = active(site)
+    off(site, one, "crashed", "its process ended unexpectedly")
+    assert site.states() == [State.STOPPED]
+    assert (site.instance(one).reason_code, site.instance(one).reason) == ("", "its process ended unexpectedly")
+
+
+@pytest.mark.parametrize(
+    ("cause", "behavior", "after"),
+    [
+        ("shutdown", "terminate", State.DELETING),
+        ("shutdown", "stop", State.STOPPED),
+        ("crashed", "terminate", State.STOPPED),
+        ("destroyed", "terminate", State.STOPPED),
+        ("", "terminate", State.STOPPED),
+        ("a word of the next release", "terminate", State.STOPPED),
+    ],
+)
+def test_only_a_guests_own_shutdown_terminates(site: TestCloud, cause: str, behavior: str, after: State) -> None:
+    (one,) = site.launch(1, shutdown_behavior=behavior)
+    place(site)
+    site.report([one], Event.RUNNING)
+    off(site, one, cause)
+    assert site.states() == [after]
+    if after is State.DELETING:
+        assert site.instance(one).reason_code == "Client.InstanceInitiatedShutdown"
+        off(site, one, cause)  # delivered twice
+        site.report([one], Event.GONE)
+        assert site.states() == [State.DELETED]
+
+
+def test_a_stop_that_was_asked_for_never_terminates(site: TestCloud) -> None:
+    (one,) = site.launch(1, shutdown_behavior="terminate")
+    place(site)
+    site.report([one], Event.RUNNING)
+    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    off(site, one)
+    off(site, one)
+    assert site.states() == [State.STOPPED]
+
+
+def test_a_heartbeat_that_was_quicker_than_the_report_loses_nothing(site: TestCloud) -> None:
+    (one,) = site.launch(1, shutdown_behavior="terminate")
+    place(site)
+    site.report([one], Event.RUNNING)
+    site.clock.advance(31)
+    site.heartbeat(guests=(GuestState(one, 1, Power.SHUT_OFF),))
+    assert site.states() == [State.STOPPED]
+    off(site, one)
+    assert site.states() == [State.DELETING]
+
+
+def test_a_guest_that_its_host_has_removed_unasked_is_in_error_and_holds_nothing(site: TestCloud) -> None:
+    for state in (State.BUILDING, State.ACTIVE, State.STOPPED):
+        (one,) = site.launch(1)
+        place(site)
+        if state is not State.BUILDING:
+            site.report([one], Event.RUNNING)
+        if state is State.STOPPED:
+            site.report([one], Event.SHUT_OFF)
+        site.report([one], Event.GONE)
+        assert site.states([one]) == [State.ERROR]
+        assert "its host has removed it with its disk" in site.instance(one).reason
+        assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
 
 
 def test_a_silent_host_is_down_and_its_guests_unknown_until_it_speaks(site: TestCloud) -> None:

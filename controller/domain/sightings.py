@@ -1,0 +1,91 @@
+"""What a heartbeat means that shows an instance's guest: one table, and the reasons where it means nothing."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from controller.domain.messages import UNTOLD, GuestState, Power
+from controller.domain.states import Event, State
+
+
+class Sight(StrEnum):
+    """How a host shows a guest: carried out up to its row's newest wish, not there, or never told of."""
+
+    RUNNING = "RUNNING"
+    SHUT_OFF = "SHUT_OFF"
+    ABSENT = "ABSENT"
+    UNTOLD_RUNNING = "UNTOLD_RUNNING"
+    UNTOLD_SHUT_OFF = "UNTOLD_SHUT_OFF"
+
+
+S, E, V = State, Event, Sight
+
+# What it means. Reports do the same, sooner: this is for those that were lost.
+SIGHTINGS: Mapping[tuple[State, Sight], Event] = MappingProxyType(
+    {
+        **{
+            (state, sight): event
+            for state in (S.BUILDING, S.STOPPING, S.STARTING, S.REBOOTING, S.UNKNOWN)
+            for sight, event in ((V.RUNNING, E.RUNNING), (V.SHUT_OFF, E.SHUT_OFF))
+        },
+        (S.ACTIVE, V.SHUT_OFF): E.SHUT_OFF,
+        (S.STOPPED, V.RUNNING): E.RUNNING,
+        **{
+            # Its agent has lost its journal: the power is true all the same.
+            (state, sight): event
+            for state in (S.ACTIVE, S.STOPPED, S.UNKNOWN)
+            for sight, event in ((V.UNTOLD_RUNNING, E.RUNNING), (V.UNTOLD_SHUT_OFF, E.SHUT_OFF))
+        },
+        (S.ACTIVE, V.ABSENT): E.SHUT_OFF,
+        (S.UNKNOWN, V.ABSENT): E.SHUT_OFF,
+    }
+)
+
+# Believed at once: the wish has come true, or nothing is known. All else is believed only of what has been in its state
+# for a while, as the heartbeat may be older than that; an agent that knows this generation as another wish, because the
+# database was restored, has answered by then that it is ahead.
+AT_ONCE = frozenset(
+    {
+        (S.BUILDING, V.RUNNING),
+        (S.STARTING, V.RUNNING),
+        (S.STOPPING, V.SHUT_OFF),
+        (S.UNKNOWN, V.RUNNING),
+        (S.UNKNOWN, V.SHUT_OFF),
+        (S.UNKNOWN, V.UNTOLD_RUNNING),
+        (S.UNKNOWN, V.UNTOLD_SHUT_OFF),
+    }
+)
+
+_NOT_ON_A_HOST = "it is on no host, so none can show it"
+_AS_IT_SAYS = "the row says so already"
+_AT_WORK = "its agent is to make its guest otherwise, and reports then; its deadline bounds that"
+_TO_BE_TOLD = "its agent was not told of the newest wish: the sweep tells it"
+_REMOVED_WITH_GONE = "it is to be removed, with its disk: only GONE says that it has been"
+SIGHT_REFUSALS: Mapping[tuple[State, Sight], str] = MappingProxyType(
+    {
+        **{(state, sight): _NOT_ON_A_HOST for state in (S.REQUESTED, S.DELETED) for sight in Sight},
+        **{(state, sight): _REMOVED_WITH_GONE for state in (S.DELETING, S.ERROR) for sight in Sight},
+        **{(state, V.ABSENT): _AT_WORK for state in (S.BUILDING, S.STOPPING, S.STARTING, S.REBOOTING)},
+        **{
+            (state, sight): _TO_BE_TOLD
+            for state in (S.BUILDING, S.STOPPING, S.STARTING, S.REBOOTING)
+            for sight in (V.UNTOLD_RUNNING, V.UNTOLD_SHUT_OFF)
+        },
+        (S.ACTIVE, V.RUNNING): _AS_IT_SAYS,
+        (S.STOPPED, V.SHUT_OFF): _AS_IT_SAYS,
+        (
+            S.STOPPED,
+            V.ABSENT,
+        ): "a guest that is off need not be defined: its next start finds its disk, or says that not",
+    }
+)
+
+
+def sight_of(guest: GuestState | None) -> Sight:
+    """How this guest of a heartbeat is shown; None: the heartbeat has none."""
+    if guest is None:
+        return Sight.ABSENT
+    running = guest.power is Power.RUNNING
+    if guest.generation == UNTOLD:
+        return Sight.UNTOLD_RUNNING if running else Sight.UNTOLD_SHUT_OFF
+    return Sight.RUNNING if running else Sight.SHUT_OFF
