@@ -5,9 +5,11 @@ Free of threads: a service calls it. Whatever line it dies at, the next run mend
 
 import base64
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -30,6 +32,8 @@ from controller.domain.messages import (
     HostEvidence,
     HostReported,
     Message,
+    OffCause,
+    OutdatedWish,
     Power,
     ReadConsole,
     ReadHostEvidence,
@@ -50,6 +54,12 @@ TOMBSTONES_KEPT = timedelta(days=7)
 REPORTS_IN_A_MESSAGE = 1000
 _CONSOLE_MAX_BYTES = 1024 * 1024
 _REASON_CHARS = 500
+_WHY_OFF = {
+    OffCause.UNKNOWN: "the guest powered off or its process ended",
+    OffCause.SHUTDOWN: "the guest powered itself off",
+    OffCause.CRASHED: "the guest's process ended unexpectedly",
+    OffCause.DESTROYED: "the guest's power was taken on its host",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,11 @@ class Agent:
         self._grace_s = grace_s
         self._jitter = jitter
         self._failures: dict[str, tuple[int, int]] = {}  # instance -> generation, how often it failed
+        self._outdated: dict[
+            str, OutdatedWish
+        ] = {}  # by instance, until told; one that is lost is found by the next ring
         self._unwritten: dict[str, _Outcome] = {}  # instance -> what the journal could not take yet
+        self._outdated_lock = threading.Lock()
         self._sequence = int(clock().timestamp() * 1000)
 
     def begin(self) -> bool:
@@ -149,7 +163,9 @@ class Agent:
         """
         match message:
             case ReconcileGuests():
-                self._journal.record(self.host, message.guests)
+                outdated = self._journal.record(self.host, message.guests)
+                with self._outdated_lock:
+                    self._outdated |= {wish.instance_id: wish for wish in outdated}
                 return None
             case ReadConsole():
                 return self._read_console(message)
@@ -158,6 +174,12 @@ class Agent:
             case RemoveTaps():
                 return self._remove_taps(message)
         raise PoisonMessage(reason=f"{message.KIND} is not for an agent")
+
+    def heeded(self, specs: Sequence[GuestSpec]) -> list[GuestSpec]:
+        """Those of a command just handled that were not outdated."""
+        with self._outdated_lock:
+            outdated = {(wish.instance_id, wish.generation) for wish in self._outdated.values()}
+        return [spec for spec in specs if (spec.instance_id, spec.generation) not in outdated]
 
     def pending(self) -> list[GuestSpec]:
         """The guests that want work, as they are desired, first come first."""
@@ -205,11 +227,18 @@ class Agent:
     def news(self) -> GuestsChanged | None:
         """What the controller has not been told yet, in one message; None when there is nothing."""
         reports = self._journal.unreported(self.host, REPORTS_IN_A_MESSAGE)
-        return GuestsChanged(self.host, tuple(reports)) if reports else None
+        with self._outdated_lock:
+            outdated = tuple(islice(self._outdated.values(), REPORTS_IN_A_MESSAGE))
+        return GuestsChanged(self.host, tuple(reports), outdated) if reports or outdated else None
 
     def told(self, message: GuestsChanged) -> None:
         """The broker has this message."""
-        self._journal.mark_reported(self.host, message.reports, self._clock().timestamp())
+        with self._outdated_lock:
+            for wish in message.outdated:
+                if self._outdated.get(wish.instance_id) == wish:
+                    del self._outdated[wish.instance_id]
+        if message.reports:
+            self._journal.mark_reported(self.host, message.reports, self._clock().timestamp())
 
     def heartbeat(self) -> None:
         """Tell the controller that this host lives, what it has and which guests are there; may be lost."""
@@ -225,12 +254,14 @@ class Agent:
         settled = self._journal.settled(self.host)  # before the guests: what is newer than these is no surprise
         guests = self._driver.list_guests()
         noticed = 0
+        off = {i for i, was in settled.items() if was[1] is Event.RUNNING and guests.get(i) is not Power.RUNNING}
+        causes = self._driver.why_off(off & guests.keys()) if off else {}
         for instance_id, was in settled.items():
-            power = guests.get(instance_id)
-            if was[1] is Event.RUNNING and power is not Power.RUNNING:
-                reason = "the guest powered off or its process ended" if power else "the guest has vanished"
-                noticed += self._journal.observe(self.host, instance_id, was, Event.SHUT_OFF, reason)
-            elif was[1] is Event.SHUT_OFF and power is Power.RUNNING:
+            if instance_id in off:
+                cause = causes.get(instance_id, OffCause.UNKNOWN)
+                reason = _WHY_OFF[cause] if instance_id in guests else "the guest has vanished"
+                noticed += self._journal.observe(self.host, instance_id, was, Event.SHUT_OFF, reason, cause.value)
+            elif was[1] is Event.SHUT_OFF and guests.get(instance_id) is Power.RUNNING:
                 noticed += self._journal.observe(self.host, instance_id, was, Event.RUNNING, "started on the host")
         return noticed
 
@@ -274,7 +305,7 @@ class Agent:
                 return Event.GONE
 
     def _run(self, spec: GuestSpec, built: bool) -> None:
-        if not built:
+        if not built and spec.may_create:
             self._driver.spawn(spec)
         elif spec.reboot:
             self._driver.reboot(spec, self._grace_s)

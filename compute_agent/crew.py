@@ -84,6 +84,7 @@ class Crew:
         self._lock = threading.Lock()
         self._stages: dict[Key, _Stage] = {}
         self._queued: dict[Key, Job] = {}
+        self._next: dict[Key, Job] = {}  # what came for a guest that is worked on: it follows at once
         self._paused: list[tuple[float, int, Job]] = []
         self._tickets: dict[Key, int] = {}
         self._numbers = itertools.count()
@@ -109,8 +110,9 @@ class Crew:
                 self._queue(job)
             elif stage is _Stage.QUEUED and self._queued[job.key].boots != boots:
                 self._queue(job)  # a removal does not wait for a place to boot
-            elif stage is _Stage.WORKING:
+            elif stage in (_Stage.WORKING, _Stage.WORKING_THEN_AGAIN):
                 self._stages[job.key] = _Stage.WORKING_THEN_AGAIN
+                self._next[job.key] = job
 
     def next_due_s(self) -> float | None:
         """Seconds until ``run_due`` has something to do; None when nothing is paused."""
@@ -233,6 +235,7 @@ class Crew:
                 else:
                     self._window.leave(job.key)
             again = self._stages.pop(job.key) is _Stage.WORKING_THEN_AGAIN
+            job = self._next.pop(job.key, job)  # a removal that came during a boot is no boot
             if again or pause_s == 0:
                 self._queue(job)
             elif pause_s is not None:

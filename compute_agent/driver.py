@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from controller.domain.messages import GuestSpec, Power
+from controller.domain.messages import GuestSpec, OffCause, Power
 
 # Waits so many seconds; raises WorkAbandoned when the agent is to stop.
 Pause = Callable[[float], None]
@@ -53,6 +53,13 @@ class Driver(ABC):
     @abstractmethod
     def list_guests(self) -> Mapping[str, Power]:
         """Every guest of this cloud on this host by its instance id, running or not."""
+
+    def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:  # noqa: ARG002 - see below
+        """Why these guests are off that nobody told to be; those of which nothing is known are left out.
+
+        SHUTDOWN only where the guest surely powered itself off: its owner may have asked to have it deleted then.
+        """
+        return {}
 
     @abstractmethod
     def find_all(self) -> Found:

@@ -13,9 +13,12 @@ from typing import Any
 
 from compute_agent import journal_file
 from controller.domain.errors import Unavailable
-from controller.domain.messages import UNTOLD, GuestReport, GuestSpec, Power
+from controller.domain.messages import UNTOLD, Desired, GuestReport, GuestSpec, OutdatedWish, Power
 from controller.domain.states import Event
 from controller.domain.wire import decode_guest, encode_guest
+
+# SQLite limits the parameters of a statement.
+_IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class Journal:
         with self._lock:
             self._db.close()
 
-    def record(self, host: str, guests: Sequence[GuestSpec]) -> int:
-        """Take wishes, all or none, durably; returns how many are new work.
+    def record(self, host: str, guests: Sequence[GuestSpec]) -> list[OutdatedWish]:
+        """Take wishes, all or none, durably; returns those that are outdated.
 
-        Older generations are ignored. The generation that is known already is no new work; if it has been
-        carried out, its result is reported again.
+        Older generations are ignored. The generation that is known already is no new work; if it has been carried out,
+        its result is reported again - unless it is known as another wish: the sender's database was restored from a
+        backup then, and has counted these generations a second time.
         """
         with self._write(durable=True) as db:
             before = db.total_changes
@@ -64,14 +68,15 @@ class Journal:
                 WHERE excluded.generation > guests.generation""",
                 rows,
             )
-            new = db.total_changes - before
-            if new < len(rows):
-                db.executemany(
-                    "UPDATE guests SET reported = 0 WHERE host = ? AND instance = ? AND generation = ?"
-                    " AND NOT pending AND event IS NOT NULL",
-                    [r[:3] for r in rows],
-                )
-        return new
+            if db.total_changes - before == len(rows):
+                return []
+            outdated, known = _sort(guests, _known(db, host, guests))
+            db.executemany(
+                "UPDATE guests SET reported = 0 WHERE host = ? AND instance = ? AND generation = ?"
+                " AND NOT pending AND event IS NOT NULL",
+                [(host, spec.instance_id, spec.generation) for spec in known],
+            )
+        return outdated
 
     def pending(self, host: str) -> list[GuestSpec]:
         """The wishes that are still to be carried out, first come first."""
@@ -91,7 +96,7 @@ class Journal:
         gone = event is Event.GONE
         with self._write() as db:
             done = db.execute(
-                """UPDATE guests SET done_generation = ?, event = ?, reason = ?,
+                """UPDATE guests SET done_generation = ?, event = ?, reason = ?, cause = '',
                     built = (built OR ?) AND NOT ?,
                     pending = pending AND generation <> ?, reported = CASE generation WHEN ? THEN 0 ELSE 1 END
                 WHERE host = ? AND instance = ? AND generation >= ?""",
@@ -110,9 +115,9 @@ class Journal:
     def unreported(self, host: str, limit: int = 1000) -> list[GuestReport]:
         """Results that the controller does not know yet."""
         return [
-            GuestReport(instance, generation, Event(event), reason)
-            for instance, generation, event, reason in self._read(
-                "SELECT instance, done_generation, event, reason FROM guests"
+            GuestReport(instance, generation, Event(event), reason, cause)
+            for instance, generation, event, reason, cause in self._read(
+                "SELECT instance, done_generation, event, reason, cause FROM guests"
                 " WHERE host = ? AND NOT reported AND event IS NOT NULL LIMIT ?",
                 host,
                 limit,
@@ -149,13 +154,15 @@ class Journal:
             )
         }
 
-    def observe(self, host: str, instance_id: str, was: tuple[int, Event], event: Event, reason: str) -> bool:
+    def observe(
+        self, host: str, instance_id: str, was: tuple[int, Event], event: Event, reason: str, cause: str = ""
+    ) -> bool:
         """Keep what a guest did by itself, unless something has happened since ``was`` was read."""
         with self._write() as db:
             done = db.execute(
-                """UPDATE guests SET event = ?, reason = ?, reported = 0
+                """UPDATE guests SET event = ?, reason = ?, cause = ?, reported = 0
                 WHERE host = ? AND instance = ? AND NOT pending AND done_generation = ? AND event = ?""",
-                (event.value, reason, host, instance_id, was[0], was[1].value),
+                (event.value, reason, cause, host, instance_id, was[0], was[1].value),
             )
         return done.rowcount == 1
 
@@ -215,3 +222,34 @@ class Journal:
                         self._db.execute("ROLLBACK")
             except sqlite3.DatabaseError as error:
                 raise Unavailable(what="The agent's journal", reason=str(error)) from error
+
+
+def _known(db: sqlite3.Connection, host: str, guests: Sequence[GuestSpec]) -> dict[str, tuple[int, str | None]]:
+    """The newest wish for each of these guests: its generation and its specification, None of one that is gone."""
+    found: dict[str, tuple[int, str | None]] = {}
+    ids = [spec.instance_id for spec in guests]
+    for n in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[n : n + _IDS_AT_ONCE]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT instance, generation, spec FROM guests WHERE host = ? AND instance IN ({marks})"  # noqa: S608
+        found |= {instance: (generation, spec) for instance, generation, spec in db.execute(query, (host, *some))}
+    return found
+
+
+def _sort(
+    guests: Sequence[GuestSpec], known: Mapping[str, tuple[int, str | None]]
+) -> tuple[list[OutdatedWish], list[GuestSpec]]:
+    """The wishes that are outdated, and those that are known as they are."""
+    outdated, same = [], []
+    for spec in guests:
+        newest, text = known[spec.instance_id]
+        if newest == spec.generation and _wish(spec) == _wish(decode_guest(text) if text else None):
+            same.append(spec)
+        else:
+            outdated.append(OutdatedWish(spec.instance_id, spec.generation, newest))
+    return outdated, same
+
+
+def _wish(spec: GuestSpec | None) -> tuple[Desired, bool]:
+    """What it is that is wished; of a guest that is gone only its removal is remembered."""
+    return (spec.desired, spec.reboot) if spec is not None else (Desired.ABSENT, False)

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS guests (
     built INTEGER NOT NULL DEFAULT 0,
     event TEXT,
     reason TEXT NOT NULL DEFAULT '',
+    cause TEXT NOT NULL DEFAULT '',
     reported INTEGER NOT NULL DEFAULT 1,
     gone_at REAL,
     PRIMARY KEY (host, instance)
@@ -34,6 +35,8 @@ CREATE INDEX IF NOT EXISTS guests_unreported ON guests (host) WHERE NOT reported
 CREATE INDEX IF NOT EXISTS guests_gone ON guests (gone_at) WHERE gone_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS boots (host TEXT PRIMARY KEY, boot_id TEXT NOT NULL) WITHOUT ROWID;
 """
+# Columns that came after 0.1; an older agent leaves them at their defaults.
+_ADDED = {"cause": "TEXT NOT NULL DEFAULT ''"}
 
 
 def open_or_begin(path: Path) -> sqlite3.Connection:
@@ -64,6 +67,9 @@ def _open(path: Path) -> sqlite3.Connection:
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
         db.executescript(_SCHEMA)
+        there = {column for _, column, *_ in db.execute("PRAGMA table_info(guests)")}
+        for column in _ADDED.keys() - there:
+            db.execute(f"ALTER TABLE guests ADD COLUMN {column} {_ADDED[column]}")
     except BaseException:
         db.close()
         raise

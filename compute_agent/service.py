@@ -194,7 +194,7 @@ class ComputeService:
         answer = agent.handle(message)
         if isinstance(message, ReconcileGuests):
             assert self._crew is not None
-            for spec in message.guests:
+            for spec in agent.heeded(message.guests):
                 self._crew.offer(agent, spec)
             self._reporter.is_dirty(agent)  # what was done before is reported again
         return answer

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Any
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from controller.conf.settings import Compute
 from controller.domain.errors import DriverError, Unavailable
-from controller.domain.messages import GuestSpec, Power
+from controller.domain.messages import GuestSpec, OffCause, Power
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS simulated_guests (
@@ -92,6 +92,7 @@ class SimulatedDriver(Driver):
         self._pause = pause
         self._lock = threading.Lock()
         self._guests = site.guests(host)
+        self._went_off: dict[str, OffCause] = {}
 
     @property
     def boot_id(self) -> str:
@@ -103,6 +104,9 @@ class SimulatedDriver(Driver):
 
     def list_guests(self) -> Mapping[str, Power]:
         return MappingProxyType({i: g[0] for i, g in self._guests.copy().items()})
+
+    def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:
+        return {i: self._went_off.get(i, OffCause.SHUTDOWN) for i in instance_ids}
 
     def find_all(self) -> Found:
         with self._lock:
@@ -145,8 +149,9 @@ class SimulatedDriver(Driver):
         for instance_id in list(self._guests):
             self._forget(instance_id)
 
-    def power_lost(self, instance_id: str) -> None:
-        """What a guest does that powers itself off: for tests of who notices."""
+    def power_lost(self, instance_id: str, cause: OffCause = OffCause.SHUTDOWN) -> None:
+        """What a guest does that powers itself off, or crashes: for tests of who notices."""
+        self._went_off[instance_id] = cause
         _, ip, boots = self._guests[instance_id]
         self._keep(instance_id, (Power.SHUT_OFF, ip, boots))
 

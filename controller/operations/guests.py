@@ -61,6 +61,7 @@ def _spec(instance: HeldInstance, nics: Sequence[NicSpec], image: ImageSpec | No
         image=image,
         nics=tuple(nics),
         reboot=state is State.REBOOTING,
+        may_create=state is State.BUILDING,
     )
 
 

@@ -15,8 +15,11 @@ from controller.domain.errors import DriverError, PoisonMessage, Unavailable
 from controller.domain.messages import (
     ConsoleRead,
     Desired,
+    GuestsChanged,
     GuestState,
     HostReported,
+    OffCause,
+    OutdatedWish,
     Power,
     ReadConsole,
     ReconcileGuests,
@@ -260,7 +263,50 @@ def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: Simulated
     assert [agent.watch(), agent.watch()] == [1, 0]
     agent.report()
     assert events(bus) == [(instance(1), 1, Event.SHUT_OFF)]
-    assert "powered off" in bus.reports()[0].reason
+    assert "powered itself off" in bus.reports()[0].reason
+
+
+@pytest.mark.parametrize("cause", list(OffCause))
+def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: MemoryBus, cause: OffCause) -> None:
+    order(agent, guest(1))
+    work_all(agent)  # it booted and went off before anything was reported
+    driver.power_lost(instance(1), cause)
+    assert agent.watch() == 1
+    assert agent.report()
+    (report,) = bus.reports()
+    assert (report.event, report.cause) == (Event.SHUT_OFF, cause.value)
+    order(agent, guest(1, 2))
+    work_all(agent)
+    assert agent.report()
+    assert bus.reports()[-1].cause == ""
+
+
+def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bus: MemoryBus) -> None:
+    order(agent, guest(1, 7))
+    work_all(agent)
+    assert agent.report()
+    bus.sent.clear()
+    bus.down = True
+    for generation in (3, 4):
+        order(agent, guest(1, generation, Desired.ABSENT))
+    work_all(agent)
+    assert not agent.report()
+    bus.down = False
+    assert agent.report()
+    assert [m.outdated for m in bus.sent if isinstance(m, GuestsChanged)] == [(OutdatedWish(instance(1), 4, 7),)]
+    assert agent.news() is None
+
+
+def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus
+) -> None:
+    order(agent, guest(1, 5, may_create=False))
+    work_all(agent)
+    assert agent.report()
+    assert driver.list_guests() == {}
+    assert [(r.event, r.reason) for r in bus.reports()] == [
+        (Event.FAILED, "Starting the guest failed on this host: its disk is gone.")
+    ]
 
 
 def test_a_guest_that_vanished_or_was_started_behind_our_back(

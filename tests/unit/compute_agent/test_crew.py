@@ -98,6 +98,27 @@ def test_what_comes_during_the_work_is_worked_on_after_it() -> None:
     assert len(agent.worked) == 2
 
 
+def test_a_removal_that_comes_during_a_boot_follows_it_at_once() -> None:
+    """It needs no place in the window, and waits for none of the boots that do."""
+    gate, began = threading.Event(), threading.Event()
+
+    def work(_: str) -> None:
+        began.set()
+        gate.wait(5)
+
+    agent = RecordingAgent(work)
+    crew = Crew(4, lambda _: None, window=BootWindow(1, fixed=1))
+    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    assert began.wait(5)
+    for number in range(2, 30):
+        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+    crew.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    gate.set()
+    until(lambda: agent.worked[:2] == [instance(1)] * 2)
+    assert crew.stop(5)
+    assert agent.worked == [instance(1)] * 2
+
+
 def test_a_pause_is_kept_unless_something_new_comes() -> None:
     pauses = iter([0.0, 60.0, None])
     agent = RecordingAgent(lambda _: next(pauses))

@@ -29,7 +29,7 @@ def _claims_are_kept(patch: pytest.MonkeyPatch) -> None:
 def _old_commands_are_carried_out(patch: pytest.MonkeyPatch) -> None:
     real = Journal.record
 
-    def record(self: Journal, host: str, guests: Sequence[Any]) -> int:
+    def record(self: Journal, host: str, guests: Sequence[Any]) -> Any:
         with self._write() as db:
             db.executemany(
                 "UPDATE guests SET generation = -1 WHERE host = ? AND instance = ?",
