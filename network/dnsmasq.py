@@ -3,7 +3,8 @@
 import pwd
 import shutil
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -14,11 +15,12 @@ from controller.domain.ids import NETWORK, is_id
 from controller.programs import run
 from network import dnsmasq_config as config
 from network import lease_file
+from network.dnsmasq_files import MAX_ADDITIONS, ServedFiles, Signature, signature
 from network.files import replace_if_changed, unchanged
 from network.lease_file import LeaseFileDamaged, Taken
 from network.processes import end, hang_up, pid_in, runs, started_with
 from network.release import release
-from network.segment import HeldLease, Segment
+from network.segment import HeldLease, LeaseMark, Segment
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,26 @@ _RELEASED_SINGLY = 200
 _RELEASE_S = 1.0
 _LOOK_S = 0.02
 _USERS = ("dnsmasq", "nobody")
+# However little seems to have changed, all leases of a network are looked at so often.
+WHOLE_EVERY_S = 300.0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a network's dnsmasq serves: its leases by IP, as of a whole look at ``looked_at`` (monotonic) and some
+    ``additions`` since then; ``signature`` is that of its files."""
+
+    leases: Mapping[str, HeldLease]
+    mark: LeaseMark
+    signature: tuple[tuple[str, Signature], ...]
+    looked_at: float
+    additions: int = 0
+
+    def serves(self, leases: Sequence[HeldLease]) -> bool:
+        """Whether it serves these, and no others."""
+        return len(leases) == len(self.leases) and all(
+            x.ip in self.leases and self.leases[x.ip].is_served_like(x) for x in leases
+        )
 
 
 class Dnsmasq:
@@ -37,14 +59,15 @@ class Dnsmasq:
     The truth is on the host: files below ``root``, and processes whose command line names such a file.
     """
 
-    def __init__(self, settings: Settings, root: Path) -> None:
+    def __init__(self, settings: Settings, root: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._root = root
         self._user = ""
-        # Networks whose process has surely read the files that are there now.
-        self._told: set[str] = set()
+        self._monotonic = monotonic
+        # What the files of each network hold, where its process has surely read them.
+        self._known: dict[str, _Known] = {}
         # What each one remembered when we last looked, and what its file was then.
-        self._remembered: dict[str, tuple[tuple[int, int, int], Mapping[str, Taken]]] = {}
+        self._remembered: dict[str, tuple[Signature, Mapping[str, Taken]]] = {}
 
     def networks(self) -> set[str]:
         """Networks of which there is anything on this host."""
@@ -53,7 +76,8 @@ class Dnsmasq:
         return {p.name for p in self._root.iterdir() if is_id(p.name, NETWORK) and p.is_dir()}
 
     def ensure(self, segment: Segment, leases: Sequence[HeldLease]) -> Set[str]:
-        """Make what DHCP and DNS serve equal to the leases; costs no program when it is already so.
+        """Make what DHCP and DNS serve equal to the leases, which are all that are held; costs no program when it is
+        already so.
 
         Answers with the addresses that are nobody's and that dnsmasq remembers all the same: it is asked to forget
         them, so mostly there are none.
@@ -65,11 +89,11 @@ class Dnsmasq:
         folder = self._root / segment.network_id
         folder.mkdir(mode=0o755, exist_ok=True)
         conf = config.options(segment, self._settings, folder, self._run_as())
-        network = self._settings.network
-        told = segment.network_id in self._told
-        self._told.discard(segment.network_id)
-        changed = replace_if_changed(folder / "names", config.names(leases, network.dns_domain))
-        changed |= replace_if_changed(folder / "hosts", config.known_hosts(leases, network.lease_s))
+        known = self._known.pop(segment.network_id, None)
+        files = self._files(folder)
+        changed = (known is None or known.signature != files.signature() or not known.serves(leases)) and files.write(
+            leases
+        )
         argument = _argument(folder)
         pid = pid_in(folder / "pid")
         if (
@@ -77,19 +101,66 @@ class Dnsmasq:
             or not runs(pid, argument)
             or not unchanged(folder / "dnsmasq.conf", conf)
             or self._has_lost_leases(folder, leases)
-            or ((changed or not told) and not hang_up(pid, argument))
+            or ((changed or known is None) and not hang_up(pid, argument))
         ):
             self._start(folder, conf, leases)
         left = self._forget_strangers(segment, folder, conf, leases)
-        self._told.add(segment.network_id)
+        additions = known.additions if known is not None and not changed else 0
+        by_ip = {lease.ip: lease for lease in leases}
+        mark = LeaseMark.of(lease.lease_id for lease in leases)
+        self._known[segment.network_id] = _Known(by_ip, mark, files.signature(), self._monotonic(), additions)
         return left
+
+    def extend(self, segment: Segment, new: Sequence[HeldLease], mark: LeaseMark) -> bool:
+        """Serve these leases as well, of a network that is otherwise as ``ensure`` left it; ``mark`` is that of all
+        that it has now. False: more than that has changed, so nothing was done, and ``ensure`` is to look.
+
+        Raises:
+            HostError, OSError, ConfigurationError: see ``ensure``.
+        """
+        known = self._known.get(segment.network_id)
+        if known is None or self._monotonic() - known.looked_at > WHOLE_EVERY_S:
+            return False
+        folder = self._root / segment.network_id
+        files = self._files(folder)
+        added = [lease for lease in new if lease.ip not in known.leases]
+        if (
+            any(not known.leases[x.ip].is_served_like(x) for x in new if x.ip in known.leases)
+            or known.mark + LeaseMark.of(lease.lease_id for lease in added) != mark
+            or known.signature != files.signature()
+            or not self._is_as_left(segment, folder, list(known.leases.values()))
+        ):
+            return False
+        if added:
+            if known.additions == MAX_ADDITIONS:
+                return False
+            del self._known[segment.network_id]  # until all is written
+            files.add(known.additions + 1, added)
+            by_ip = {**known.leases, **{lease.ip: lease for lease in added}}
+            additions = known.additions + 1
+            self._known[segment.network_id] = _Known(by_ip, mark, files.signature(), known.looked_at, additions)
+        return True
+
+    def _is_as_left(self, segment: Segment, folder: Path, leases: Sequence[HeldLease]) -> bool:
+        """Whether its process runs with the options that it ought to have, and remembers what it did."""
+        pid = pid_in(folder / "pid")
+        return (
+            pid is not None
+            and runs(pid, _argument(folder))
+            and unchanged(folder / "dnsmasq.conf", config.options(segment, self._settings, folder, self._run_as()))
+            and not self._has_lost_leases(folder, leases)
+        )
+
+    def _files(self, folder: Path) -> ServedFiles:
+        network = self._settings.network
+        return ServedFiles(folder, domain=network.dns_domain, lease_s=network.lease_s)
 
     def remove(self, network_id: str) -> None:
         """End the network's process and remove its files."""
         folder = self._root / network_id
         self._end(_argument(folder))
         shutil.rmtree(folder, ignore_errors=True)
-        self._told.discard(network_id)
+        self._known.pop(network_id, None)
         self._remembered.pop(network_id, None)
 
     def remove_all(self) -> None:
@@ -97,7 +168,7 @@ class Dnsmasq:
         self._end(f"--conf-file={self._root}/")
         for network_id in self.networks():
             shutil.rmtree(self._root / network_id, ignore_errors=True)
-        self._told.clear()
+        self._known.clear()
         self._remembered.clear()
 
     def _start(self, folder: Path, conf: str, leases: Sequence[HeldLease]) -> None:
@@ -116,7 +187,7 @@ class Dnsmasq:
 
     def _look(self, folder: Path) -> Mapping[str, Taken]:
         """What dnsmasq remembers; not read again while the file is the same. Raises LeaseFileDamaged."""
-        seen = _signature(folder / "leases")
+        seen = signature(folder / "leases")
         before = self._remembered.get(folder.name)
         if before is not None and before[0] == seen and seen[0]:
             return before[1]
@@ -127,14 +198,15 @@ class Dnsmasq:
     def _has_lost_leases(self, folder: Path, leases: Sequence[HeldLease]) -> bool:
         """Whether somebody damaged or emptied the file of a running dnsmasq. It would not notice before its next
         start, and forget the leases then."""
-        before = self._remembered.get(folder.name, ((), {}))[1]
+        before = self._remembered.get(folder.name)
         try:
-            lost = not self._look(folder) and _are_in_use(before, leases)
+            lost = not self._look(folder) and before is not None and _are_in_use(before[1], leases)
         except LeaseFileDamaged as error:
             log.warning("the file of leases is damaged and made anew", network=folder.name, reason=str(error))
             return True
-        if lost:
+        if lost and before is not None:
             log.warning("the file of leases was emptied and is made anew", network=folder.name)
+            self._remembered[folder.name] = before  # until it has been made anew, the next look finds the same
         return lost
 
     def _forget_strangers(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
@@ -172,15 +244,6 @@ class Dnsmasq:
 
 def _argument(folder: Path) -> str:
     return f"--conf-file={folder / 'dnsmasq.conf'}"
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    """What changes when the file does; zeros when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _are_in_use(taken: Mapping[str, Taken], leases: Sequence[HeldLease]) -> bool:

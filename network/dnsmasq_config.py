@@ -18,6 +18,8 @@ from network.segment import HeldLease, Segment
 
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
 _METADATA = "169.254.169.254"
+# What is added after ``hosts`` and ``names`` were written.
+HOSTS_DIR, NAMES_DIR = "hosts.d", "names.d"
 
 
 def lease_max(cidr: str) -> int:
@@ -45,6 +47,7 @@ def options(segment: Segment, settings: Settings, folder: Path, user: str) -> st
         f"dhcp-range={network.network},static,{network.netmask},{settings.network.lease_s}",
         f"dhcp-lease-max={lease_max(segment.cidr)}",
         f"dhcp-hostsfile={folder / 'hosts'}",
+        f"dhcp-hostsdir={folder / HOSTS_DIR}",
         f"dhcp-leasefile={folder / 'leases'}",
         "dhcp-ignore=tag:!known",
         "dhcp-ignore-clid",
@@ -57,6 +60,7 @@ def options(segment: Segment, settings: Settings, folder: Path, user: str) -> st
         # DNS
         "no-hosts",
         f"addn-hosts={folder / 'names'}",
+        f"hostsdir={folder / NAMES_DIR}",
         f"domain={domain}",
         f"local=/{domain}/",
         "domain-needed",

@@ -11,6 +11,7 @@ from controller.domain.messages import NetworkEvidence, SegmentEvidence
 from controller.domain.names import nft_table
 from controller.programs import run
 from network import bridges, dnsmasq_config, nftables
+from network.dnsmasq_files import served_lines
 from network.processes import started_with
 from network.queries import Rows
 from network.segment import Segment
@@ -61,7 +62,7 @@ def _segment(
         servers=servers,
         lease_max=int(numbers[0]) if len(numbers) == 1 and numbers[0].isdecimal() else -1,
         # MAC,IP,NAME,seconds; whatever else somebody wrote there is told as it is.
-        served=tuple(line.rpartition(",")[0] if line.count(",") == 3 else line for line in _lines(folder / "hosts")),
+        served=tuple(line.rpartition(",")[0] if line.count(",") == 3 else line for line in served_lines(folder)),
         given=tuple(_given(_lines(folder / "leases"))),
         wrong_options=() if segment is None else _wrong_options(segment, settings, folder, options),
     )

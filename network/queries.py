@@ -1,54 +1,116 @@
 """What the network service reads of the database, and the one thing that it writes."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select
 
 from controller.db.models import Instance, Lease, Network, Step
 from controller.domain.messages import ReconcileGuests
 from controller.operations import leases as lease_rows
 from controller.operations.cloud import Transaction
 from controller.operations.guests import reconcile_commands
-from controller.operations.held import HeldInstance, read_instances
-from network.segment import HeldLease, Segment
+from controller.operations.held import CHUNK, HeldInstance, read_instances
+from network.segment import MARK_MODULUS, HeldLease, LeaseMark, Segment
 
 WIRING_FAILED = "WIRING_FAILED"
 
 
 @dataclass(frozen=True)
+class NewLeases:
+    """Some leases of a network, and the mark of all that it has now. ``resting``: addresses wait for DHCP to forget."""
+
+    leases: Sequence[HeldLease]
+    mark: LeaseMark
+    resting: bool = False
+
+
+@dataclass(frozen=True)
 class Rows:
-    """All networks of the cloud, and the leases of those that are looked at. ``resting``: the addresses that are kept
-    from the next holder as long as DHCP remembers the last one, the latest of them until ``rest_until``."""
+    """All networks of the cloud, with all ``leases`` of some of them and only what is ``new`` in others.
+
+    ``resting``: the addresses that are kept from the next holder as long as DHCP remembers the last one, the latest of
+    them until ``rest_until``.
+    """
 
     segments: Sequence[Segment]
     leases: Mapping[str, Sequence[HeldLease]]
     resting: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rest_until: datetime | None = None
+    new: Mapping[str, NewLeases] = field(default_factory=dict)
 
 
 def rows(tx: Transaction, network_ids: Collection[str] | None = None) -> Rows:
     """What the host is to be made equal to; without ids, with the leases of all networks."""
-    cloud_id = tx.settings.general.cloud_id
-    networks = tx.session.execute(select(Network.id, Network.vlan, Network.cidr).order_by(Network.vlan))
-    segments = [Segment.of(cloud_id, *n) for n in networks]
+    segments = _segments(tx)
     leases: dict[str, list[HeldLease]] = {
         s.network_id: [] for s in segments if network_ids is None or s.network_id in network_ids
     }
-    ran = Instance.launched_at.is_not(None)
-    columns = (Lease.network_id, Lease.ip, Lease.mac, Lease.instance_id, Lease.dns_name, ran)
-    held = select(*columns).join(Instance, Instance.id == Lease.instance_id)
-    if network_ids is not None:
-        held = held.where(Lease.network_id.in_(list(network_ids)))
-    for network_id, ip, mac, instance_id, dns_name, has_run in tx.session.execute(held):
-        if network_id in leases:
-            leases[network_id].append(HeldLease(ip, mac, instance_id or "", dns_name, has_run))
+    if leases:
+        where = () if network_ids is None else (Lease.network_id.in_(list(network_ids)),)
+        for network_id, lease in _held(tx, *where):
+            if network_id in leases:
+                leases[network_id].append(lease)
     resting, rest_until = _resting(tx, leases)
     return Rows(segments, leases, resting, rest_until)
 
 
+def new_rows(tx: Transaction, network_ids: Collection[str], instance_ids: Collection[str]) -> Rows:
+    """All networks; of these ones all leases, of those that the instances are in the instances' leases alone."""
+    found = rows(tx, network_ids)
+    leases: dict[str, list[HeldLease]] = {}
+    ids = sorted(instance_ids)
+    for n in range(0, len(ids), CHUNK):
+        for network_id, lease in _held(tx, Lease.instance_id.in_(ids[n : n + CHUNK])):
+            if network_id not in found.leases:
+                leases.setdefault(network_id, []).append(lease)
+    marks = _marks(tx, list(leases)) if leases else {}
+    new = {n: NewLeases(some, marks[n].mark, marks[n].resting) for n, some in leases.items() if n in marks}
+    return replace(found, new=new)
+
+
+def marks(tx: Transaction) -> Rows:
+    """All networks with the marks of their leases, which are not read."""
+    segments = _segments(tx)
+    found = _marks(tx)
+    none = NewLeases((), LeaseMark())
+    return Rows(segments, {}, new={s.network_id: found.get(s.network_id, none) for s in segments})
+
+
+def _segments(tx: Transaction) -> Sequence[Segment]:
+    cloud_id = tx.settings.general.cloud_id
+    networks = tx.session.execute(select(Network.id, Network.vlan, Network.cidr).order_by(Network.vlan))
+    return [Segment.of(cloud_id, *n) for n in networks]
+
+
+def _held(tx: Transaction, *where: ColumnElement[bool]) -> Iterator[tuple[str, HeldLease]]:
+    ran = Instance.launched_at.is_not(None)
+    columns = (Lease.network_id, Lease.ip, Lease.mac, Lease.instance_id, Lease.dns_name, ran, Lease.id)
+    query = select(*columns).join(Instance, Instance.id == Lease.instance_id).where(*where)
+    for network_id, ip, mac, instance_id, dns_name, has_run, lease_id in tx.session.execute(query):
+        yield network_id, HeldLease(ip, mac, instance_id or "", dns_name, has_run, lease_id)
+
+
+def _marks(tx: Transaction, network_ids: Collection[str] | None = None) -> Mapping[str, NewLeases]:
+    """One statement, and a row for each network, however many leases there are."""
+    held = Lease.instance_id.is_not(None)
+    number = case((held, cast(Lease.id, BigInteger)), else_=0)
+    rest = number % MARK_MODULUS
+    resting = func.sum(case((held, 0), else_=1))
+    query = select(Lease.network_id, func.count(Lease.instance_id), func.sum(number), func.sum(rest * rest), resting)
+    query = query.where(or_(held, Lease.free_after.is_not(None))).group_by(Lease.network_id)
+    if network_ids is not None:
+        query = query.where(Lease.network_id.in_(list(network_ids)))
+    return {
+        network_id: NewLeases((), LeaseMark(count, int(ids), int(squares)), bool(waiting))
+        for network_id, count, ids, squares, waiting in tx.session.execute(query)
+    }
+
+
 def _resting(tx: Transaction, network_ids: Collection[str]) -> tuple[Mapping[str, Sequence[str]], datetime | None]:
+    if not network_ids:
+        return {}, None
     given_back = Lease.instance_id.is_(None), Lease.free_after.is_not(None)
     query = select(Lease.network_id, Lease.ip, Lease.free_after).where(*given_back)
     found: dict[str, list[str]] = {}
@@ -67,12 +129,6 @@ def end_rest(tx: Transaction, rows: Rows, remembered: Mapping[str, Collection[st
         if network_id in remembered and rows.rest_until is not None:
             forgotten = [ip for ip in ips if ip not in remembered[network_id]]
             lease_rows.forgotten(tx, network_id, forgotten, rows.rest_until)
-
-
-def networks_of(tx: Transaction, instance_ids: Collection[str]) -> set[str]:
-    """The networks that these instances are in."""
-    query = select(Lease.network_id).where(Lease.instance_id.in_(list(instance_ids))).distinct()
-    return set(tx.session.scalars(query))
 
 
 def commands(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> Sequence[ReconcileGuests]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 QUEUE = "network"
 _STOP_S = 10
+# Leases that a sweep reads and compares while launches wait.
+_LEASES_AT_ONCE = 5000
 # The Debian package of each program that is needed.
 _PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 
@@ -89,7 +91,8 @@ class NetworkService:
         for message in messages:
             if not isinstance(message, WireInstances):
                 raise PoisonMessage(reason=f"the network service has no handler for {message.KIND}")
-            network_ids.update(message.network_ids)
+            if not message.instance_ids:  # leases were given back or changed: which ones, the rows say
+                network_ids.update(message.network_ids)
             instance_ids.update(message.instance_ids)
         failed = self._wire(network_ids, instance_ids) if self._real else {}
         if instance_ids:
@@ -105,22 +108,36 @@ class NetworkService:
             return NetworkEvidence(host_side=False)
         if isinstance(message, MendNetworks):
             try:
-                self.sweep()
+                self.sweep(whole=True)
             except (HostError, OSError) as error:
                 return NetworkEvidence(host_side=True, error=str(error))
         return self._wiring.evidence(lambda: self._cloud.read(queries.rows))
 
-    def sweep(self) -> None:
-        """Make every network equal to its rows; costs little where it already is."""
-        self._take_back(self._wiring.reconcile(lambda: self._cloud.read(queries.rows), verify=True))
+    def sweep(self, *, whole: bool = False) -> None:
+        """Make every network equal to its rows; costs little where it already is.
+
+        Leases are read only of networks that have changed, or were not looked at in whole for long (``whole``: of all),
+        and some networks at a time, so that instances which are launched meanwhile do not wait for all of them.
+        """
+        seen = self._wiring.reconcile(lambda: self._cloud.read(queries.marks), verify=True)
+        due = seen.stale | {n for n, new in seen.rows.new.items() if whole or new.resting}
+        sizes = {n: new.mark.count for n, new in seen.rows.new.items() if n in due}
+        for network_ids in _portions(sizes):
+            done = self._wiring.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
+            self._take_back(done)
 
     def _wire(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
-        def read() -> queries.Rows:
-            return self._cloud.read(lambda tx: queries.rows(tx, {*network_ids, *queries.networks_of(tx, instance_ids)}))
-
-        done = self._wiring.reconcile(read, verify=False)
+        """Why networks failed. Of those that only get instances more, no more than these instances' leases is read."""
+        done = self._wiring.reconcile(lambda: self._read(network_ids, instance_ids), verify=False)
         self._take_back(done)
-        return done.failed
+        if not done.stale:
+            return done.failed
+        again = self._wiring.reconcile(lambda: self._read(done.stale, ()), verify=False)
+        self._take_back(again)
+        return {**done.failed, **again.failed}
+
+    def _read(self, network_ids: Collection[str], instance_ids: Collection[str]) -> queries.Rows:
+        return self._cloud.read(lambda tx: queries.new_rows(tx, network_ids, instance_ids))
 
     def _take_back(self, done: Reconciled) -> None:
         """What DHCP has forgotten can be given out again."""
@@ -149,3 +166,17 @@ class NetworkService:
             trunk = self._cloud.settings.network.trunk
             reason = f"the kernel has no 802.1Q for {trunk}" if trunk else "[network] trunk is not set"
             log.warning("networks are local to this host: guests on other hosts cannot reach them", reason=reason)
+
+
+def _portions(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """The networks, each time so many as have ``_LEASES_AT_ONCE`` together, but one at least."""
+    portion: list[str] = []
+    leases = 0
+    for network_id, size in sizes.items():
+        if portion and leases + size > _LEASES_AT_ONCE:
+            yield portion
+            portion, leases = [], 0
+        portion.append(network_id)
+        leases += size
+    if portion:
+        yield portion

@@ -18,7 +18,7 @@ from network import bridges, forwarding
 from network.dnsmasq import Dnsmasq
 from network.evidence import read_evidence
 from network.nftables import Firewall, ruleset
-from network.queries import Rows
+from network.queries import NewLeases, Rows
 from network.segment import Segment
 
 log = structlog.get_logger(__name__)
@@ -30,12 +30,14 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What became of it: why networks ``failed``; ``remembered`` has, for each of the others, the addresses that are
-    nobody's and that DHCP remembers all the same."""
+    """What became of it: why networks ``failed``; ``remembered`` has, for each of the others whose leases were all
+    read, the addresses that are nobody's and that DHCP remembers all the same. ``stale`` are those of which more has
+    changed than was read."""
 
     rows: Rows
     failed: Mapping[str, str]
     remembered: Mapping[str, Set[str]]
+    stale: Set[str] = frozenset()
 
 
 class Wiring:
@@ -53,7 +55,7 @@ class Wiring:
         self._kept: set[str] = set()
 
     def reconcile(self, read: Callable[[], Rows], *, verify: bool) -> Reconciled:
-        """Make equal the networks whose leases ``read`` gives; remove what has no row.
+        """Make equal the networks whose leases ``read`` gives, all or what is new; remove what has no row.
 
         ``verify``: also look for changes that somebody else made to the firewall.
         """
@@ -67,17 +69,22 @@ class Wiring:
                 self._ensure_firewall(rows, verify=verify)
             except (HostError, OSError) as error:
                 log.exception("the firewall could not be made")
-                return Reconciled(rows, {network_id: str(error) for network_id in rows.leases}, {})
+                return Reconciled(rows, {network_id: str(error) for network_id in (*rows.leases, *rows.new)}, {})
             failed: dict[str, str] = {}
             remembered: dict[str, Set[str]] = {}
+            stale: set[str] = set()
             for segment in rows.segments:
-                if segment.network_id in rows.leases:
-                    try:
-                        remembered[segment.network_id] = self._ensure(segment, rows, links)
-                    except (CloudError, OSError) as error:
-                        log.exception("a network could not be wired", network=segment.network_id, bridge=segment.bridge)
-                        failed[segment.network_id] = str(error)
-            return Reconciled(rows, failed, remembered)
+                network_id = segment.network_id
+                try:
+                    if network_id in rows.leases:
+                        bridges.ensure(segment, self._settings, links)
+                        remembered[network_id] = self._dnsmasq.ensure(segment, rows.leases[network_id])
+                    elif network_id in rows.new and not self._extend(segment, rows.new[network_id], links):
+                        stale.add(network_id)
+                except (CloudError, OSError) as error:
+                    log.exception("a network could not be wired", network=network_id, bridge=segment.bridge)
+                    failed[network_id] = str(error)
+            return Reconciled(rows, failed, remembered, stale)
 
     def evidence(self, read: Callable[[], Rows]) -> NetworkEvidence:
         """What is there, while no reconciliation is under way; what cannot be looked at is said in the answer."""
@@ -105,9 +112,9 @@ class Wiring:
             for name in bridges.owned(bridges.read_links(), self._settings.general.cloud_id):
                 steps.callback(bridges.remove, name)
 
-    def _ensure(self, segment: Segment, rows: Rows, links: Mapping[str, bridges.Link]) -> Set[str]:
+    def _extend(self, segment: Segment, new: NewLeases, links: Mapping[str, bridges.Link]) -> bool:
         bridges.ensure(segment, self._settings, links)
-        return self._dnsmasq.ensure(segment, rows.leases[segment.network_id])
+        return self._dnsmasq.extend(segment, new.leases, new.mark)
 
     def _ensure_firewall(self, rows: Rows, *, verify: bool) -> None:
         conf = self._settings.network

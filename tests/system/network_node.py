@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 from api.metadata.service import MetadataService
 from controller.db.models import Instance, Lease, Network
@@ -37,6 +37,18 @@ class Node:
         self._cloud: Cloud = open_cloud(folder, driver="linux")
         self._network = NetworkService(self._cloud)
         self._metadata = MetadataService(self._cloud)
+        self._lease_reads = 0
+        event.listen(self._cloud.database.engine, "after_cursor_execute", self._count)
+
+    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self._lease_reads += "leases.dns_name" in statement
+
+    def lease_reads(self) -> int:
+        """How many statements have read leases for DHCP and DNS."""
+        return self._lease_reads
+
+    def remove_lease(self, ip: str) -> None:
+        self._cloud.write(lambda tx: tx.session.query(Lease).filter(Lease.ip == ip).delete())
 
     def wire(self, network_ids: Sequence[str], instance_ids: Sequence[str]) -> list[str]:
         """The instances whose hosts got a command."""

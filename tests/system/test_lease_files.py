@@ -1,5 +1,6 @@
 """Real dnsmasq: its files lost or damaged are made anew from the rows, and what is nobody's any more is forgotten."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +39,9 @@ class Served:
 
     def is_whole(self) -> bool:
         hosts = (self.folder / "hosts").read_text()
-        return self.remembered() == [(MACS[0], IPS[0])] and hosts == f"{MACS[0]},{IPS[0]},ip-10-128-0-2,3600\n"
+        added = list((self.folder / "hosts.d").iterdir())
+        served = f"{MACS[0]},{IPS[0]},ip-10-128-0-2,3600\n"
+        return self.remembered() == [(MACS[0], IPS[0])] and hosts == served and not added
 
 
 @pytest.fixture
@@ -76,10 +79,12 @@ def _spoil_hosts(folder: Path) -> None:
     (folder / "hosts").write_bytes(b"\xff\xfe\x00 garbage\n")
 
 
+def _spoil_addition(folder: Path) -> None:
+    (folder / "hosts.d" / "000001").write_bytes(b"\xff\xfe\x00 garbage\n")
+
+
 def _remove_folder(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def _remove_all_networks(folder: Path) -> None:
@@ -95,6 +100,7 @@ DAMAGES = (
     _remove_hosts,
     _truncate_hosts,
     _spoil_hosts,
+    _spoil_addition,
     _remove_folder,
     _remove_all_networks,
 )

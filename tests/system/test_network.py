@@ -87,6 +87,42 @@ def test_new_leases_are_served_without_a_restart(lab: NetworkLab) -> None:
     assert lab.lease(guest)[0] == "10.128.0.3"
 
 
+def test_what_is_launched_is_added_to_what_is_served(lab: NetworkLab) -> None:
+    """dnsmasq reads the addition alone; the leases that are there already are neither read nor written again."""
+    folder = lab.state / "network" / NETWORKS[0]
+    lab.ask("sweep")
+    before = [((folder / name).stat().st_mtime_ns, (folder / name).read_text()) for name in ("hosts", "names")]
+    pids = lab.ask("pids")
+    lab.ask("add_lease", NETWORKS[0], "10.128.0.3", "52:54:00:01:00:03", INSTANCES[0])
+    reads = lab.ask("lease_reads")
+    for _ in range(2):  # the doorbell is rung again
+        assert lab.ask("wire", NETWORKS[:1], INSTANCES[:1]) == [INSTANCES[0]]
+    lab.ask("sweep")
+    assert lab.ask("lease_reads") - reads == 2, "the sweep read leases though nothing had changed"
+    assert [((folder / n).stat().st_mtime_ns, (folder / n).read_text()) for n in ("hosts", "names")] == before
+    assert lab.ask("pids") == pids
+    guest = lab.plug(0, 100, "52:54:00:01:00:03")
+    assert lab.lease(guest)[0] == "10.128.0.3"
+    assert "10.128.0.3" in guest.run("busybox", "nslookup", "ip-10-128-0-3.pileus.internal", GATEWAYS[0])
+    assert lab.ask("audit") == []
+    (folder / "hosts.d" / "000001").unlink()
+    lab.ask("sweep")
+    assert "10.128.0.3" in (folder / "hosts").read_text()
+    assert lab.lease(guest)[0] == "10.128.0.3"
+
+
+def test_what_was_given_back_unnoticed_is_no_longer_served(lab: NetworkLab) -> None:
+    """The doorbell of the host's GONE was lost: the sweep sees that there are fewer leases."""
+    folder = lab.state / "network" / NETWORKS[0]
+    lab.ask("add_lease", NETWORKS[0], "10.128.0.3", "52:54:00:01:00:03", INSTANCES[0])
+    lab.ask("wire", NETWORKS[:1], INSTANCES[:1])
+    lab.ask("remove_lease", "10.128.0.3")
+    lab.ask("sweep")
+    assert "10.128.0.3" not in (folder / "hosts").read_text()
+    assert list((folder / "hosts.d").iterdir()) == []
+    assert lab.lease(lab.plug(0, 100, "52:54:00:01:00:03")) == []
+
+
 def test_what_died_or_was_changed_is_mended(lab: NetworkLab) -> None:
     lab.ask("sweep")
     pids = lab.ask("pids")

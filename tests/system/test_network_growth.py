@@ -95,7 +95,8 @@ def test_tens_of_thousands_of_leases_are_served(lab: NetworkLab) -> None:
     wait_until(has_address, deadline_s=120, what=lambda: (folder / "log").read_text()[-2000:])
     pids = lab.ask("pids")
     lab.ask("add_lease", NETWORK, "10.128.200.9", "52:54:00:01:c8:09", INSTANCES[0])
-    lab.ask("wire", [NETWORK], [])
+    lab.ask("wire", [NETWORK], INSTANCES[:1])
     assert lab.ask("pids") == pids
+    assert (folder / "hosts").read_text().count("\n") == MANY + 1, "all were written again for one"
     late = lab.plug(1, 100, "52:54:00:01:c8:09")
     wait_until(lambda: lab.lease(late)[:1] == ["10.128.200.9"], deadline_s=120, what=lambda: "the late one has none")

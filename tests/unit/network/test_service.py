@@ -1,32 +1,38 @@
 """Instances go to their hosts once their network is there, and not before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from controller.db.models import Lease, Network, Step
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import HostReported, ReconcileGuests, WireInstances
 from controller.operations.cloud import Cloud
 from network import queries
+from network import service as network_service
 from network.service import NetworkService
 from network.wiring import Reconciled
-from tests.unit.network.rows import INSTANCES, IPS, NETWORKS, Rung, make_cloud
+from tests.unit.network.rows import INSTANCES, IPS, NETWORKS, NOW, Rung, make_cloud
 
 
 class HalfBroken:
-    """Wiring in which one network fails."""
+    """Wiring in which one network fails, and in which ``stale`` networks want all of their leases read."""
 
-    def __init__(self) -> None:
-        self.asked: list[set[str]] = []
+    def __init__(self, stale: Collection[str] = ()) -> None:
+        self.whole: list[set[str]] = []
+        self.new: list[dict[str, list[str]]] = []
+        self._stale = stale
 
     def reconcile(self, read: Callable[[], queries.Rows], *, verify: bool) -> Reconciled:
         rows = read()
-        self.asked.append(set(rows.leases))
-        failed = {NETWORKS[0]: "no bridge today"} if NETWORKS[0] in rows.leases else {}
-        return Reconciled(rows, failed, {n: set() for n in rows.leases if n not in failed})
+        self.whole.append(set(rows.leases))
+        self.new.append({n: [lease.ip for lease in new.leases] for n, new in rows.new.items()})
+        stale = {n for n in rows.new if n in self._stale}
+        looked_at = {*rows.leases, *rows.new} - stale
+        failed = {NETWORKS[0]: "no bridge today"} if NETWORKS[0] in looked_at else {}
+        return Reconciled(rows, failed, {n: set() for n in rows.leases if n not in failed}, stale)
 
 
 @pytest.fixture
@@ -44,18 +50,61 @@ def test_without_a_host_side_instances_are_passed_on(cloud: Cloud) -> None:
     assert sorted(guests(cloud)) == sorted(INSTANCES)
 
 
-def test_only_what_is_wired_is_passed_on(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_host(cloud: Cloud, wiring: HalfBroken, monkeypatch: pytest.MonkeyPatch) -> NetworkService:
     service = NetworkService(cloud)
-    wiring = HalfBroken()
     monkeypatch.setattr(service, "_real", True)
     monkeypatch.setattr(service, "_wiring", wiring)
+    return service
+
+
+def test_only_what_is_wired_is_passed_on(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = HalfBroken()
+    service = on_a_host(cloud, wiring, monkeypatch)
     for _ in range(2):  # the sweep rings again
         # The networks of the instances are wired even when the message does not name them.
         service.handle([WireInstances((), INSTANCES)])
-    assert wiring.asked == [set(NETWORKS)] * 2
+    assert wiring.new == [{n: [ip] for n, ip in zip(NETWORKS, IPS, strict=True)}] * 2
+    assert wiring.whole == [set()] * 2
     assert guests(cloud) == [INSTANCES[1]] * 2
     steps = cloud.read(lambda tx: tx.session.execute(select(Step.instance_id, Step.event, Step.detail)).all())
     assert [tuple(s) for s in steps] == [(INSTANCES[0], "WIRING_FAILED", "no bridge today")]
+
+
+def test_a_network_that_has_changed_otherwise_is_read_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = HalfBroken(stale=NETWORKS)
+    on_a_host(cloud, wiring, monkeypatch).handle([WireInstances(NETWORKS, INSTANCES)])
+    assert wiring.whole == [set(), set(NETWORKS)]
+    assert guests(cloud) == [INSTANCES[1]]
+
+
+def test_what_was_given_back_or_changed_is_read_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = HalfBroken()
+    service = on_a_host(cloud, wiring, monkeypatch)
+    service.handle([WireInstances(NETWORKS[:1]), WireInstances(NETWORKS, INSTANCES)])
+    assert wiring.whole == [{NETWORKS[0]}]
+    assert wiring.new == [{NETWORKS[1]: [IPS[1]]}]
+
+
+def test_a_sweep_reads_the_leases_of_changed_networks_only(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = HalfBroken(stale=NETWORKS[1:])
+    on_a_host(cloud, wiring, monkeypatch).sweep()
+    assert wiring.new == [{n: [] for n in NETWORKS}, {}]
+    assert wiring.whole == [set(), {NETWORKS[1]}]
+
+
+def test_a_sweep_looks_at_networks_whose_addresses_rest(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = update(Lease).where(Lease.ip == IPS[0]).values(instance_id=None, free_after=NOW)
+    cloud.write(lambda tx: tx.session.execute(rest))
+    wiring = HalfBroken()
+    on_a_host(cloud, wiring, monkeypatch).sweep()
+    assert wiring.whole == [set(), {NETWORKS[0]}]
+
+
+def test_a_sweep_lets_launches_go_first(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_service, "_LEASES_AT_ONCE", 1)
+    wiring = HalfBroken(stale=NETWORKS)
+    on_a_host(cloud, wiring, monkeypatch).sweep()
+    assert wiring.whole == [set(), {NETWORKS[0]}, {NETWORKS[1]}]
 
 
 def test_a_message_that_is_not_ours_is_poison(cloud: Cloud) -> None:
