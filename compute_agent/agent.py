@@ -106,6 +106,7 @@ def facts(host: str, driver: Driver, options: HostOptions, at: datetime) -> Host
         probe_error=macs.error,
         release=RELEASE,
         speaks=VERSION,
+        guest_overhead_mib=capacity.guest_overhead_mib,
     )
 
 

@@ -12,13 +12,17 @@ Pause = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a host offers; the agent tells it with every heartbeat."""
+    """What a host offers; the agent tells it with every heartbeat.
+
+    ``guest_overhead_mib`` is what the hypervisor needs for each guest beside the guest's own memory.
+    """
 
     hypervisor: str
     vcpus: int
     memory_mib: int
     disk_gib: int
     architecture: str = "x86_64"
+    guest_overhead_mib: int = 0
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,13 @@ class SimulatedDriver(Driver):
 
     def capacity(self) -> Capacity:
         c = self._compute
-        return Capacity("simulated", c.simulated_vcpus, c.simulated_memory_mib, c.simulated_disk_gib)
+        return Capacity(
+            "simulated",
+            c.simulated_vcpus,
+            c.simulated_memory_mib,
+            c.simulated_disk_gib,
+            guest_overhead_mib=max(0, c.guest_overhead_mib),
+        )
 
     def list_guests(self) -> Mapping[str, Power]:
         return MappingProxyType({i: g[0] for i, g in self._guests.copy().items()})

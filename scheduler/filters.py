@@ -95,11 +95,11 @@ def group(request: Request, hosts: Hosts, _: Scheduler) -> Verdict | None:
 def capacity(request: Request, hosts: Hosts, _: Scheduler) -> Verdict:
     """There must be room for one instance at least; the first resource that lacks is named."""
     free = hosts.free
-    room = _fits(free, request)
+    room = _fits(free, hosts.need(request))
     passes = room > 0
     if passes.all():
         return Verdict(passes, _LACKS, room=room)
-    enough = free >= np.array(request.need, np.int64)[:, None]
+    enough = free >= hosts.need(request)
     return Verdict(passes, _LACKS, enough.argmin(axis=0), room)
 
 
@@ -109,7 +109,7 @@ def reserve(request: Request, hosts: Hosts, settings: Scheduler) -> Verdict | No
     if not share:
         return None
     kept = np.ceil(hosts.limit * share).astype(np.int64)
-    room = _fits(hosts.free - kept, request)
+    room = _fits(hosts.free - kept, hosts.need(request))
     return Verdict(room > 0, (f"all but the reserved {share:.0%} is taken",), room=room)
 
 
@@ -117,9 +117,9 @@ def _only(hosts: Hosts, codes: Ints, wanted: str) -> Verdict:
     return Verdict(codes == hosts.code(wanted), [f"{w}, not {wanted}" for w in hosts.words], codes)
 
 
-def _fits(free: Ints, request: Request) -> Ints:
+def _fits(free: Ints, need: Ints) -> Ints:
     """How many instances go into what is free; 0 or less: none."""
-    fits = [of // one for of, one in zip(free, request.need, strict=True) if one > 0]
+    fits = [of // one for of, one in zip(free, need, strict=True) if one.all()]
     if not fits:
         return np.full(free.shape[1], ANY_NUMBER)
     room: Ints = fits[0]

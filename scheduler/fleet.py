@@ -23,7 +23,8 @@ _KEPT_CHANGES = 4096
 class Fleet:
     """The hosts by index. An index stays a host's own; ``rank`` orders them by id, for ties.
 
-    ``free`` and ``limit`` have a row for vCPUs, memory and disk each. ``epoch`` rises when what a host *is* changed;
+    ``free`` and ``limit`` have a row for vCPUs, memory and disk each; ``overhead`` is what each guest takes of the
+    memory beside its own. ``epoch`` rises when what a host *is* changed;
     what it carries is told by ``changes``. Not for use by two threads at once.
     """
 
@@ -39,6 +40,7 @@ class Fleet:
         self.rank: Ints = np.zeros(0, np.int64)
         self.free: Ints = np.zeros((3, 0), np.int64)
         self.limit: Ints = np.zeros((3, 0), np.int64)
+        self.overhead: Ints = np.zeros(0, np.int64)
         # mode, hypervisor, architecture, zone: indexes of words
         self.codes: Ints = np.zeros((4, 0), np.int64)
         self._code_of: dict[str, int] = {}
@@ -85,7 +87,7 @@ class Fleet:
         i = self.index[host_id]
         vcpus, memory_mib, disk_gib = request.need
         self.free[0, i] -= count * vcpus
-        self.free[1, i] -= count * memory_mib
+        self.free[1, i] -= count * (memory_mib + int(self.overhead[i]))
         self.free[2, i] -= count * disk_gib
         self.changes.add((i,))
 
@@ -101,12 +103,16 @@ class Fleet:
         index = self.index
         at = np.fromiter((index[h] for h in host_ids), np.int64, len(host_ids))
         counts = np.bincount(at, minlength=len(self))
-        self.free -= np.array(request.need, np.int64)[:, None] * counts
+        self.free -= self.hosts().need(request) * counts
         self.changes.add(np.flatnonzero(counts).tolist())
 
     def hosts(self, at: Ints | None = None) -> "Hosts":
         """The hosts of these indexes, which may repeat; all of them by default."""
         return Hosts(self, _ALL if at is None else at)
+
+    def overheads_mib(self, host_ids: Iterable[str]) -> dict[str, int]:
+        """What each guest takes of these hosts' memory beside its own."""
+        return {h: int(self.overhead[self.index[h]]) for h in host_ids}
 
     def code(self, word: str) -> int:
         """The number of a word, -1 where no host has it."""
@@ -135,6 +141,7 @@ class Fleet:
         blank = np.zeros((3, more), np.int64)
         self.free = np.append(self.free, blank, axis=1)
         self.limit = np.append(self.limit, blank, axis=1)
+        self.overhead = np.append(self.overhead, blank[0])
         self.codes = np.append(self.codes, np.zeros((4, more), np.int64), axis=1)
         self.rank = np.empty(len(self), np.int64)
         self.rank[sorted(range(len(self)), key=self.ids.__getitem__)] = np.arange(len(self))
@@ -142,6 +149,7 @@ class Fleet:
     def _describe(self, i: int, row: Host) -> None:
         self.known[i] = True
         self.up[i] = row.up
+        self.overhead[i] = row.guest_overhead_mib
         self.codes[:, i] = [self._learn(w) for w in (row.mode, row.hypervisor, row.architecture, row.zone)]
         self._items["label"][i] = listed(row.labels)
         self._items["image"][i] = listed(row.images)
@@ -201,6 +209,14 @@ class Hosts:
     def limit(self) -> Ints:
         """What may be promised in all: vCPUs, memory in MiB, disk in GiB."""
         return self._fleet.limit[:, self._at]
+
+    def need(self, request: Request) -> Ints:
+        """What one instance takes of each of them: vCPUs, memory in MiB, disk in GiB."""
+        overhead = self._fleet.overhead[self._at]
+        need: Ints = np.empty((3, len(overhead)), np.int64)
+        need[:] = np.array(request.need, np.int64)[:, None]
+        need[1] += overhead
+        return need
 
     @property
     def words(self) -> Sequence[str]:

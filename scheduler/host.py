@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Host(NamedTuple):
     """A host as its row is at one moment; ``*_free`` is what may still be promised, overcommit counted in.
 
-    ``labels`` and ``images`` (checksums) are comma-separated.
+    ``labels`` and ``images`` (checksums) are comma-separated. ``guest_overhead_mib`` is what each guest takes of its
+    memory beside the guest's own.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Host(NamedTuple):
     disk_free_gib: int
     labels: str | None = ""
     images: str | None = ""
+    guest_overhead_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Request:
 
     @property
     def need(self) -> tuple[int, int, int]:
-        """What one instance takes of a host: vCPUs, MiB of memory, GiB of disk."""
+        """What one instance is given: vCPUs, MiB of memory, GiB of disk; ``Fleet.need`` is what it takes of a host."""
         return self.vcpus, self.memory_mib, self.disk_gib
 
     @property

@@ -69,7 +69,7 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     try:
         view.refresh(tx)
         decisions = [_decide(tx, group, asked, strategies, pools, view) for group in alike(instances)]
-        return _carry_out(tx, decisions)
+        return _carry_out(tx, decisions, view)
     except ClaimConflict:
         view.forget()
         raise
@@ -115,14 +115,14 @@ def _decide(
     return _Decision(placed, chosen, [i for i in instances if i.id not in there], code, reason)
 
 
-def _carry_out(tx: Transaction, decisions: Sequence[_Decision]) -> int:
+def _carry_out(tx: Transaction, decisions: Sequence[_Decision], view: SiteView) -> int:
     """Claim the hosts and write down what was decided."""
     for made in decisions:
         move(tx, made.refused, Event.FAILED, detail=made.reason, reason_code=made.reason_code)
     placed = [i for made in decisions for i in made.placed]
     if not placed:
         return 0
-    claim_hosts(tx, placed)
+    claim_hosts(tx, placed, view.fleet.overheads_mib({i.host_id or "" for i in placed}))
     refusals = {i.id: text for d in decisions for text in [d.placement.explain_refusals()] for i in d.placed}
     move(tx, placed, Event.PLACED, detail=lambda i: f"on {i.host_id}; {refusals[i.id]}")
     networks = tuple(sorted({i.network_id for i in placed}))

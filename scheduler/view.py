@@ -89,6 +89,7 @@ def _hosts(tx: Transaction) -> list[Host]:
             h.disk_limit_gib - h.disk_used_gib,
             h.labels,
             h.images,
+            h.guest_overhead_mib,
         ).order_by(h.id)
     )
     return [Host._make(row) for row in rows]

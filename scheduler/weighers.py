@@ -19,7 +19,7 @@ def load(request: Request, hosts: Hosts, carried: Ints) -> Floats:
     """The share of a host that is promised, 0 to 1, of its scarcest resource."""
     limit = hosts.limit
     used = limit - hosts.free
-    shares = (used + np.array(request.need, np.int64)[:, None] * carried) / np.maximum(limit, 1)
+    shares = (used + hosts.need(request) * carried) / np.maximum(limit, 1)
     if not limit.all():
         shares[limit == 0] = 1.0
     highest: Floats = shares.max(axis=0)

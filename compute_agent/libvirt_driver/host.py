@@ -14,6 +14,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _GIB = 1024**3
+# QEMU's own: code, heap, devices, stacks of its threads; measured, see docs/placement.md. Without KVM its translation
+# cache comes on top.
+_QEMU_MIB, _XEN_MIB = 32, 16
 
 
 def kvm_usable(kvm: Path = _KVM, cpuinfo: Path = _CPUINFO) -> bool:
@@ -54,7 +57,18 @@ def capacity(settings: Settings, virtualization: Virtualization, own_disks_bytes
         memory_mib=compute.memory_mib or max(0, _memory_mib() - compute.reserved_memory_mib),
         disk_gib=compute.disk_gib or free_gib,
         architecture=os.uname().machine,
+        guest_overhead_mib=guest_overhead_mib(settings, virtualization),
     )
+
+
+def guest_overhead_mib(settings: Settings, virtualization: Virtualization) -> int:
+    """What the hypervisor needs for each guest beside the guest's own memory."""
+    compute = settings.compute
+    if compute.guest_overhead_mib >= 0:
+        return compute.guest_overhead_mib
+    if virtualization.is_xen:
+        return _XEN_MIB
+    return _QEMU_MIB + (compute.tcg_cache_mib if virtualization is Virtualization.QEMU else 0)
 
 
 def boot_id() -> str:

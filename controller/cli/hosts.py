@@ -23,6 +23,7 @@ _FIELDS = (
     "memory_mib",
     "memory_limit_mib",
     "memory_used_mib",
+    "guest_overhead_mib",
     "disk_gib",
     "disk_limit_gib",
     "disk_used_gib",

@@ -93,7 +93,8 @@ def _row(view: InstanceView) -> dict[str, object]:
 def _print_story(story: Explanation) -> None:
     about = story.instance
     click.echo(f"{about.id}  {about.state} since {iso(about.state_since)}")
-    size = f"{about.vcpus} vCPU, {about.memory_mib} MiB, {about.disk_gib} GiB"
+    beside = f" (and {story.overhead_mib} MiB for the hypervisor)" if story.overhead_mib else ""
+    size = f"{about.vcpus} vCPU, {about.memory_mib} MiB{beside}, {about.disk_gib} GiB"
     click.echo(f"{about.instance_type}: {size}; image {about.image_id}")
     click.echo(f"host {about.host_id or '-'}, address {story.ip or '-'}, project {about.project_id}")
     if about.reason:

@@ -223,6 +223,13 @@ class Compute:
     memory_mib: int = option(0, "Memory to offer; 0: what the machine has less reserved_memory_mib.", minimum=0)
     disk_gib: int = option(0, "Disk to offer; 0: what is free below state_dir.", minimum=0)
     reserved_memory_mib: int = option(1024, "Memory kept for the host itself.", minimum=0)
+    guest_overhead_mib: int = option(
+        -1,
+        "Memory that the hypervisor takes for each guest beside the guest's own, claimed with it; -1: as measured "
+        "(docs/placement.md), 0 with the simulated driver.",
+        minimum=-1,
+        maximum=65536,
+    )
     workers: int = option(4, "Guests worked on at once.", minimum=1, maximum=64)
     boots_at_once: int = option(
         0, "Guests that boot at once; 0: as many as the host's cores carry, which is measured.", minimum=0

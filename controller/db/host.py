@@ -23,6 +23,7 @@ class Host(Base):
     ``*_used`` change only in the transaction of the claim; their sum over the claims is audited. ``labels``,
     ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
     no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
+    ``guest_overhead_mib`` is what each guest takes of its memory beside the guest's own.
     ``epoch`` is raised by each registration and force-removal (``RemovedHost`` remembers it); an agent carries out only
     commands of its own epoch. ``remarks`` is what the agent wants an operator to know.
     ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none. ``release`` is its agent's,
@@ -53,6 +54,7 @@ class Host(Base):
     vcpus_limit: Mapped[int]
     memory_limit_mib: Mapped[int]
     disk_limit_gib: Mapped[int]
+    guest_overhead_mib: Mapped[int] = mapped_column(default=0, server_default="0")
     vcpus_used: Mapped[int] = mapped_column(default=0)
     memory_used_mib: Mapped[int] = mapped_column(default=0)
     disk_used_gib: Mapped[int] = mapped_column(default=0)
@@ -105,7 +107,10 @@ class StrayGuest(Base):
 
 
 class Claim(Base):
-    """A share of a host held by an instance; held until the host says that the guest is gone."""
+    """A share of a host held by an instance; held until the host says that the guest is gone.
+
+    ``memory_mib`` is all that is given back then: the guest's, and ``overhead_mib`` that its host needs beside it.
+    """
 
     __tablename__ = "claims"
     __table_args__ = TABLE_ARGS
@@ -114,6 +119,7 @@ class Claim(Base):
     host_id: Mapped[str] = mapped_column(Name, ForeignKey("hosts.id"), primary_key=True, index=True)
     vcpus: Mapped[int]
     memory_mib: Mapped[int]
+    overhead_mib: Mapped[int] = mapped_column(default=0, server_default="0")
     disk_gib: Mapped[int]
 
 

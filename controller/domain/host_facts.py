@@ -13,6 +13,7 @@ MAX_LABELS = 32
 MAX_LABELS_CHARS = 320
 # More than any machine has; with the overcommit ratios it still fits the columns.
 MOST = {"vcpus": 16_384, "memory_mib": 64 * 1024**2, "disk_gib": 4 * 1024**2}
+MOST_OVERHEAD_MIB = 64 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,15}", re.ASCII)
@@ -41,6 +42,9 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
         least = 1 if joining and field != "disk_gib" else 0
         value = getattr(facts, field)
         _require(least <= value <= most, field, value, f"it lies between {least} and {most}")
+    overhead_mib = facts.guest_overhead_mib
+    between = f"it lies between 0 and {MOST_OVERHEAD_MIB}"
+    _require(0 <= overhead_mib <= MOST_OVERHEAD_MIB, "guest_overhead_mib", overhead_mib, between)
     check_labels(facts.labels)
     _check_each("disk_backends", facts.disk_backends, _WORD, 8, "a word of 1 to 16 small letters and digits")
     _check_each("images", facts.images, _SHA256, MAX_IMAGES, "a SHA-256 in hexadecimal digits")

@@ -283,6 +283,7 @@ class HostReported(Message):
     ``pending`` are guests that the agent has work in hand for: what they are now is not what they will be.
     ``remarks`` are for an operator.
     ``speaks`` is the newest version of the messages that the agent can read; 0.1 says neither this nor its release.
+    ``remarks`` are for an operator. ``guest_overhead_mib`` is what a guest takes of the host's memory beside its own.
     """
 
     KIND = "HostReported"
@@ -309,6 +310,7 @@ class HostReported(Message):
     remarks: tuple[str, ...] = ()
     release: str = ""
     speaks: int = 1
+    guest_overhead_mib: int = 0
 
     @property
     def queue(self) -> str:

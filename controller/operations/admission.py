@@ -119,8 +119,11 @@ def _room_query(given: Set[str]) -> Select[tuple[int]]:
     where += [getattr(Host, name) == bindparam(name) for name in ("zone", "hypervisor") if name in given]
     fits: ColumnElement[Any] | None = None
     for name in (n for n in free if n in given):
-        where.append(free[name] >= bindparam(name, type_=Integer))
-        other = free[name] // bindparam(name, type_=Integer)
+        need: ColumnElement[Any] = bindparam(name, type_=Integer)
+        if name == "memory_mib":
+            need = need + Host.guest_overhead_mib
+        where.append(free[name] >= need)
+        other = free[name] // need
         fits = other if fits is None else case((fits < other, fits), else_=other)
     return select(func.sum(fits)).where(*where)
 
@@ -160,6 +163,7 @@ _COLUMNS: tuple[Any, ...] = (
     (Host.vcpus_limit - Host.vcpus_used).label("vcpus_free"),
     (Host.memory_limit_mib - Host.memory_used_mib).label("memory_free_mib"),
     (Host.disk_limit_gib - Host.disk_used_gib).label("disk_free_gib"),
+    Host.guest_overhead_mib,
 )
 
 
@@ -180,7 +184,7 @@ def _refusal(host: Row[Any], image: Image, zone: str) -> str:
 def _fits(host: Row[Any], flavor: InstanceType) -> int:
     fits: int = min(
         host.vcpus_free // flavor.vcpus,
-        host.memory_free_mib // flavor.memory_mib,
+        host.memory_free_mib // (flavor.memory_mib + host.guest_overhead_mib),
         host.disk_free_gib // flavor.disk_gib if flavor.disk_gib else 10**9,
     )
     return max(0, fits)

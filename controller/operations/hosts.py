@@ -136,6 +136,7 @@ def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
     elif not facts.probe_error:
         host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
     host.vcpus, host.memory_mib, host.disk_gib = facts.vcpus, facts.memory_mib, _steady(host.disk_gib, facts.disk_gib)
+    host.guest_overhead_mib = facts.guest_overhead_mib
     host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), _LARGEST)
     host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), _LARGEST)
     host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), _LARGEST)

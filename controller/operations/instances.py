@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
-from controller.db.models import Instance, Lease, Step
+from controller.db.models import Claim, Instance, Lease, Step
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.states import Event, State, allows
 from controller.operations.cloud import Transaction
@@ -41,11 +41,12 @@ class InstanceView:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole story of an instance."""
+    """The whole story of an instance; ``overhead_mib`` is what its host has promised beside its own memory."""
 
     instance: Instance
     ip: str
     steps: Sequence[Step]
+    overhead_mib: int = 0
 
 
 def start(
@@ -112,7 +113,8 @@ def explain(tx: Transaction, instance_id: str) -> Explanation:
         raise InstanceNotFound(id=instance_id)
     ip = tx.session.scalar(select(Lease.ip).where(Lease.instance_id == instance_id))
     steps = tx.session.scalars(select(Step).where(Step.instance_id == instance_id).order_by(Step.id)).all()
-    return Explanation(instance, ip or "", steps)
+    overhead_mib = tx.session.scalar(select(func.sum(Claim.overhead_mib)).where(Claim.instance_id == instance_id))
+    return Explanation(instance, ip or "", steps, int(overhead_mib or 0))
 
 
 def _wish(

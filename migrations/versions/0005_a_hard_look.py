@@ -22,6 +22,8 @@ def upgrade() -> None:
     """Add what is new."""
     op.add_column("hosts", sa.Column("epoch", sa.BigInteger(), server_default="1", nullable=False))
     op.add_column("hosts", sa.Column("remarks", sa.String(1024), server_default="", nullable=False))
+    op.add_column("hosts", sa.Column("guest_overhead_mib", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("claims", sa.Column("overhead_mib", sa.Integer(), server_default="0", nullable=False))
     op.create_table(
         "removed_hosts",
         sa.Column("id", sa.String(255), nullable=False),
@@ -89,5 +91,7 @@ def downgrade() -> None:
     op.drop_column("instances", "shutdown_behavior")
     op.drop_table("stray_guests")
     op.drop_table("removed_hosts")
+    op.drop_column("claims", "overhead_mib")
+    op.drop_column("hosts", "guest_overhead_mib")
     op.drop_column("hosts", "remarks")
     op.drop_column("hosts", "epoch")

@@ -94,7 +94,7 @@ def claims(tx: Transaction) -> list[Breach]:
             .where(
                 or_(
                     Claim.vcpus != Instance.vcpus,
-                    Claim.memory_mib != Instance.memory_mib,
+                    Claim.memory_mib - Claim.overhead_mib != Instance.memory_mib,
                     Claim.disk_gib != Instance.disk_gib,
                 )
             ),

@@ -99,6 +99,7 @@ EXAMPLES: dict[str, Message] = {
             remarks=("1 guest waits",),
             release="0.2.0",
             speaks=2,
+            guest_overhead_mib=48,
         ),
         ReadHostEvidence("h1"),
         RemoveTaps("h1", ("plc10dt01234567",)),

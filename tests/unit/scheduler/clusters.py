@@ -30,7 +30,9 @@ def placed(request: Request, hosts: Sequence[Host], policy: Policy = SPREAD) -> 
 def room(of: Host, request: Request) -> int:
     """How many instances the host has room for."""
     free = (of.vcpus_free, of.memory_free_mib, of.disk_free_gib)
-    fits = [f // one for f, one in zip(free, request.need, strict=True) if one > 0]
+    vcpus, memory_mib, disk_gib = request.need
+    need = (vcpus, memory_mib + of.guest_overhead_mib, disk_gib)
+    fits = [f // one for f, one in zip(free, need, strict=True) if one > 0]
     return max(0, min(fits, default=request.count))
 
 

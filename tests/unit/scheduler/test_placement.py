@@ -105,10 +105,18 @@ def test_a_host_that_is_removed_is_not_considered_and_may_come_back() -> None:
 
 
 clusters = st.lists(
-    st.tuples(st.integers(0, 16), st.integers(0, 16384), st.integers(0, 200), st.sampled_from(["", "img"])), max_size=8
+    st.tuples(
+        st.integers(0, 16),
+        st.integers(0, 16384),
+        st.integers(0, 200),
+        st.sampled_from(["", "img"]),
+        st.sampled_from([0, 64]),
+    ),
+    max_size=8,
 ).map(
     lambda rows: [
-        host(f"h{n}", vcpus_free=v, memory_free_mib=m, disk_free_gib=d, images=i) for n, (v, m, d, i) in enumerate(rows)
+        host(f"h{n}", vcpus_free=v, memory_free_mib=m, disk_free_gib=d, images=i, guest_overhead_mib=o)
+        for n, (v, m, d, i, o) in enumerate(rows)
     ]
 )
 requests = st.builds(
@@ -127,7 +135,7 @@ def test_never_more_than_there_is_and_never_less_than_fits(hosts: list[Host], re
     for h in hosts:
         count = chosen.count(h.id)
         assert count * request.vcpus <= h.vcpus_free
-        assert count * request.memory_mib <= h.memory_free_mib
+        assert count * (request.memory_mib + h.guest_overhead_mib) <= h.memory_free_mib
         assert count * request.disk_gib <= h.disk_free_gib
     assert len(chosen) == min(request.count, sum(room(h, request) for h in hosts))
 
@@ -190,6 +198,6 @@ def test_a_fleet_that_is_kept_answers_as_one_that_is_new(
 def _less(row: Host, request: Request) -> Host:
     return row._replace(
         vcpus_free=row.vcpus_free - request.vcpus,
-        memory_free_mib=row.memory_free_mib - request.memory_mib,
+        memory_free_mib=row.memory_free_mib - request.memory_mib - row.guest_overhead_mib,
         disk_free_gib=row.disk_free_gib - request.disk_gib,
     )
