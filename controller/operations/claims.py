@@ -1,34 +1,47 @@
-"""Claims of host capacity: one conditional UPDATE a host decides the race, the row count tells who won."""
+"""Claims of host capacity: a conditional UPDATE decides the race, the row count tells who won."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import bindparam, insert, update
+from sqlalchemy import ColumnElement, Integer, String, Update, insert, update
+from sqlalchemy.types import TypeEngine
 
+from controller.db.bulk import update_rows
 from controller.db.models import Claim, Host, HostMode
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
-from controller.operations.held import HeldInstance
+from controller.operations.held import HeldInstance, lock_hosts
 
-_H = Host.__table__
-_TAKE = (
-    update(_H)  # type: ignore[arg-type]
-    .where(
-        _H.c.id == bindparam("host"),
-        _H.c.up,
-        _H.c.mode == HostMode.READY,
-        _H.c.guest_overhead_mib == bindparam("overhead_mib"),
-        _H.c.vcpus_used + bindparam("n_vcpus") <= _H.c.vcpus_limit,
-        _H.c.memory_used_mib + bindparam("n_memory_mib") <= _H.c.memory_limit_mib,
-        _H.c.disk_used_gib + bindparam("n_disk_gib") <= _H.c.disk_limit_gib,
+_ROW: Mapping[str, TypeEngine[Any]] = {
+    "host": String(),
+    "overhead_mib": Integer(),
+    "n_vcpus": Integer(),
+    "n_memory_mib": Integer(),
+    "n_disk_gib": Integer(),
+}
+
+
+def _take(row: Callable[[str], ColumnElement[Any]]) -> Update:
+    host = Host.__table__.c
+    return (
+        update(Host.__table__)  # type: ignore[arg-type]
+        .where(
+            host.id == row("host"),
+            host.up,
+            host.mode == HostMode.READY,
+            host.guest_overhead_mib == row("overhead_mib"),
+            host.vcpus_used + row("n_vcpus") <= host.vcpus_limit,
+            host.memory_used_mib + row("n_memory_mib") <= host.memory_limit_mib,
+            host.disk_used_gib + row("n_disk_gib") <= host.disk_limit_gib,
+        )
+        .values(
+            vcpus_used=host.vcpus_used + row("n_vcpus"),
+            memory_used_mib=host.memory_used_mib + row("n_memory_mib"),
+            disk_used_gib=host.disk_used_gib + row("n_disk_gib"),
+        )
     )
-    .values(
-        vcpus_used=_H.c.vcpus_used + bindparam("n_vcpus"),
-        memory_used_mib=_H.c.memory_used_mib + bindparam("n_memory_mib"),
-        disk_used_gib=_H.c.disk_used_gib + bindparam("n_disk_gib"),
-    )
-)
 
 
 def claim_hosts(
@@ -51,8 +64,8 @@ def claim_hosts(
         of_host["n_memory_mib"] += i.memory_mib + overheads_mib.get(i.host_id or "", 0)
         of_host["n_disk_gib"] += i.disk_gib
     wanted = [{"host": h, "overhead_mib": overheads_mib.get(h, 0), **needed[h]} for h in sorted(needed)]
-    taken = tx.session.connection().execute(_TAKE, wanted)
-    if taken.rowcount != len(wanted):
+    lock_hosts(tx, sorted(needed))
+    if update_rows(tx.session, _take, _ROW, wanted) != len(wanted):
         raise ClaimConflict(kind="host", id=wanted[0]["host"] if len(wanted) == 1 else f"{len(wanted)} hosts")
     claims = [
         {

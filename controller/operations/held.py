@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, select
 
-from controller.db.models import Instance
+from controller.db.models import Host, Instance
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 
@@ -79,6 +79,13 @@ def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[He
     for chunk in chunks(sorted(reservation_ids)):
         found += _lock(tx, Instance.reservation_id.in_(chunk), Instance.state == State.REQUESTED)
     return found
+
+
+def lock_hosts(tx: Transaction, ids: Sequence[str]) -> None:
+    """Lock hosts for a change of their counters, always in the same order; a single one is locked by the change."""
+    for chunk in chunks(sorted(ids)) if len(ids) > 1 else ():
+        locked = select(Host.id).where(Host.id.in_(chunk)).order_by(Host.id).with_for_update(key_share=True)
+        tx.session.execute(locked).all()
 
 
 def chunks(ids: Sequence[str]) -> list[Sequence[str]]:

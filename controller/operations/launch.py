@@ -301,7 +301,7 @@ def _insert(
         "created_at": tx.now,
         "launched_at": None,
         "generation": 1,
-        **waiting(tx, State.REQUESTED, None),
+        **waiting(tx, State.REQUESTED, on_host=False),
     }
     rows = [{**alike, "id": tx.ids.new(INSTANCE), "launch_index": n} for n in range(count)]
     tx.session.execute(insert(Instance.__table__), rows)  # type: ignore[arg-type]

@@ -9,18 +9,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Integer, String, Update, delete, insert, select, update
+from sqlalchemy.types import TypeEngine
 
+from controller.db.bulk import update_rows
 from controller.db.models import Claim, Host, Instance, Project, Step
 from controller.domain.messages import Message, ScheduleReservation, WireInstances
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
 from controller.operations.cloud import Transaction
 from controller.operations.guests import reconcile_commands
-from controller.operations.held import HeldInstance, chunks, lock_instances
+from controller.operations.held import HeldInstance, chunks, lock_hosts, lock_instances
 from controller.operations.leases import give_back
 
 # Instances that count against their project's quota: those on their way out, or failed, do not.
 COUNTED = frozenset(State) - {State.DELETING, State.DELETED, State.ERROR}
+
+_RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
+_HOST_ROW: Mapping[str, TypeEngine[Any]] = {
+    "host": String(),
+    "n_vcpus": Integer(),
+    "n_memory_mib": Integer(),
+    "n_disk_gib": Integer(),
+}
+_PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": String()}
 
 # What a story says of an event: the same for all, or told of each instance.
 Detail = str | Callable[[Any], str]
@@ -39,8 +50,8 @@ def move(
 ) -> None:
     """Apply ``event`` to locked instances. ``new_wish`` makes it a newer generation, for agents to heed.
 
-    Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released. A changed
-    ``host_id`` of the instances is written with the state.
+    Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released; with PLACED the
+    ``host_id`` of the instances is written. The number of statements does not grow with that of the hosts.
 
     Raises:
         IncorrectInstanceState: the table has no such row for one of them; nothing may be committed then.
@@ -52,26 +63,30 @@ def move(
     if not moved:
         return
     _count_quota(tx, moved)
-    if event in (Event.GONE, Event.HOST_GONE):
+    if event in _RELEASING:
         _release(tx, [i for i, _, _ in moved])
     alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
     for instance, before, after in moved:
         newer = new_wish or (after is State.ERROR and before is not State.ERROR)
         first_boot = after in (State.ACTIVE, State.STOPPED) and instance.launched_at is None
-        alike[before, after, newer, first_boot, instance.host_id].append(instance)
-    for (before, after, newer, first_boot, host_id), group in alike.items():
-        values = {**waiting(tx, after, host_id), "host_id": host_id}
+        alike[before, after, newer, first_boot, instance.host_id is not None].append(instance)
+    for (before, after, newer, first_boot, on_host), group in alike.items():
+        values: dict[str, Any] = {**waiting(tx, after, on_host=on_host)}
+        if event in _RELEASING:
+            values["host_id"] = None
         values |= _reason(event, before, after, detail if isinstance(detail, str) else "", reason_code)
         if first_boot:
             values["launched_at"] = tx.now
         _write(tx, group, after, values, newer)
+        if event is Event.PLACED:
+            _write_hosts(tx, group)
     tell(tx, [i for i, _, _ in moved], event, detail)
 
 
-def waiting(tx: Transaction, state: State, host_id: str | None) -> dict[str, datetime | State | int | None]:
+def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
     """The columns that go with a state: since when, until when, when its doorbell is rung again."""
     deadline_s = DEADLINE_S.get(state)
-    awaited = state in TRANSITIONAL or (state is State.ERROR and host_id is not None)
+    awaited = state in TRANSITIONAL or (state is State.ERROR and on_host)
     columns: dict[str, datetime | State | int | None] = {
         "state": state,
         "state_since": tx.now,
@@ -146,6 +161,23 @@ def _write(tx: Transaction, group: Sequence[HeldInstance], after: State, values:
         instance.launched_at = values.get("launched_at", instance.launched_at)
 
 
+def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance]) -> None:
+    if tx.session.get_bind().dialect.name == "postgresql":
+        rows = [{"instance": i.id, "host": i.host_id} for i in placed]
+        update_rows(tx.session, _place, _PLACE_ROW, rows)
+        return
+    by_host: dict[str | None, list[str]] = defaultdict(list)
+    for instance in placed:
+        by_host[instance.host_id].append(instance.id)
+    for host_id, ids in by_host.items():
+        _update(tx, ids, {"host_id": host_id})
+
+
+def _place(row: Callable[[str], ColumnElement[Any]]) -> Update:
+    table = Instance.__table__
+    return update(table).where(table.c.id == row("instance")).values(host_id=row("host"))  # type: ignore[arg-type]
+
+
 def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> None:
     for chunk in chunks(ids):
         tx.session.execute(
@@ -174,16 +206,21 @@ def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> None:
 
 
 def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
+    rows = [{"host": host, **given_back[host]} for host in sorted(given_back)]
+    lock_hosts(tx, sorted(given_back))
+    update_rows(tx.session, _less, _HOST_ROW, rows)
+
+
+def _less(row: Callable[[str], ColumnElement[Any]]) -> Update:
     table = Host.__table__
-    tx.session.connection().execute(
+    return (
         update(table)  # type: ignore[arg-type]
-        .where(table.c.id == bindparam("host"))
+        .where(table.c.id == row("host"))
         .values(
-            vcpus_used=table.c.vcpus_used - bindparam("n_vcpus"),
-            memory_used_mib=table.c.memory_used_mib - bindparam("n_memory_mib"),
-            disk_used_gib=table.c.disk_used_gib - bindparam("n_disk_gib"),
-        ),
-        [{"host": host, **given_back[host]} for host in sorted(given_back)],
+            vcpus_used=table.c.vcpus_used - row("n_vcpus"),
+            memory_used_mib=table.c.memory_used_mib - row("n_memory_mib"),
+            disk_used_gib=table.c.disk_used_gib - row("n_disk_gib"),
+        )
     )
 
 
