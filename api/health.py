@@ -1,15 +1,16 @@
-"""Whether this process can serve: its database answers."""
-
-from sqlalchemy import text
+"""Whether this process can serve: its database answers, with tables that this release can work with."""
 
 from controller.domain.errors import DatabaseUnavailable
+from controller.operations import schema
 from controller.operations.cloud import Cloud
 
 
 def health(cloud: Cloud) -> tuple[dict[str, str], int]:
     """The answer's document and its HTTP status: 200, or 503 with the reason."""
     try:
-        cloud.read(lambda tx: tx.session.execute(text("SELECT 1")).scalar_one())
+        problem = cloud.read(schema.problem)
     except DatabaseUnavailable as error:
-        return {"status": "unavailable", "database": str(error)}, 503
+        problem = str(error)
+    if problem:
+        return {"status": "unavailable", "database": problem}, 503
     return {"status": "ok", "database": "ok"}, 200

@@ -2,9 +2,12 @@
 
 import click
 
+from controller.cli.daemon import Daemon
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row
+from controller.domain.errors import Conflict
 from controller.operations import schema
+from controller.operations.downgrade import losses, users
 
 
 @click.group()
@@ -20,13 +23,31 @@ def upgrade(operator: Operator) -> None:
     click.echo(f"the database is at revision {schema.current(operator.settings)}")
 
 
-@db.command()
+@db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
+@click.option("--yes", is_flag=True, help="Do it, whatever is lost.")
 @pass_operator
-def downgrade(operator: Operator, revision: str) -> None:
-    """Take the tables back to REVISION; `base` removes them all."""
+def downgrade(operator: Operator, revision: str, yes: bool) -> None:
+    """Take the tables of a stopped cloud back to REVISION; `base` removes them all.
+
+    Says what would be lost, and does nothing without --yes.
+    """
+    if in_use := _users(operator):
+        advice = "Stop all of it first: `pileus down`, or the units of every machine"
+        raise Conflict(reason=f"the cloud runs: {'; '.join(in_use)}. {advice}")
+    lost = losses(operator.settings, revision)
+    for loss in lost:
+        click.echo(f"lost: {loss}")
+    if lost and not yes:
+        raise Conflict(reason="nothing was done: back the database up, then give --yes as well")
     schema.downgrade(operator.settings, revision)
     click.echo(f"the database is at revision {schema.current(operator.settings) or 'base'}")
+
+
+def _users(operator: Operator) -> list[str]:
+    pid = Daemon(operator.settings.state_dir).pid()
+    here = [f"`pileus up` here, as process {pid}"] if pid else []
+    return here + (operator.read(users) if schema.current(operator.settings) else [])
 
 
 @db.command()

@@ -78,7 +78,9 @@ def down(operator: Operator, destroy: bool) -> None:
     if kept:
         click.echo(f"left there: {', '.join(kept)}")
     if settings.database.url:
-        click.echo("left: the tables in the database that [database] url names (`pileus db downgrade base` drops them)")
+        click.echo(
+            "left: the tables in the database that [database] url names (`pileus db downgrade base --yes` drops them)"
+        )
 
 
 def _upgrade(operator: Operator) -> None:

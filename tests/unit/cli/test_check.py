@@ -88,7 +88,7 @@ def test_a_database_that_is_not_there(command: Command) -> None:
 
 
 def test_tables_of_an_older_release(command: Command) -> None:
-    command("db", "downgrade", "0001")
+    command("db", "downgrade", "0001", "--yes")
     found = statuses(command)
     assert (found["database"], found["schema"]) == ("ok", "fail")
 

@@ -102,7 +102,7 @@ def test_no_dead_letter_has_such_a_number(command: Command, letter: str) -> None
 
 def test_the_database_goes_down_and_up_again(command: Command) -> None:
     revision = command.json("db", "current")["revision"]
-    command("db", "downgrade", "base")
+    command("db", "downgrade", "base", "--yes")
     assert command.json("db", "current") == {"revision": None}
     command("db", "upgrade")
     assert command.json("db", "current") == {"revision": revision}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from api.health import health
 from controller.db.models import Cloud
 from controller.domain.errors import ConfigurationError
 from controller.domain.release import RELEASE
@@ -97,3 +98,13 @@ def test_tables_that_become_wrong_end_the_process(site: TestCloud) -> None:
     register.renew()
     assert ended == [True]
     assert "`pileus db upgrade`" in register.refused
+
+
+def test_a_door_on_wrong_tables_is_not_healthy(site: TestCloud) -> None:
+    assert health(site.cloud)[1] == 200
+    oldest_is(site, "99.0")
+    document, status = health(site.cloud)
+    assert (status, "install 99.0" in document["database"]) == (503, True)
+    revision_is(site, "0004")
+    document, status = health(site.cloud)
+    assert (status, "`pileus db upgrade`" in document["database"]) == (503, True)
