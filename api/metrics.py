@@ -59,7 +59,7 @@ class _Rows(Collector):
             return
         yield GaugeMetricFamily("pileus_database_up", "Whether the database answers.", value=1)
         by_state = GaugeMetricFamily("pileus_instances", "Instances by state.", labels=("state",))
-        for state in State:
+        for state in sorted({*State, *instances}):
             by_state.add_metric((state,), instances.get(state, 0))
         yield by_state
         by_up = GaugeMetricFamily("pileus_hosts", "Hosts by whether their agents are heard.", labels=("state",))

@@ -164,7 +164,7 @@ class Agent:
         """
         match message:
             case ReconcileGuests():
-                outdated = self._journal.record(self.host, message.guests)
+                outdated = self._journal.record(self.host, [g for g in message.guests if self._knows(g)])
                 with self._outdated_lock:
                     self._outdated |= {wish.instance_id: wish for wish in outdated}
                 return None
@@ -200,7 +200,7 @@ class Agent:
             WorkAbandoned: the agent is stopping. Unavailable: the journal cannot be written.
         """
         intent = self._journal.intent(self.host, instance_id)
-        if intent is None:
+        if intent is None or not self._knows(intent.spec):
             self._unwritten.pop(instance_id, None)
             return None
         outcome = self._unwritten.get(instance_id)
@@ -292,6 +292,12 @@ class Agent:
         self._failures.pop(instance_id, None)
         return outcome
 
+    def _knows(self, spec: GuestSpec) -> bool:
+        """Whether this release knows what is asked for; if not, the guest stays as it is."""
+        if not spec.desired.known:
+            log.warning("a wish of a newer release", host=self.host, instance=spec.instance_id, desired=spec.desired)
+        return spec.desired.known
+
     def _carry_out(self, intent: Intent) -> Event:
         spec = intent.spec
         match spec.desired:
@@ -304,6 +310,7 @@ class Agent:
             case Desired.ABSENT:
                 self._driver.destroy(spec.instance_id)
                 return Event.GONE
+        raise AssertionError(f"{spec.desired} was not to be carried out")
 
     def _run(self, spec: GuestSpec, built: bool) -> None:
         if not built and spec.may_create:

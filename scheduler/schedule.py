@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from controller.db.models import GroupStrategy, Network
+from controller.db.models import GroupStrategy, Network, NetworkKind
 from controller.domain.errors import AddressInUse, ClaimConflict, NoFreeAddress
 from controller.domain.messages import WireInstances
 from controller.domain.states import Event
@@ -65,6 +65,7 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
         return 0
     asked = asked_by(tx, instances)
     strategies = lock_groups(tx, instances)
+    instances = [i for i in instances if _is_understood(i, asked[i.reservation_id], strategies)]
     pools = lock_pools(tx, {i.network_id for i in instances if not asked[i.reservation_id].pinned})
     try:
         view.refresh(tx)
@@ -73,6 +74,15 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     except ClaimConflict:
         view.forget()
         raise
+
+
+def _is_understood(instance: HeldInstance, asked: Asked, strategies: Mapping[str, str]) -> bool:
+    """Whether this release knows what is asked for; if not, it waits for a scheduler of the newer release."""
+    strategy = strategies.get(instance.group_id or "", "")
+    understood = NetworkKind(asked.kind).known and (not strategy or GroupStrategy(strategy).known)
+    if not understood:
+        log.warning("left to a newer scheduler", instance=instance.id, network_kind=asked.kind, strategy=strategy)
+    return understood
 
 
 def _decide(

@@ -33,9 +33,14 @@ _FAILED = "Server.InternalError"
 _USER_INITIATED = "Client.UserInitiatedShutdown"
 
 
+def ec2_state(name: str) -> tuple[int, str]:
+    """EC2's code and word for a state; one that only a newer release knows is shown as it is."""
+    return EC2_STATE.get(name) or (RUNNING[0], name.lower().replace("_", "-"))
+
+
 def state(name: str) -> dict[str, Any]:
     """EC2's ``InstanceState`` of one of ours."""
-    code, text = EC2_STATE[name]
+    code, text = ec2_state(name)
     return {"Code": code, "Name": text}
 
 

@@ -1,15 +1,15 @@
 """Hosts and what is claimed of them."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
+from controller.domain.open_enum import OpenEnum
 
 
-class HostMode(StrEnum):
+class HostMode(OpenEnum):
     """What the operator wants of a host; whether it lives is another question, answered by its heartbeats."""
 
     READY = "READY"

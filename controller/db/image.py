@@ -1,15 +1,15 @@
 """Images and instance types: what an instance is made of."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
+from controller.domain.open_enum import OpenEnum
 
 
-class ImageState(StrEnum):
+class ImageState(OpenEnum):
     """Whether an image can be booted."""
 
     AVAILABLE = "AVAILABLE"

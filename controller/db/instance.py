@@ -1,12 +1,12 @@
 """Reservations, instances and their story."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Account, Base, Id, LongText, Name, Serial
+from controller.domain.open_enum import OpenEnum
 
 
 class Reservation(Base):
@@ -26,7 +26,7 @@ class Reservation(Base):
     created_at: Mapped[datetime]
 
 
-class ShutdownBehavior(StrEnum):
+class ShutdownBehavior(OpenEnum):
     """What becomes of an instance whose guest powers itself off (EC2's words)."""
 
     STOP = "stop"
@@ -77,7 +77,7 @@ class Instance(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
-class GroupStrategy(StrEnum):
+class GroupStrategy(OpenEnum):
     """How the instances of a placement group are laid out (EC2's names)."""
 
     CLUSTER = "cluster"  # together: on one host while it has room

@@ -1,15 +1,15 @@
 """Networks and their leases."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Account, Base, Id, Name, Serial
+from controller.domain.open_enum import OpenEnum
 
 
-class NetworkKind(StrEnum):
+class NetworkKind(OpenEnum):
     """How a network gives out its addresses."""
 
     POOLED = "POOLED"  # any free address, on any host

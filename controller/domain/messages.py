@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from controller.domain.open_enum import OpenEnum
 from controller.domain.states import Event
 
 # What ``HostReported.probe_error`` says until the first run of the probe has ended.
@@ -27,7 +28,7 @@ EVENTS = "events"
 UNTOLD = -1
 
 
-class Desired(StrEnum):
+class Desired(OpenEnum):
     """What an agent is to make true of a guest."""
 
     RUNNING = "RUNNING"
@@ -35,7 +36,7 @@ class Desired(StrEnum):
     ABSENT = "ABSENT"
 
 
-class Power(StrEnum):
+class Power(OpenEnum):
     """What an agent sees of a guest."""
 
     RUNNING = "RUNNING"

@@ -1,13 +1,13 @@
 """The life of an instance: one table, one deadline for each state, nothing elsewhere."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from types import MappingProxyType
 
 from controller.domain.errors import IncorrectInstanceState
+from controller.domain.open_enum import OpenEnum
 
 
-class State(StrEnum):
+class State(OpenEnum):
     """Where an instance is in its life; the only state column there is."""
 
     REQUESTED = "REQUESTED"
@@ -23,7 +23,7 @@ class State(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Event(StrEnum):
+class Event(OpenEnum):
     """What can happen to an instance: asked for by a user, seen by an agent, or decided by a sweep."""
 
     # a user's wish

@@ -99,7 +99,8 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
 def _is_from_its_host(instance: HeldInstance | None, host: str) -> bool:
     if instance is not None and instance.host_id != host:
         log.info("report from a host that does not carry the instance", instance=instance.id, host=host)
-    return instance is not None and instance.host_id == host
+    # What is in a state that only a newer release knows is left to its controllers.
+    return instance is not None and instance.host_id == host and instance.state.known
 
 
 def _catch_up(
@@ -126,6 +127,9 @@ def _catch_up(
 
 def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, reason: str, cause: str = "") -> None:
     """Apply where the table has a row that changes something; a late or doubled report has none."""
+    if not event.known:
+        log.info("report of a newer release changes nothing", report=event, instances=[i.id for i in instances])
+        return
     moving, removed, again, known = _sort(instances, event)
     by_itself = event is Event.SHUT_OFF and cause == OffCause.SHUTDOWN
     went_off = [i for i in moving if by_itself and i.state is not State.STOPPING]
@@ -198,6 +202,8 @@ def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
 
 
 def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
+    if not state.known or (guest is not None and not guest.power.known):
+        return False  # only a newer release knows what that means
     if guest and guest.generation == generation and state is State.ACTIVE and guest.power is Power.RUNNING:
         return False  # nearly all, nearly always
     ahead = guest is not None and guest.generation > generation
@@ -211,6 +217,8 @@ def _mend(tx: Transaction, instances: Sequence[HeldInstance], shown: Mapping[str
     forgotten = []
     for instance in instances:
         state, guest = instance.state, shown[instance.id]
+        if not state.known:
+            continue  # since it was read
         if guest is not None and guest.generation > instance.generation:
             if not is_believable(instance, guest.generation):
                 continue
@@ -244,7 +252,8 @@ def _send_away(tx: Transaction, message: HostReported, on_host: set[str]) -> Non
     strangers = {g.instance_id: g for g in message.guests if g.instance_id not in on_host}
     if not strangers:
         return
-    rows = tx.session.scalars(select(Instance).where(Instance.id.in_(strangers))).all()
+    query = select(Instance).where(Instance.id.in_(strangers), Instance.state.in_(list(State)))
+    rows = tx.session.scalars(query).all()
     ended = (State.DELETED, State.ERROR)
     gone = [i for i in rows if i.state in ended or (i.host_id not in (None, message.host))]
     specs = [_absent(i, strangers[i.id]) for i in gone]

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from controller.db.models import Host, Instance
-from controller.domain.errors import Conflict, HostNotFound
+from controller.domain.errors import Conflict, HostNotFound, InUse
 from controller.domain.states import Event
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import remove_host
@@ -17,7 +17,7 @@ def give_up(tx: Transaction, host_id: str) -> int:
     Raises:
         HostNotFound
         Conflict: the host is heard of.
-        InUse: leases are pinned to it.
+        InUse: leases are pinned to it, or an instance is in a state that is unknown here.
     """
     host = tx.session.get(Host, host_id, with_for_update=True)
     if host is None:
@@ -26,6 +26,9 @@ def give_up(tx: Transaction, host_id: str) -> int:
         raise Conflict(reason=f"host {host_id} is heard of: only one that is down can be given up with its instances")
     carried = tx.session.scalars(select(Instance.id).where(Instance.host_id == host_id)).all()
     instances = [i for i in lock_instances(tx, carried) if i.host_id == host_id]
+    if strange := [i for i in instances if not i.state.known]:
+        user = f"{strange[0].id}, {strange[0].state}: only a newer release knows that state"
+        raise InUse(kind="host", id=host_id, user=user)
     move(
         tx,
         instances,

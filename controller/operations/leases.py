@@ -102,7 +102,7 @@ def give_back(tx: Transaction, instance_ids: Sequence[str]) -> set[str]:
     networks = select(Network.id, Network.kind).where(Network.id.in_(select(Lease.network_id).where(held)))
     freed = {row.id: row.kind for row in tx.session.execute(networks)}
     conf = tx.settings.network
-    remembered = [n for n, kind in freed.items() if kind == NetworkKind.POOLED and conf.driver != "none"]
+    remembered = [n for n, kind in freed.items() if kind != NetworkKind.PINNED and conf.driver != "none"]
     until = literal(tx.now + timedelta(seconds=conf.lease_s), Lease.free_after.type)
     free_after = case((Lease.network_id.in_(remembered), until), else_=None) if remembered else None
     tx.session.execute(

@@ -21,8 +21,8 @@ from controller.operations.guests import reconcile_commands
 from controller.operations.held import HeldInstance, chunks, lock_hosts, lock_instances
 from controller.operations.leases import give_back
 
-# Instances that count against their project's quota: those on their way out, or failed, do not.
-COUNTED = frozenset(State) - {State.DELETING, State.DELETED, State.ERROR}
+# All instances count against their project's quota but those on their way out, or failed.
+UNCOUNTED = frozenset({State.DELETING, State.DELETED, State.ERROR})
 
 _RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
 _HOST_ROW: Mapping[str, TypeEngine[Any]] = {
@@ -36,7 +36,7 @@ _PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": Strin
 # What a story says of an event: the same for all, or told of each instance.
 Detail = str | Callable[[Any], str]
 
-__all__ = ["COUNTED", "doorbells", "lock_instances", "move", "ring_later", "tell", "waiting"]
+__all__ = ["UNCOUNTED", "doorbells", "lock_instances", "move", "ring_later", "tell", "waiting"]
 
 
 def move(
@@ -229,7 +229,7 @@ def _count_quota(tx: Transaction, moved: Iterable[tuple[HeldInstance, State, Sta
     vcpus: Counter[str] = Counter()
     memory_mib: Counter[str] = Counter()
     for instance, before, after in moved:
-        change = (before in COUNTED) - (after in COUNTED)
+        change = (after in UNCOUNTED) - (before in UNCOUNTED)
         left[instance.project_id] += change
         vcpus[instance.project_id] += change * instance.vcpus
         memory_mib[instance.project_id] += change * instance.memory_mib

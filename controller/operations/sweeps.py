@@ -13,6 +13,8 @@ from controller.operations.lifecycle import doorbells, move, ring_later
 
 # Rows that one sweep takes at most; the next one takes the rest.
 BATCH = 500
+# What is in a state that only a newer release knows is left to its services.
+_KNOWN = list(State)
 
 _WHY = {
     State.REQUESTED: "no scheduler placed it in time, or no host was heard of",
@@ -28,9 +30,12 @@ _WHY = {
 def expire(tx: Transaction) -> int:
     """End what has outstayed its state's deadline. Answers how many."""
     overdue = tx.session.scalars(
-        select(Instance.id).where(Instance.deadline_at <= tx.now).order_by(Instance.deadline_at).limit(BATCH)
+        select(Instance.id)
+        .where(Instance.deadline_at <= tx.now, Instance.state.in_(_KNOWN))
+        .order_by(Instance.deadline_at)
+        .limit(BATCH)
     ).all()
-    instances = [i for i in lock_instances(tx, overdue) if i.deadline_at and i.deadline_at <= tx.now]
+    instances = [i for i in lock_instances(tx, overdue) if i.deadline_at and i.deadline_at <= tx.now and i.state.known]
     by_state: dict[State, list[HeldInstance]] = {}
     for instance in instances:
         by_state.setdefault(instance.state, []).append(instance)
@@ -47,8 +52,10 @@ def ring(tx: Transaction) -> int:
     conf = tx.settings.controller
     never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))
     is_due = or_(Instance.ring_at <= tx.now, Instance.ring_at > never)
-    due = tx.session.scalars(select(Instance.id).where(is_due).order_by(Instance.ring_at).limit(BATCH)).all()
-    instances = [i for i in lock_instances(tx, due) if i.ring_at and not tx.now < i.ring_at <= never]
+    due = tx.session.scalars(
+        select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(BATCH)
+    ).all()
+    instances = [i for i in lock_instances(tx, due) if i.ring_at and not tx.now < i.ring_at <= never and i.state.known]
     ring_later(tx, instances)
     tx.outbox += doorbells(tx, instances)
     return len(instances)

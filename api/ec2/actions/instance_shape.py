@@ -9,7 +9,7 @@ from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf
 from api.ec2.protocol.timestamps import format_moment
 from api.ec2.queries import Described
-from api.ec2.states import EC2_STATE, state, state_reason
+from api.ec2.states import ec2_state, state, state_reason
 from controller.conf.settings import Settings
 from controller.domain.names import lease_hostname
 
@@ -110,8 +110,8 @@ _ROW_FILTERS: Mapping[str, ValuesOf[Described]] = MappingProxyType(
         "image-id": lambda i: (i.row.image_id,),
         "instance-id": lambda i: (i.row.id,),
         "instance-lifecycle": fixed(),
-        "instance-state-code": lambda i: (str(EC2_STATE[i.row.state][0]),),
-        "instance-state-name": lambda i: (EC2_STATE[i.row.state][1],),
+        "instance-state-code": lambda i: (str(ec2_state(i.row.state)[0]),),
+        "instance-state-name": lambda i: (ec2_state(i.row.state)[1],),
         "instance-type": lambda i: (i.row.instance_type,),
         "ip-address": fixed(),
         "key-name": lambda i: _given(i.row.key_name),

@@ -13,7 +13,7 @@ from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from api.ec2.protocol.paging import encode_token, page_size, position_of
 from api.ec2.queries import Described, Position
-from api.ec2.states import EC2_STATE, RUNNING, state, status_checks
+from api.ec2.states import RUNNING, ec2_state, state, status_checks
 from controller.domain.errors import InvalidPage
 
 
@@ -33,7 +33,7 @@ def describe_instance_status(context: Context, params: Parameters) -> Result:
     }
     matches = compile_filters(params.get("Filters", ()), {**known, **_STATUS_FILTERS}, lambda i: i.tags)
     everything = params.get("IncludeAllInstances", False)
-    items, token = _page(context, params, lambda i: (everything or EC2_STATE[i.row.state] == RUNNING) and matches(i))
+    items, token = _page(context, params, lambda i: (everything or ec2_state(i.row.state) == RUNNING) and matches(i))
     return {"InstanceStatuses": [_status(i, zone_of(i, settings)) for i in items], "NextToken": token}
 
 

@@ -20,6 +20,8 @@ PLACED = (
     State.DELETING,
     State.UNKNOWN,
 )
+# What is in any other than these was put there by a newer release, which knows what may be of it.
+KNOWN = tuple(State)
 # Sweeps and heartbeats come in rounds: what is overdue for less is work in flight.
 GRACE_S = 60
 

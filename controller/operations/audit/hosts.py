@@ -7,7 +7,7 @@ from sqlalchemy import Executable, and_, func, not_, or_, select
 
 from controller.db.models import Claim, Host, Instance
 from controller.domain.states import State
-from controller.operations.audit.breach import PLACED, Breach, Mend, Remedy
+from controller.operations.audit.breach import KNOWN, PLACED, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
 
 _RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")
@@ -83,7 +83,13 @@ def claims(tx: Transaction) -> list[Breach]:
             tx,
             select(Claim.instance_id, Claim.host_id, Instance.state, Instance.host_id)
             .outerjoin(Instance, Instance.id == Claim.instance_id)
-            .where(or_(Instance.host_id.is_(None), Instance.host_id != Claim.host_id, not_(may_have))),
+            .where(
+                or_(
+                    Instance.host_id.is_(None),
+                    Instance.host_id != Claim.host_id,
+                    and_(not_(may_have), Instance.state.in_(KNOWN)),
+                )
+            ),
             "it has a claim on {}, but is {} on {}",
             f"nothing uses the claim: delete the row; {_RECOUNT}",
         ),

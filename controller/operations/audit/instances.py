@@ -19,7 +19,7 @@ def overdue(tx: Transaction) -> list[Breach]:
     rows = tx.session.execute(
         select(Instance.id, Instance.state, Instance.deadline_at, Instance.state_since).where(
             or_(
-                Instance.deadline_at < before,
+                and_(Instance.deadline_at < before, Instance.state.in_(list(State))),
                 and_(Instance.state.in_(_BOUNDED), Instance.deadline_at.is_(None)),
             )
         )

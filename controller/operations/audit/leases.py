@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from controller.db.models import Instance, Lease, Network
 from controller.domain.states import State
-from controller.operations.audit.breach import PLACED, Breach
+from controller.operations.audit.breach import KNOWN, PLACED, Breach
 from controller.operations.cloud import Transaction
 from controller.operations.leases import FIRST_OFFSET
 
@@ -50,7 +50,11 @@ def kept(tx: Transaction) -> list[Breach]:
         .outerjoin(Instance, Instance.id == Lease.instance_id)
         .where(
             Lease.instance_id.is_not(None),
-            or_(Instance.id.is_(None), not_(_is_placed()), Lease.released_at.is_not(None)),
+            or_(
+                Instance.id.is_(None),
+                and_(not_(_is_placed()), Instance.state.in_(KNOWN)),
+                Lease.released_at.is_not(None),
+            ),
         )
     )
     return [

@@ -18,6 +18,7 @@ from controller.operations.held import chunks
 
 _HEXADECIMAL = "0123456789abcdef"
 _SEE_BOTH = "look at both hosts, then `virsh destroy` the one that is too much"
+_NEWER = "only a newer release knows this state: look with that one"
 _REPAIR = "`pileus audit --repair` removes it, if nothing of it is needed"
 
 
@@ -58,11 +59,15 @@ def _strays(seen: HostEvidence, rows: Mapping[str, Row], evidence: Evidence) -> 
             owner = "no row owns it"
         elif row.host_id is None:
             owner = f"its instance is {row.state}"
-            if row.state == State.REQUESTED:
+            if not State(row.state).known:
+                remedy, advice = None, _NEWER
+            elif row.state == State.REQUESTED:
                 remedy, advice = None, "it may be the one that is asked for: look at `pileus instance explain`"
         else:
             owner = f"its instance is {row.state} on {row.host_id}"
-            if not _has_guest(evidence.hosts.get(row.host_id), instance_id):
+            if not State(row.state).known:
+                remedy, advice = None, _NEWER
+            elif not _has_guest(evidence.hosts.get(row.host_id), instance_id):
                 remedy, advice = None, _SEE_BOTH
         yield Breach(5, f"{seen.host} has {thing} of it, {owner}", instance_id, advice, remedy, f"stray on {seen.host}")
 
@@ -103,6 +108,8 @@ def power(tx: Transaction, evidence: Evidence) -> list[Breach]:
 
 
 def _power(tx: Transaction, row: Row, guest: Power | None, *, has_disk: bool) -> list[Breach]:
+    if guest is not None and not guest.known:
+        return []  # only the release of its host knows whether that is right
     host = row.host_id or ""
     take = Remedy(Mend.TAKE_POWER, host, row.id, row.generation, guest or Power.SHUT_OFF)
     power_proof = f"power at {row.generation}"

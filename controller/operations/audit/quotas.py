@@ -5,7 +5,7 @@ from sqlalchemy import func, or_, select
 from controller.db.models import Instance, Project
 from controller.operations.audit.breach import Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
-from controller.operations.lifecycle import COUNTED
+from controller.operations.lifecycle import UNCOUNTED
 
 
 def quotas(tx: Transaction) -> list[Breach]:
@@ -17,7 +17,7 @@ def quotas(tx: Transaction) -> list[Breach]:
             func.sum(Instance.vcpus).label("vcpus"),
             func.sum(Instance.memory_mib).label("memory_mib"),
         )
-        .where(Instance.state.in_(list(COUNTED)))
+        .where(Instance.state.not_in(list(UNCOUNTED)))
         .group_by(Instance.project_id)
         .subquery()
     )

@@ -24,7 +24,7 @@ from controller.operations.audit.breach import Breach, Mend, Remedy
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_reports
 from controller.operations.held import chunks
-from controller.operations.lifecycle import COUNTED
+from controller.operations.lifecycle import UNCOUNTED
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ def recount_projects(tx: Transaction, project_ids: Iterable[str]) -> None:
     locked = select(Project).where(Project.id.in_(sorted(project_ids))).order_by(Project.id).with_for_update()
     for project in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
         sums = (func.coalesce(func.sum(c), 0) for c in (Instance.vcpus, Instance.memory_mib))
-        counting = (Instance.project_id == project.id, Instance.state.in_(list(COUNTED)))
+        counting = (Instance.project_id == project.id, Instance.state.not_in(list(UNCOUNTED)))
         counted = tx.session.execute(select(func.count(), *sums).where(*counting)).one()
         project.used_instances, project.used_vcpus, project.used_memory_mib = map(int, counted)
 

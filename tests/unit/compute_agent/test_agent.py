@@ -99,6 +99,24 @@ def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriv
     assert sorted(events(bus)) == [(instance(1), 2, Event.GONE), (instance(2), 1, Event.RUNNING)]
 
 
+def test_a_wish_that_only_a_newer_release_knows_is_left_alone(
+    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+) -> None:
+    """In a command, and in the journal that a newer agent left behind; the other guests are looked after."""
+    order(agent, guest(1, 1), guest(2, 1))
+    work_all(agent)
+    order(agent, guest(1, 2, Desired("PAUSED")), guest(2, 2, Desired.SHUT_OFF))
+    journal.record(HOST, [guest(1, 3, Desired("MIGRATED"))])
+    work_all(agent)
+    agent.report()
+    assert driver.list_guests() == {instance(1): Power.RUNNING, instance(2): Power.SHUT_OFF}
+    assert sorted(events(bus))[-1] == (instance(2), 2, Event.SHUT_OFF)
+    assert [s.desired for s in journal.pending(HOST)] == ["MIGRATED"]
+    order(agent, guest(1, 4, Desired.SHUT_OFF))
+    work_all(agent)
+    assert driver.list_guests()[instance(1)] is Power.SHUT_OFF
+
+
 def test_a_newer_wish_during_the_work_is_carried_out_next(
     agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
