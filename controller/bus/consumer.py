@@ -14,8 +14,9 @@ from controller.bus import memory, repair
 from controller.bus.connection import BROKER_ERRORS, connect, drain
 from controller.bus.publisher import Letter, Publisher
 from controller.bus.topology import DEAD, Topology
+from controller.bus.unread import UNREAD
 from controller.conf.settings import Settings
-from controller.domain.errors import CloudError, PoisonMessage, Unavailable
+from controller.domain.errors import CloudError, NewerMessage, PoisonMessage, Unavailable
 from controller.domain.messages import Message, host_of
 from controller.domain.wire import decode, encode
 
@@ -43,7 +44,8 @@ class QueueConsumer:
 
     A message is acknowledged when its handler has returned. While what the handler needs is not available
     (``Unavailable``), the message is held and tried again; after any other error it goes to the end of its queue,
-    and to the dead letters after ``max_attempts``. A message that cannot be read goes there at once.
+    and to the dead letters after ``max_attempts``. A message that cannot be read goes there at once; of those that only
+    a newer release can read a few do, and all are counted (``UNREAD``).
     """
 
     def __init__(self, settings: Settings, queues: Sequence[str], handler: Handler, name: str) -> None:
@@ -165,7 +167,7 @@ class QueueConsumer:
         try:
             answer = self._carry_out(decode(raw.body))
         except PoisonMessage as error:
-            self._bury(raw, str(error))
+            self._refuse(raw, error)
         except Unavailable:
             return  # stopping: not acknowledged, so it is delivered again
         except _BusLostError:
@@ -206,6 +208,10 @@ class QueueConsumer:
         self._stop.wait(min(0.05 * 2**attempts, 2.0))
         key = raw.delivery_info["routing_key"]
         self._publisher.publish([Letter(raw.body, self._topology.exchange, key, headers={_ATTEMPTS: attempts})])
+
+    def _refuse(self, raw: Any, error: PoisonMessage) -> None:
+        if not isinstance(error, NewerMessage) or UNREAD.note(error.fields["kind"]):
+            self._bury(raw, str(error))
 
     def _bury(self, raw: Any, reason: str) -> None:
         queue = raw.delivery_info.get("routing_key", "")
@@ -265,16 +271,28 @@ class BatchConsumer(QueueConsumer):
             self._flush(held)
 
     def _flush(self, held: Sequence[Any]) -> None:
+        readable = [(raw, message) for raw in held if (message := self._read(raw)) is not None]
+        if not readable:
+            return
         try:
-            self._handle_batch([decode(raw.body) for raw in held])
+            self._handle_batch([message for _, message in readable])
         except _BusLostError:
             raise
         except Exception as error:
-            log.warning("batch failed, each message alone", messages=len(held), reason=str(error))
-            for raw in held:
+            log.warning("batch failed, each message alone", messages=len(readable), reason=str(error))
+            for raw, _ in readable:
                 self._take(raw)
         else:
-            held[-1].ack(multiple=True)
+            readable[-1][0].ack(multiple=True)
+
+    def _read(self, raw: Any) -> Message | None:
+        """The message; None: it cannot be read and has been set aside, which harms no other of its batch."""
+        try:
+            return decode(raw.body)
+        except PoisonMessage as error:
+            self._refuse(raw, error)
+            raw.ack()
+            return None
 
 
 class DeadLetterConsumer(QueueConsumer):

@@ -345,3 +345,13 @@ class PoisonMessage(CloudError):
 
     code = "bus.poison"
     message = "Message refused: {reason}."
+
+
+class NewerMessage(PoisonMessage):
+    """A message of a kind that only a newer release knows."""
+
+    code = "bus.newer"
+    message = (
+        "A newer release sent {kind} (messages of version {version}, this release {release} reads version {speaks}): "
+        "nothing was done; replay it once all services are of that release."
+    )

@@ -54,10 +54,14 @@ class OffCause(StrEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """Base of all messages; ``queue`` is where it goes, ``FALLBACK`` where it goes while no such queue is there."""
+    """Base of all messages; ``queue`` is where it goes, ``FALLBACK`` where it goes while no such queue is there.
+
+    ``SINCE`` is the first version of the messages that has this kind: it is not sent to what reads an older one only.
+    """
 
     KIND: ClassVar[str]
     FALLBACK: ClassVar[str] = ""
+    SINCE: ClassVar[int] = 1
 
     @property
     def queue(self) -> str:
@@ -214,6 +218,7 @@ class HostAccepted(Message):
     """
 
     KIND = "HostAccepted"
+    SINCE = 2
     host: str
     boot_id: str
     epoch: int

@@ -1,6 +1,7 @@
 """Messages as JSON: written plainly, read with every value's type checked.
 
-A reader ignores fields that it does not know and fills in the default of those it misses.
+A reader ignores fields that it does not know and fills in the default of those it misses. An unknown word where a
+member of an enum is expected is kept (``OpenEnum``).
 """
 
 import functools
@@ -12,11 +13,13 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
-from controller.domain.errors import PoisonMessage
+from controller.domain.errors import NewerMessage, PoisonMessage
 from controller.domain.messages import MESSAGES, GuestSpec, Message
+from controller.domain.release import RELEASE
 
 # See ``controller.domain.release``.
 VERSION = 2
+_KIND_CHARS = 64
 MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -35,11 +38,15 @@ def decode(body: str | bytes) -> Message:
 
     Raises:
         PoisonMessage: not JSON, an unknown kind, a field that is missing or of another type.
+        NewerMessage: an unknown kind, and the sender's release is newer than this one.
     """
     document = _document(body)
     kind = document.get("kind")
     cls = MESSAGES.get(kind) if isinstance(kind, str) else None
     if cls is None:
+        version = document.get("version")
+        if isinstance(kind, str) and type(version) is int and version > VERSION:
+            raise NewerMessage(kind=kind[:_KIND_CHARS], version=version, release=RELEASE, speaks=VERSION)
         raise PoisonMessage(reason=f"unknown kind {kind!r}")
     message = _read(cls, document)
     assert isinstance(message, Message)

@@ -13,6 +13,7 @@ from controller.db.database import Database
 from controller.domain.clock import Clock, system_clock
 from controller.domain.ids import IdSource
 from controller.domain.messages import Message
+from controller.operations.receivers import readable
 
 T = TypeVar("T")
 
@@ -48,14 +49,17 @@ class Cloud:
         return cls(settings, Database(settings), Bus(settings))
 
     def write(self, operation: Callable[[Transaction], T]) -> T:
-        """Run an operation in one transaction, then ring its doorbells. See ``Database.write`` for what it raises."""
+        """Run an operation in one transaction, then ring those of its doorbells that can be read (``readable``).
+
+        See ``Database.write`` for what it raises.
+        """
         sent: list[Message] = []
 
         def work(session: Session) -> T:
             tx = Transaction(session, self.clock(), self.ids, self.settings)
             result = operation(tx)
             session.flush()
-            sent[:] = tx.outbox
+            sent[:] = readable(session, tx.outbox, tx.now)
             return result
 
         result = self.database.write(work)

@@ -9,12 +9,12 @@ from sqlalchemy import delete, select, update
 from controller.db.models import Service
 from controller.db.project import Cloud
 from controller.domain.errors import InUse, InvalidParameter
-from controller.domain.release import FIRST_SEEN, OLDEST_VERSION, RELEASE, oldest_that_speaks, parts, speaks
+from controller.domain.release import RELEASE, parts
 from controller.operations.cloud import Transaction
+from controller.operations.receivers import GONE_AFTER_S, services_read
 
-# A service renews its row so often, and is taken for gone when it has not for so long.
+# A service renews its row so often.
 RENEW_EVERY_S = 10
-GONE_AFTER_S = 60
 # The rows of what was killed are kept a while, to be looked at.
 KEPT = timedelta(days=1)
 _UNREAD_CHARS = 1000
@@ -73,24 +73,13 @@ def is_running(tx: Transaction, service: Service) -> bool:
 
 
 def running(tx: Transaction) -> list[Service]:
-    """Those that run. A service of a release older than FIRST_SEEN is not among them."""
+    """Those that run. A service of 0.1 is not among them: it writes no row."""
     return [s for s in list_services(tx) if is_running(tx, s)]
 
 
 def services_speak(tx: Transaction) -> int:
-    """The newest version of the messages that every service of the cloud can read.
-
-    Services of a release before FIRST_SEEN write no row: whether one runs an operator says (``require``).
-    """
-    oldest = oldest_release(tx)
-    if parts(oldest) < parts(FIRST_SEEN):
-        return speaks(oldest)
-    return min((s.speaks for s in running(tx)), default=speaks(oldest))
-
-
-def oldest_release(tx: Transaction) -> str:
-    """The oldest release whose services may run here."""
-    return tx.session.scalar(select(Cloud.oldest_release)) or oldest_that_speaks(OLDEST_VERSION)
+    """The newest version of the messages that every service of the cloud can read: see ``services_read``."""
+    return services_read(tx.session, tx.now)
 
 
 def require(tx: Transaction, release: str) -> None:

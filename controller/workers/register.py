@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from controller.bus.unread import UNREAD
 from controller.domain.errors import ConfigurationError, Unavailable
 from controller.domain.wire import VERSION
 from controller.operations import schema, services
@@ -78,4 +79,4 @@ class ServiceRegister:
             raise ConfigurationError(reason=reason)
 
     def _write(self) -> None:
-        self._cloud.write(lambda tx: services.renew(tx, self._services, version=VERSION))
+        self._cloud.write(lambda tx: services.renew(tx, self._services, version=VERSION, unread=UNREAD.told()))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,7 @@ def test_a_member_is_itself(cls: type[OpenEnum]) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "x" * 65, 7, None, ["LATER"]])
-def test_what_is_no_word_is_refused(value: object) -> None:
+def test_what_is_no_word_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="not a valid State"):
         State(value)
 

@@ -4,11 +4,14 @@ import pytest
 
 from controller.db.models import Cloud
 from controller.domain.errors import InUse, InvalidParameter
+from controller.domain.messages import HostAccepted, ReconcileGuests
 from controller.domain.release import RELEASE
 from controller.operations import services
 from controller.operations.cloud import Transaction
-from controller.operations.services import GONE_AFTER_S, KEPT, Presence
+from controller.operations.receivers import GONE_AFTER_S
+from controller.operations.services import KEPT, Presence
 from tests.clouds import TestCloud
+from tests.unit.domain.test_messages import EXAMPLES
 
 API, SCHEDULER = Presence("a", "api", "m1", 7), Presence("s", "scheduler", "m2", 8)
 
@@ -92,3 +95,29 @@ def test_nothing_is_required_that_an_older_service_lacks(site: TestCloud, monkey
     monkeypatch.undo()
     with pytest.raises(InUse, match=r"api of 0\.1\.9 on m1"):
         site.cloud.write(lambda tx: services.require(tx, RELEASE))
+
+
+def accepted(site: TestCloud, host: str) -> list[str]:
+    """Which of an answer to a host that is of version 2, and of a command, leave for it."""
+    site.bus.sent.clear()
+    site.cloud.write(
+        lambda tx: tx.outbox.extend(
+            [HostAccepted(host, "b1", 1, "2026-01-01T00:00:00+00:00", 1), ReconcileGuests(host, (), 1)]
+        )
+    )
+    return [m.KIND for m in site.bus.sent]
+
+
+def test_no_host_is_sent_what_its_agent_cannot_read(site: TestCloud) -> None:
+    site.heartbeat("h2", release="0.2.0", speaks=2)
+    assert accepted(site, "h2") == ["HostAccepted", "ReconcileGuests"]
+    assert accepted(site, "h1") == ["ReconcileGuests"]
+    assert accepted(site, "stranger") == ["ReconcileGuests"]
+    site.heartbeat("h2")  # an agent of 0.1 again
+    assert accepted(site, "h2") == ["ReconcileGuests"]
+
+
+def test_agents_send_what_every_service_has_always_read() -> None:
+    """What a service is sent by agents, and what doors ring, has no kind that 0.1 lacks: nothing would hold it back."""
+    to_services = [m for m in EXAMPLES.values() if not isinstance(m, HostAccepted)]
+    assert {m.SINCE for m in to_services} == {1}
