@@ -21,6 +21,7 @@ from controller.db.models import Host
 from controller.domain.errors import ConfigurationError, InvalidParameter
 from controller.operations import schema, services
 from controller.operations.cloud import Transaction
+from controller.operations.receivers import GONE_AFTER_S
 
 _OWN_TABLE = "alembic_version"
 Columns = Mapping[str, Sequence[str]]
@@ -48,7 +49,7 @@ def users(tx: Transaction) -> list[str]:
         running = services.running(tx)
         found += [f"{s.name} on {s.machine} (process {s.pid}, heard of at {s.seen_at:%FT%TZ})" for s in running]
     if inspector.has_table("hosts"):
-        recent = tx.now - timedelta(seconds=services.GONE_AFTER_S)
+        recent = tx.now - timedelta(seconds=GONE_AFTER_S)
         heard = tx.session.execute(select(func.count(), func.max(Host.last_seen_at)).where(Host.last_seen_at > recent))
         count, last = heard.one()
         if count:
