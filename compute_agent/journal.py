@@ -243,13 +243,16 @@ def _sort(
     outdated, same = [], []
     for spec in guests:
         newest, text = known[spec.instance_id]
-        if newest == spec.generation and _wish(spec) == _wish(decode_guest(text) if text else None):
+        if newest == spec.generation and _is_same(spec, decode_guest(text) if text else None):
             same.append(spec)
         else:
             outdated.append(OutdatedWish(spec.instance_id, spec.generation, newest))
     return outdated, same
 
 
-def _wish(spec: GuestSpec | None) -> tuple[Desired, bool]:
-    """What it is that is wished; of a guest that is gone only its removal is remembered."""
-    return (spec.desired, spec.reboot) if spec is not None else (Desired.ABSENT, False)
+def _is_same(asked: GuestSpec, known: GuestSpec | None) -> bool:
+    """Whether both are one wish; of a guest that is gone (None) only its removal is remembered."""
+    if known is None:
+        return asked.desired is Desired.ABSENT
+    another_time = asked.reboot and 0 < asked.wished_us != known.wished_us > 0
+    return (asked.desired, asked.reboot) == (known.desired, known.reboot) and not another_time

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, and_, or_, select
 
-from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, Tag
+from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, ShutdownBehavior, Tag
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance
 from controller.operations.launch import Launched, LaunchRequest
@@ -135,6 +135,12 @@ def tags_of(tx: Transaction, project_id: str, kind: str, ids: Sequence[str] | No
 def user_data(tx: Transaction, reservation_id: str) -> str:
     """What a reservation was launched with, in base64."""
     return tx.session.scalar(select(Reservation.user_data).where(Reservation.id == reservation_id)) or ""
+
+
+def shutdown_behavior(tx: Transaction, instance_id: str) -> str:
+    """What becomes of an instance that powers itself off."""
+    query = select(Instance.shutdown_behavior).where(Instance.id == instance_id)
+    return tx.session.scalar(query) or ShutdownBehavior.STOP
 
 
 def zones(tx: Transaction) -> dict[str, bool]:

@@ -31,6 +31,7 @@ EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType(
 )
 _FAILED = "Server.InternalError"
 _USER_INITIATED = "Client.UserInitiatedShutdown"
+_INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"
 
 
 def ec2_state(name: str) -> tuple[int, str]:
@@ -46,10 +47,12 @@ def state(name: str) -> dict[str, Any]:
 
 def state_reason(name: str, code: str, reason: str) -> dict[str, str] | None:
     """EC2's ``StateReason``: why an instance is not running; None while nothing is to be said."""
+    if name == State.DELETING and code != _INSTANCE_INITIATED:
+        return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
     if reason or name == State.ERROR:
         code = code or _FAILED
         return {"Code": code, "Message": f"{code}: {reason or 'it failed'}"}
-    if name in (State.DELETING, State.DELETED):
+    if name == State.DELETED:
         return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
     return None
 

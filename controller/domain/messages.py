@@ -103,7 +103,8 @@ class GuestSpec:
     ``generation`` rises with every wish; an agent ignores what is older than what it has seen.
     ``reboot`` asks for one restart at this generation. ``keep_disk``: of a guest that is to be ABSENT, the disk is set
     aside; only its owner's delete removes it at once. ``may_create``: a guest without a disk is made from its
-    image; else it is lost, and not replaced by an empty one.
+    image; else it is lost, and not replaced by an empty one. ``wished_us`` tells one reboot from another of the same
+    generation, which a database that was restored has counted twice: microseconds since 1970, 0: not known.
     """
 
     instance_id: str
@@ -120,6 +121,7 @@ class GuestSpec:
     reboot: bool = False
     keep_disk: bool = True
     may_create: bool = True
+    wished_us: int = 0
 
 
 @dataclass(frozen=True)

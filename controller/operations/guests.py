@@ -62,6 +62,7 @@ def _spec(instance: HeldInstance, nics: Sequence[NicSpec], image: ImageSpec | No
         nics=tuple(nics),
         reboot=state is State.REBOOTING,
         may_create=state is State.BUILDING,
+        wished_us=round(instance.state_since.timestamp() * 1_000_000) if state is State.REBOOTING else 0,
     )
 
 

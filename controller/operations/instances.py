@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 
 from controller.db.models import Claim, Instance, Lease, Step
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.states import Event, State, allows
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance
-from controller.operations.launch import MAX_COUNT, LaunchRequest, launch
+from controller.operations.launch import MAX_COUNT, LaunchRequest, check_shutdown_behavior, launch
 from controller.operations.lifecycle import doorbells, lock_instances, move
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "launch",
     "list_instances",
     "reboot",
+    "set_shutdown_behavior",
     "start",
     "stop",
     "terminate",
@@ -78,6 +79,22 @@ def terminate(
     nowhere = [i for i, _ in answer if i.state == State.DELETING and i.host_id is None]
     move(tx, nowhere, Event.GONE, detail="no host had it")
     return answer
+
+
+def set_shutdown_behavior(tx: Transaction, project_id: str | None, instance_id: str, behavior: str) -> None:
+    """Say what is to become of an instance when its guest powers itself off.
+
+    Raises:
+        InvalidParameter: there is no such behavior. InstanceNotFound. IncorrectInstanceState: it is deleted.
+    """
+    check_shutdown_behavior(behavior)
+    instance = next(iter(lock_instances(tx, [instance_id])), None)
+    if instance is None or project_id not in (None, instance.project_id):
+        raise InstanceNotFound(id=instance_id)
+    if instance.state in (State.DELETING, State.DELETED):
+        raise IncorrectInstanceState(state=f"{instance.state} ({instance_id})", event="a change of its attributes")
+    row = update(Instance).where(Instance.id == instance_id).values(shutdown_behavior=behavior)
+    tx.session.execute(row.execution_options(synchronize_session=False))
 
 
 def list_instances(

@@ -45,6 +45,21 @@ class PostgreSQL(Server):
         name = sql.Identifier(make_url(url).database or "")
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
+    def dump(self, url: str) -> Path:
+        """Back a database up as an operator does; the file of the backup."""
+        file = self.folder / f"{make_url(url).database}.dump"
+        self._run(self._program("pg_dump"), "--format=custom", f"--file={file}", self._for_tools(url))
+        return file
+
+    def restore(self, url: str, file: Path) -> None:
+        """Make a database what the backup says, as an operator does; nobody may use it meanwhile."""
+        argv = ["--clean", "--if-exists", "--single-transaction", f"--dbname={self._for_tools(url)}"]
+        self._run(self._program("pg_restore"), *argv, str(file))
+
+    @staticmethod
+    def _for_tools(url: str) -> str:
+        return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
     def _url(self, database: str) -> str:
         return f"postgresql+psycopg://pileus:{self._password}@127.0.0.1:{self.port}/{database}"
 

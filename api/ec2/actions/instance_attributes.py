@@ -1,4 +1,5 @@
-"""DescribeInstanceAttribute, and ModifyInstanceAttribute as far as it asks for what is so anyway."""
+"""DescribeInstanceAttribute; ModifyInstanceAttribute of what becomes of an instance that powers itself off, and as far
+as it asks for what is so anyway."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,9 +12,10 @@ from api.ec2.actions.instance_shape import ROOT_DEVICE
 from api.ec2.queries import Described
 from controller.domain.errors import InvalidParameter
 from controller.operations.cloud import Transaction
+from controller.operations.instances import set_shutdown_behavior
 
 _NO = {"Value": False}
-_SHUTDOWN = {"Value": "stop"}
+_SHUTDOWN = "InstanceInitiatedShutdownBehavior"
 # As the parameter names it: the member of the answer, and its value where it is the same for all instances.
 _ATTRIBUTES: Mapping[str, tuple[str, Any]] = MappingProxyType(
     {
@@ -23,7 +25,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "ebsOptimized": ("EbsOptimized", _NO),
         "enaSupport": ("EnaSupport", _NO),
         "groupSet": ("Groups", []),
-        "instanceInitiatedShutdownBehavior": ("InstanceInitiatedShutdownBehavior", _SHUTDOWN),
+        "instanceInitiatedShutdownBehavior": (_SHUTDOWN, None),
         "instanceType": ("InstanceType", None),
         "kernel": ("KernelId", {}),
         "productCodes": ("ProductCodes", []),
@@ -37,7 +39,6 @@ _UNCHANGED: Mapping[str, Any] = MappingProxyType(
         "DisableApiStop": _NO,
         "DisableApiTermination": _NO,
         "EbsOptimized": _NO,
-        "InstanceInitiatedShutdownBehavior": _SHUTDOWN,
     }
 )
 
@@ -48,8 +49,7 @@ def describe_instance_attribute(context: Context, params: Parameters) -> Result:
     if name not in _ATTRIBUTES:
         reason = f"it has to be one of {', '.join(_ATTRIBUTES)}"
         raise InvalidParameter(parameter="Attribute", value=name[:100], reason=reason)
-    item, user_data = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
-    own = {"instanceType": {"Value": item.row.instance_type}, "userData": {"Value": user_data} if user_data else {}}
+    item, own = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
     member, same = _ATTRIBUTES[name]
     return {"InstanceId": item.row.id, member: own.get(name, same)}
 
@@ -59,15 +59,34 @@ def modify_instance_attribute(context: Context, params: Parameters) -> Result:
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html
     """
+    behavior, given = _behavior(params)
     for name, value in params.items():
-        if name not in ("InstanceId", "DryRun") and _UNCHANGED.get(name) != value:
+        if name not in ("InstanceId", "DryRun", *given) and _UNCHANGED.get(name) != value:
             raise UnsupportedParameter(parameter=name, reason="it cannot be changed to this here")
-    context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
+    item, _ = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
+    if given:
+        context.cloud.write(lambda tx: set_shutdown_behavior(tx, context.project_id, item.row.id, behavior))
     return {}
 
 
-def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[Described, str]:
+def _behavior(params: Parameters) -> tuple[str, tuple[str, ...]]:
+    """The shutdown behavior that is asked for, and the parameters that say so: there are two ways."""
+    if _SHUTDOWN in params:
+        return params[_SHUTDOWN].get("Value", ""), (_SHUTDOWN,)
+    if params.get("Attribute") == "instanceInitiatedShutdownBehavior":
+        return params.get("Value", ""), ("Attribute", "Value")
+    return "", ()
+
+
+def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[Described, Mapping[str, Any]]:
+    """The instance, and the attributes that are its own."""
     ids = instance_ids([instance_id])
     found = queries.instances(tx, project_id, ids=ids)
     require_all(ids, (i.row.id for i in found))
-    return found[0], queries.user_data(tx, found[0].row.reservation_id)
+    row = found[0].row
+    user_data = queries.user_data(tx, row.reservation_id)
+    return found[0], {
+        "instanceInitiatedShutdownBehavior": {"Value": queries.shutdown_behavior(tx, row.id)},
+        "instanceType": {"Value": row.instance_type},
+        "userData": {"Value": user_data} if user_data else {},
+    }

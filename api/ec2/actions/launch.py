@@ -23,8 +23,8 @@ from controller.operations.instances import LaunchRequest, launch
 DEFAULT_TYPE = "m1.small"
 MAX_USER_DATA = 16384
 HEEDED = frozenset({
-    "ClientToken", "DryRun", "ImageId", "InstanceType", "KeyName", "MaxCount", "MinCount", "NetworkInterfaces",
-    "Placement", "PrivateIpAddress", "SubnetId", "TagSpecifications", "UserData",
+    "ClientToken", "DryRun", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceType", "KeyName", "MaxCount",
+    "MinCount", "NetworkInterfaces", "Placement", "PrivateIpAddress", "SubnetId", "TagSpecifications", "UserData",
 })  # fmt: skip
 
 
@@ -69,7 +69,14 @@ def _request(context: Context, params: Parameters) -> LaunchRequest:
         network_id=network_id(interface["SubnetId"]) if interface.get("SubnetId") else "",
         wanted_ip=interface.get("PrivateIpAddress", ""),
         group_name=placement.get("GroupName", ""),
+        shutdown_behavior=_shutdown_behavior(params),
     )
+
+
+def _shutdown_behavior(params: Parameters) -> str:
+    """Empty for EC2's default: a token that was first sent without it is the same request with it."""
+    name: str = params.get("InstanceInitiatedShutdownBehavior", "")
+    return "" if name == "stop" else name
 
 
 def read_user_data(text: str) -> str:
@@ -135,7 +142,6 @@ HARMLESS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         "EnablePrimaryIpv6": _only(False),
         "EnclaveOptions": _members(Enabled=_only(False)),
         "HibernationOptions": _members(Configured=_only(False)),
-        "InstanceInitiatedShutdownBehavior": _only("stop"),
         "Ipv6AddressCount": _only(0),
         "MaintenanceOptions": _anything,
         "MetadataOptions": _members(

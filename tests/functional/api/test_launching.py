@@ -93,7 +93,7 @@ def test_two_projects_may_use_one_token(site: Site, ec2: Any) -> None:
         ),
         ({"EbsOptimized": True}, "UnsupportedOperation", "EbsOptimized"),
         ({"DisableApiTermination": True}, "UnsupportedOperation", "DisableApiTermination"),
-        ({"InstanceInitiatedShutdownBehavior": "terminate"}, "UnsupportedOperation", "InstanceInitiated"),
+        ({"InstanceInitiatedShutdownBehavior": "hibernate"}, "InvalidParameterValue", "InstanceInitiated"),
         ({"MetadataOptions": {"HttpTokens": "required"}}, "UnsupportedOperation", "MetadataOptions"),
         ({"TagSpecifications": [{"ResourceType": "volume"}]}, "UnsupportedOperation", "volume"),
         (

@@ -1,10 +1,15 @@
 """Stories of instances, told by boto3 unchanged."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from controller.domain.states import Event
+from controller.domain.messages import GuestReport, GuestsChanged
+from controller.domain.states import DEADLINE_S, Event, State
+from controller.operations import sweeps
+from controller.operations.events import apply_reports
+from controller.operations.instances import get_instance
 from tests.functional.api.site import Site
 
 TYPE = "p1.tiny"
@@ -121,6 +126,86 @@ def test_user_data_and_attributes(site: Site, ec2: Any) -> None:
     assert attribute("disableApiTermination")["DisableApiTermination"] == {"Value": False}
     assert attribute("instanceInitiatedShutdownBehavior")["InstanceInitiatedShutdownBehavior"] == {"Value": "stop"}
     ec2.modify_instance_attribute(InstanceId=instance_id, DisableApiTermination={"Value": False})
+
+
+def go_off(site: Site, instance_id: str, cause: str) -> None:
+    """What its agent says of a guest that is off though nobody told it to be."""
+    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id).instance)
+    report = GuestReport(instance_id, row.generation, Event.SHUT_OFF, f"off ({cause})", cause)
+    site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
+
+
+def shown(ec2: Any, instance_id: str) -> tuple[str, str]:
+    """The state of an instance, and the code of its reason."""
+    (instance,) = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"]
+    return instance["State"]["Name"], instance.get("StateReason", {}).get("Code", "")
+
+
+def test_a_guest_that_powers_itself_off_says_so(site_on_each_engine: Site) -> None:
+    site = site_on_each_engine
+    ec2 = site.client()
+    stops, crashes, ends, late = ids_of(run(site, ec2, 2)) + ids_of(
+        run(site, ec2, 2, InstanceInitiatedShutdownBehavior="terminate")
+    )
+    site.work()
+    for instance_id, cause in ((stops, "shutdown"), (crashes, "crashed"), (ends, "shutdown"), (late, "")):
+        go_off(site, instance_id, cause)
+    assert shown(ec2, stops) == ("stopped", "Client.InstanceInitiatedShutdown")
+    assert shown(ec2, crashes) == ("stopped", "Server.InternalError")
+    assert shown(ec2, ends) == ("shutting-down", "Client.InstanceInitiatedShutdown")
+    assert shown(ec2, late) == ("stopped", "Server.InternalError")
+    by_reason = [{"Name": "state-reason-code", "Values": ["Client.InstanceInitiatedShutdown"]}]
+    found = ec2.describe_instances(Filters=by_reason)["Reservations"]
+    assert {i["InstanceId"] for r in found for i in r["Instances"]} == {stops, ends}
+    site.work()
+    assert shown(ec2, ends) == ("terminated", "Client.InstanceInitiatedShutdown")
+    ec2.start_instances(InstanceIds=[stops])
+    site.work()
+    assert shown(ec2, stops) == ("running", "")
+
+
+def test_the_shutdown_behavior_is_shown_and_changed(site: Site, ec2: Any) -> None:
+    name = "instanceInitiatedShutdownBehavior"
+    first, second = ids_of(run(site, ec2)) + ids_of(run(site, ec2, InstanceInitiatedShutdownBehavior="terminate"))
+
+    def behavior(instance_id: str) -> Any:
+        answer = ec2.describe_instance_attribute(InstanceId=instance_id, Attribute=name)
+        return answer["InstanceInitiatedShutdownBehavior"]["Value"]
+
+    assert (behavior(first), behavior(second)) == ("stop", "terminate")
+    ec2.modify_instance_attribute(InstanceId=first, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
+    ec2.modify_instance_attribute(InstanceId=second, Attribute=name, Value="stop")
+    assert (behavior(first), behavior(second)) == ("terminate", "stop")
+    site.work()
+    for instance_id in (first, second):
+        go_off(site, instance_id, "shutdown")
+    assert states(ec2, first, second) == ["shutting-down", "stopped"]
+    with pytest.raises(ec2.exceptions.ClientError, match="InvalidParameterValue"):
+        ec2.modify_instance_attribute(InstanceId=second, InstanceInitiatedShutdownBehavior={"Value": "hibernate"})
+    with pytest.raises(ec2.exceptions.ClientError, match="IncorrectInstanceState"):
+        ec2.modify_instance_attribute(InstanceId=first, InstanceInitiatedShutdownBehavior={"Value": "stop"})
+    with pytest.raises(ec2.exceptions.ClientError, match=r"InvalidInstanceID\.NotFound"):
+        ec2.modify_instance_attribute(
+            InstanceId="i-0123456789abcdef0", InstanceInitiatedShutdownBehavior={"Value": "stop"}
+        )
+
+
+def test_a_token_means_one_shutdown_behavior(site: Site, ec2: Any) -> None:
+    first = ids_of(run(site, ec2, ClientToken="t-1"))
+    assert ids_of(run(site, ec2, ClientToken="t-1", InstanceInitiatedShutdownBehavior="stop")) == first
+    with pytest.raises(ec2.exceptions.ClientError, match="IdempotentParameterMismatch"):
+        run(site, ec2, ClientToken="t-1", InstanceInitiatedShutdownBehavior="terminate")
+
+
+def test_a_delete_that_its_host_does_not_answer_is_shutting_down_until_it_does(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    site.work()
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    site.offset = timedelta(seconds=DEADLINE_S[State.DELETING] + 100)
+    assert site.cloud.write(sweeps.expire) == 1
+    assert shown(ec2, instance_id) == ("shutting-down", "Client.UserInitiatedShutdown")
+    site.work()
+    assert states(ec2, instance_id) == ["terminated"]
 
 
 @pytest.mark.parametrize("path", ["", "/", "/ec2", "/ec2/", "/ec2/services/Cloud/"])

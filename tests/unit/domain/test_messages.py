@@ -66,6 +66,7 @@ EXAMPLES: dict[str, Message] = {
                     reboot=True,
                     keep_disk=False,
                     may_create=False,
+                    wished_us=1767225600000000,
                 ),
             ),
             epoch=4,
