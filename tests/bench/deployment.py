@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+from sqlalchemy import func, select
 
 from controller.cli.health import api_problem
 from controller.conf.load import load_settings
 from controller.conf.settings import Settings
-from controller.db.models import Host, NetworkKind
+from controller.db.models import Host, Instance, NetworkKind
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.operations import instance_types, projects, schema, users
 from controller.operations.cloud import Cloud, Transaction
@@ -32,6 +33,8 @@ from tests.servers.server import free_ports
 
 SERVICES = ("api", "scheduler", "network", "controller", "compute")
 GUEST_TYPE = "bench.tiny"
+# Leases of one pinned network: a /16 has 65,536 addresses.
+_IN_A_NETWORK = 50_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Deployment:
     secret: str = ""
     project_id: str = ""
     image_id: str = ""
-    subnet_id: str = ""
+    subnets: list[tuple[str, int]] = field(default_factory=list)
     rabbitmq: RabbitMQ | None = None
     server: PostgreSQL | MariaDB | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -100,8 +103,20 @@ class Deployment:
         """Resident memory of each process of ours, and of all together."""
         found = {}
         for name, process in self.processes.items():
-            found[name] = round(psutil.Process(process.pid).memory_info().rss / 2**20, 1)
+            found[name] = round(_rss_mib(process.pid), 1)
         return {**found, "all": round(sum(found.values()), 1)}
+
+    def services_rss_mib(self) -> float:
+        """Resident memory of all services together, simulated agents left out."""
+        return round(sum(_rss_mib(p.pid) for n, p in self.processes.items() if n != "compute"), 1)
+
+    def servers_mib(self) -> dict[str, float]:
+        """Memory of the broker and the database, what their processes share counted once."""
+        found = {}
+        for name, server in (("rabbitmq", self.rabbitmq), ("database", self.server)):
+            if server is not None:
+                found[name] = round(sum(p.memory_full_info().pss for p in _family(server.pid)) / 2**20, 1)
+        return found
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds of each process of ours, and of the servers."""
@@ -158,25 +173,29 @@ class Deployment:
         if self.guests is not None:
             self._stack.callback(self._destroy)
         self._serve()
-        wait_until(lambda: self._hosts_up() == self.hosts, 120, self.log_ends)
+        wait_until(lambda: self._hosts_up() == self.hosts, 120 + self.hosts / 10, self.log_ends)
         wait_until(lambda: not api_problem(self.settings), 60, self.log_ends)
         if self.leases:
             self._pin(self.leases)
 
     def _pin(self, leases: int) -> None:
-        """A pinned network: each lease on one host, as many on each."""
-        network = self.cloud.write(
-            lambda tx: create_network(tx, self.project_id, "pinned", "10.64.0.0/16", kind=NetworkKind.PINNED)
-        )
+        """Pinned networks, as many as are needed: each lease on one host, as many on each."""
         hosts = [h.id for h in self.cloud.read(list_hosts)]
-        rows = ["ip,mac,name,hosts"]
-        for n in range(leases):
-            address = n + 256
-            mac = f"02:00:00:00:{address >> 8:02x}:{address & 255:02x}"
-            rows.append(f"10.64.{address >> 8}.{address & 255},{mac},m{n},{hosts[n % len(hosts)]}")
-        file = read_leases("\n".join(rows).encode(), LeaseFormat.CSV)
-        self.cloud.write(lambda tx: import_leases(tx, network.id, file))
-        self.subnet_id = network.id.replace("net-", "subnet-")
+        for number in range(-(-leases // _IN_A_NETWORK)):
+            cidr, name = f"10.{64 + number}.0.0/16", f"pinned-{number}"
+            network = self.cloud.write(
+                lambda tx, c=cidr, n=name: create_network(tx, self.project_id, n, c, kind=NetworkKind.PINNED)  # type: ignore[misc]
+            )
+            count = min(_IN_A_NETWORK, leases - number * _IN_A_NETWORK)
+            rows = ["ip,mac,name,hosts"]
+            for n in range(count):
+                address = n + 256
+                high, low = address >> 8, address & 255
+                mac = f"02:00:00:{number:02x}:{high:02x}:{low:02x}"
+                rows.append(f"10.{64 + number}.{high}.{low},{mac},m{number}-{n},{hosts[n % len(hosts)]}")
+            file = read_leases("\n".join(rows).encode(), LeaseFormat.CSV)
+            self.cloud.write(lambda tx, i=network.id, f=file: import_leases(tx, i, f))  # type: ignore[misc]
+            self.subnets.append((network.id.replace("net-", "subnet-"), count))
 
     def _serve(self) -> None:
         names = ["all"] if self.database == "sqlite" else [*SERVICES]
@@ -227,13 +246,21 @@ class Deployment:
         return self.cloud.read(lambda tx: tx.session.query(Host).filter(Host.up).count())
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = str) -> None:
+def states_of(site: Deployment) -> dict[str, int]:
+    """How many instances are in each state."""
+    query = select(Instance.state, func.count()).group_by(Instance.state)
+    return site.cloud.read(lambda tx: {str(row[0]): int(row[1]) for row in tx.session.execute(query)})
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = str, *, pause_s: float = 0.02
+) -> None:
     """Wait on a condition, with a deadline; ``tell`` says what went on when it does not come true."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"not in time ({timeout_s:g} s)\n{tell()}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def _database_server(kind: str) -> PostgreSQL | MariaDB:
@@ -249,6 +276,10 @@ def _ini(options: dict[tuple[str, str], object]) -> str:
         f"[{section}]\n" + "".join(f"{n} = {v}\n" for (s, n), v in options.items() if s == section)
         for section in sections
     )
+
+
+def _rss_mib(pid: int) -> float:
+    return float(psutil.Process(pid).memory_info().rss / 2**20)
 
 
 def _family(pid: int) -> Sequence[psutil.Process]:

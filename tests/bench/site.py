@@ -1,7 +1,19 @@
 """`bin/bench site`: 8,000 instances on 500 simulated hosts, from the request to ACTIVE, on a site's real engines.
 
-Three ways to ask for them: one request; requests of 100; requests of 1. Each through the EC2 API, signed, by several
-clients at once. Then the whole cloud is audited, and all are deleted.
+Three ways to ask for them: one request, or as many of 10,000 as it takes; requests of 100; requests of 1. Each through
+the EC2 API, signed, by several clients at once. Then the whole cloud is audited as `pileus audit` does it, what the
+agents show included, and all are deleted.
+
+    bin/bench site --hosts 5000 --instances 100000 --ways one,hundreds --contact-loss
+
+`heartbeat_cpu_share` is what all services, the broker and the database take of one core while nothing happens but
+heartbeats at their default interval, the simulated agents left out. `longest_transaction_ms` is the oldest open
+transaction that was seen, looked for ten times a second. `queue_depth_max` has the most messages that waited in each
+queue. `servers_mib` is the memory of broker and database.
+
+`--contact-loss` stops all agents at once for longer than `[controller] host_down_after_s` and lets them go on:
+`false_verdicts` counts instances that were anything but UNKNOWN meanwhile, were given up more than once, or are not
+ACTIVE again.
 """
 
 import argparse
@@ -16,19 +28,25 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from controller.db.models import Instance, Step
+from controller.db.models import Step
 from controller.domain.states import State
-from controller.operations.audit.audit import audit
+from controller.operations.audit.run import run_audit
 from controller.operations.cloud import Transaction
-from tests.bench.deployment import Deployment, wait_until
+from tests.bench.contact import lose_contact
+from tests.bench.deployment import Deployment, states_of, wait_until
 from tests.bench.ec2_client import Ec2Client
 from tests.bench.meters import Meters
 from tests.bench.svg import bar_chart
+from tests.bench.watcher import Watcher
 
 _CLIENTS = 4
+# The least that 25 instances a second need, and time for all to begin.
 _DEADLINE_S = 600
+_PER_S = 25
+_MOST_IN_A_REQUEST = 10_000
+_HEARTBEATS_S = 40.0
 
 
 def main(argv: Sequence[str]) -> dict[str, object]:
@@ -39,12 +57,13 @@ def main(argv: Sequence[str]) -> dict[str, object]:
     parser.add_argument("--instances", type=int, default=8000)
     parser.add_argument("--schedulers", type=int, default=1)
     parser.add_argument("--ways", default="one,hundreds,singles", help="which of one,hundreds,singles")
+    parser.add_argument("--contact-loss", action="store_true", help="stop all agents for a while, after the last way")
     options = parser.parse_args(argv)
     with (
         tempfile.TemporaryDirectory(prefix="pileus-bench-") as folder,
         Deployment(Path(folder), options.db, options.hosts, options.schedulers, options.instances) as site,
     ):
-        return _measure(site, options.instances, options.ways.split(","))
+        return _measure(site, options.instances, options.ways.split(","), contact_loss=options.contact_loss)
 
 
 def chart(result: dict[str, object]) -> str:
@@ -59,38 +78,67 @@ def chart(result: dict[str, object]) -> str:
     return bar_chart(f"{result['hosts']} hosts, {result['db']}", "instances/s", bars)
 
 
-def _measure(site: Deployment, instances: int, ways: Sequence[str]) -> dict[str, object]:
-    sizes = {"one": instances, "hundreds": 100, "singles": 1}
+def _measure(site: Deployment, instances: int, ways: Sequence[str], *, contact_loss: bool) -> dict[str, object]:
+    sizes = {"one": min(instances, _MOST_IN_A_REQUEST), "hundreds": 100, "singles": 1}
     result: dict[str, object] = {"db": site.database, "hosts": site.hosts, "requested": 0, "active": 0, "errors": 0}
     totals: Counter[str] = Counter()
     deletes: list[float] = []
-    for way in ways:
-        meters = Meters(site)
-        begin = time.monotonic()
-        ids = ask(site, instances, sizes[way])
-        accepted_s = time.monotonic() - begin
-        states = settle(site, len(ids))
-        took_s = time.monotonic() - begin
-        totals.update(requested=instances, active=states[State.ACTIVE], errors=states[State.ERROR])
-        key = f"{way}_per_s" if way != "one" else "one_request_per_s"
-        result[key] = round(states[State.ACTIVE] / took_s, 1)
-        result[f"{way}_accepted_s"] = round(accepted_s, 2)
-        result[f"{way}_cpu_s"] = cpu_s = meters.cpu_s()
-        result[f"{way}_biggest_costs"] = sorted(cpu_s, key=lambda name: -cpu_s[name])[:3]
-        result |= {f"{way}_{k}": v for k, v in meters.per_instance(len(ids)).items()}
-        result |= _claim_times(site)
-        result[f"{way}_audit_breaches"] = _audit(site)
-        result["rss_mib"] = site.rss_mib()
-        deletes.append(_delete(site, ids))
+    with Watcher(site) as watcher:
+        for way in ways:
+            watcher.resume()
+            meters = Meters(site)
+            begin = time.monotonic()
+            ids = ask(site, instances, sizes[way])
+            accepted_s = time.monotonic() - begin
+            states = settle(site, len(ids))
+            took_s = time.monotonic() - begin
+            totals.update(requested=instances, active=states[State.ACTIVE], errors=states[State.ERROR])
+            key = f"{way}_per_s" if way != "one" else "one_request_per_s"
+            result[key] = round(states[State.ACTIVE] / took_s, 1)
+            result[f"{way}_accepted_s"] = round(accepted_s, 2)
+            result[f"{way}_cpu_s"] = cpu_s = meters.cpu_s()
+            result[f"{way}_biggest_costs"] = sorted(cpu_s, key=lambda name: -cpu_s[name])[:3]
+            result |= {f"{way}_{k}": v for k, v in meters.per_instance(len(ids)).items()}
+            watcher.pause()
+            result |= _claim_times(site)
+            result["rss_mib"], result["services_rss_mib"] = site.rss_mib(), site.services_rss_mib()
+            result["servers_mib"] = site.servers_mib()
+            if way == ways[-1]:
+                result |= _heartbeats(site)
+                if contact_loss:
+                    watcher.resume()
+                    result |= lose_contact(site, len(ids))
+                    watcher.pause()
+            report = run_audit(site.cloud)
+            result[f"{way}_audit_breaches"] = len(report.breaches)
+            for breach in report.breaches[:10]:
+                print(breach)
+            watcher.resume()
+            meters = Meters(site)
+            deletes.append(_delete(site, ids))
+            result[f"{way}_delete_cpu_s"] = meters.cpu_s()
+            watcher.pause()
     result |= totals
+    result |= watcher.result()
     result["audit_breaches"] = sum(int(str(v)) for k, v in result.items() if k.endswith("_audit_breaches"))
     result["delete_per_s"] = round(statistics.median(deletes), 1)
     return result
 
 
+def _heartbeats(site: Deployment) -> dict[str, object]:
+    """What it costs that nothing happens."""
+    meters = Meters(site)
+    begin = time.monotonic()
+    time.sleep(_HEARTBEATS_S)
+    took_s, cpu_s = time.monotonic() - begin, meters.cpu_s()
+    shares = {name: round(s / took_s, 3) for name, s in cpu_s.items() if name != "compute"}
+    return {"heartbeat_cpu_share": round(sum(shares.values()), 3), "heartbeat_cpu_shares": shares}
+
+
 def ask(site: Deployment, instances: int, size: int) -> list[str]:
     """All requests, by some clients at once; answers with the ids."""
-    requests = iter(range(0, instances, size))
+    plan = [subnet for subnet, room in site.subnets or [("", instances)] for _ in range(0, room, size)]
+    requests = iter(plan[: -(-instances // size)])
     lock = threading.Lock()
 
     def ask() -> list[str]:
@@ -98,16 +146,14 @@ def ask(site: Deployment, instances: int, size: int) -> list[str]:
         with _client(site) as client:
             while True:
                 with lock:
-                    if next(requests, None) is None:
-                        return mine
-                mine += client.run(size, ImageId=site.image_id, InstanceType="p1.tiny", **_subnet(site))
+                    subnet = next(requests, None)
+                if subnet is None:
+                    return mine
+                where = {"SubnetId": subnet} if subnet else {}
+                mine += client.run(size, ImageId=site.image_id, InstanceType="p1.tiny", **where)
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         return [i for f in [pool.submit(ask) for _ in range(_CLIENTS)] for i in f.result()]
-
-
-def _subnet(site: Deployment) -> dict[str, str]:
-    return {"SubnetId": site.subnet_id} if site.subnet_id else {}
 
 
 def settle(site: Deployment, count: int) -> Counter[str]:
@@ -117,11 +163,20 @@ def settle(site: Deployment, count: int) -> Counter[str]:
     def ended() -> bool:
         site.check_alive()
         states.clear()
-        states.update(_states(site))
+        states.update(states_of(site))
         return states[State.ACTIVE] + states[State.ERROR] >= count
 
-    wait_until(ended, _DEADLINE_S, lambda: f"{dict(states)}\n{site.log_ends()}")
+    wait_until(ended, _deadline_s(count), lambda: f"{dict(states)}\n{site.log_ends()}", pause_s=_pause_s(count))
     return states
+
+
+def _deadline_s(count: int) -> float:
+    return _DEADLINE_S + count / _PER_S
+
+
+def _pause_s(count: int) -> float:
+    """Between two looks at all rows: they are not to cost more than what is measured."""
+    return max(0.02, count / 100_000)
 
 
 def _delete(site: Deployment, ids: Sequence[str]) -> float:
@@ -132,19 +187,11 @@ def _delete(site: Deployment, ids: Sequence[str]) -> float:
             client.call("TerminateInstances", {f"InstanceId.{k}": i for k, i in enumerate(ids[n : n + 1000], 1)})
 
     def gone() -> bool:
-        return set(_states(site)) <= {State.DELETED}
+        return set(states_of(site)) <= {State.DELETED}
 
-    wait_until(gone, _DEADLINE_S, lambda: f"{dict(_states(site))}\n{site.log_ends()}")
+    count = len(ids)
+    wait_until(gone, _deadline_s(count), lambda: f"{dict(states_of(site))}\n{site.log_ends()}", pause_s=_pause_s(count))
     return len(ids) / (time.monotonic() - begin)
-
-
-def _audit(site: Deployment) -> int:
-    return len(site.cloud.read(lambda tx: audit(tx)))
-
-
-def _states(site: Deployment) -> dict[str, int]:
-    query = select(Instance.state, func.count()).group_by(Instance.state)
-    return site.cloud.read(lambda tx: {str(row[0]): int(row[1]) for row in tx.session.execute(query)})
 
 
 def _claim_times(site: Deployment) -> dict[str, float]:
