@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.bus.topology import DEAD
 from controller.conf.settings import Bus as BusSettings
@@ -15,6 +16,7 @@ _RETRY_S = 1.0
 
 BatchHandler = Callable[[Sequence[Message]], object]
 LetterHandler = Callable[[Sequence["Letter"]], object]
+CallHandler = Callable[[Message], Message | None]
 DeadHandler = Callable[[bytes, dict[str, str]], None]
 
 
@@ -27,6 +29,7 @@ class Letter:
     attempts: int = 0
     reason: str = ""
     origin: str = ""
+    answer: Callable[[str], None] | None = None  # whoever asked
 
 
 @dataclass(eq=False)
@@ -53,6 +56,7 @@ class Broker:
         self._down = False
         self.up_since = 0.0
         self.dead: list[Letter] = []
+        self.abandoned: set[str] = set()  # queues that will never be consumed again
 
     # --- for services ---
 
@@ -63,6 +67,17 @@ class Broker:
     def consume(self, process: Process, queue: str, handler: BatchHandler, *, batch: int = 1) -> None:
         """Consume until the process ends."""
         self._open(process, queue, lambda letters: handler([decode(letter.body) for letter in letters]), batch)
+
+    def consume_calls(self, process: Process, queue: str, handler: CallHandler) -> None:
+        """Consume as QueueConsumer does: one by one, what was asked is answered."""
+
+        def handle(letters: Sequence[Letter]) -> None:
+            for letter in letters:
+                answer = handler(decode(letter.body))
+                if answer is not None and letter.answer is not None:
+                    self._hub.at(0.01, partial(letter.answer, encode(answer)))
+
+        self._open(process, queue, handle, 1)
 
     def consume_dead(self, process: Process, handler: DeadHandler) -> None:
         """Consume the dead letters as DeadLetterConsumer does."""
@@ -90,7 +105,8 @@ class Broker:
     def idle(self) -> bool:
         """Whether nothing is under way, waiting or in hand."""
         held = any(c.held for consumers in self._consumers.values() for c in consumers)
-        return not self._under_way and not held and not any(self._ready.values())
+        ready = any(letters for queue, letters in self._ready.items() if queue not in self.abandoned)
+        return not self._under_way and not held and not ready
 
     @property
     def down(self) -> bool:
@@ -234,8 +250,23 @@ class SimulatedBus:
                 self._transmit(message)
 
     def call(self, message: Message, timeout_s: float) -> Message:
-        """Nobody asks anything here."""
-        raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
+        """See ``Sender``; who is paused too deep to wait has no answer."""
+        hub = self._hub
+        hub.point(f"call {message.KIND}")
+        if not self._broker.reaches(self._process):
+            raise BusUnavailable(what="The message bus", reason="the broker does not answer")
+        answers: list[str] = []
+        letter = Letter(message.queue, encode(message), answer=answers.append)
+        self._broker.publish(letter, hub.random.expovariate(200))
+        end = hub.now + timeout_s
+        while not answers and hub.now < end:
+            before = hub.now
+            hub.pause(0.2)
+            if hub.now == before:
+                break
+        if not answers:
+            raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
+        return decode(answers[0])
 
     def _transmit(self, message: Message) -> None:
         hub = self._hub

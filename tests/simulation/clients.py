@@ -11,7 +11,9 @@ from controller.operations.cloud import Transaction
 from controller.operations.instances import LaunchRequest
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Process
+from tests.simulation.oracle import Oracle
 from tests.simulation.services import ControlPlane
+from tests.simulation.stories import Stories, Story
 
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ class Launch:
     request: LaunchRequest
     answers: list[tuple[str, ...]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    lost: bool = False  # with a database that was replaced by an older copy
 
 
 @dataclass(eq=False)
@@ -44,13 +47,16 @@ class Wish:
     kind: str
     ids: tuple[str, ...]
     accepted: bool = False
+    accepted_at: float = 0.0
 
 
 class Clients:
     """What is asked for, and what was answered."""
 
-    def __init__(self, hub: Hub, plane: ControlPlane, laboratory: Laboratory) -> None:
+    def __init__(self, hub: Hub, plane: ControlPlane, laboratory: Laboratory, stories: Stories, oracle: Oracle) -> None:
         self._hub = hub
+        self._stories = stories
+        self._oracle = oracle
         self._plane = plane
         self._laboratory = laboratory
         self._who = (laboratory.project_id, laboratory.user_id, laboratory.image_id)
@@ -59,6 +65,7 @@ class Clients:
         # How often a wish may have reached an instance, whatever was answered.
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.unanswered = 0
+        self.unjust: list[str] = []
 
     @property
     def accepted(self) -> int:
@@ -74,6 +81,34 @@ class Clients:
         """Ask so many things at random times."""
         for n in range(requests):
             self._hub.at(self._hub.random.uniform(0, within_s), lambda n=n: self._ask(n))  # type: ignore[misc]
+        if Story.SHORTAGE in self._stories:
+            for _ in range(self._stories.random.randint(1, 2)):
+                self.plan_singles(self._stories.random.uniform(25, within_s), self._stories.random.randint(8, 20))
+
+    def terminate_some_of(self, host: str) -> None:
+        """Terminate what is there on this host, some of it."""
+        there = [i for (i,) in self._laboratory.peek("SELECT id FROM instances WHERE host_id = ? ORDER BY id", host)]
+        for instance_id in there[: self._stories.random.randint(1, 4)]:
+            wish = Wish("terminate", (instance_id,))
+            self.wishes.append(wish)
+            self._send_wish(wish)
+
+    def restored(self, copied_at: float) -> None:
+        """The database is as it was then: what was accepted since is not known any more."""
+        there = {row[0] for row in self._laboratory.peek("SELECT id FROM instances")}
+        for launch in self.launches:
+            if any(i not in there for answer in launch.answers for i in answer):
+                launch.answers.clear()
+                launch.lost = True
+        for wish in self.wishes:
+            wish.accepted = wish.accepted and wish.accepted_at < copied_at
+
+    def plan_singles(self, at: float, count: int) -> None:
+        """So many single requests at once, in the small network."""
+        for n in range(count):
+            number = 1000 * (len(self.launches) + 1) + n
+            when = at + self._stories.random.uniform(0, 0.3)
+            self._hub.at(when, lambda n=number: self._launch(n, single=True))  # type: ignore[misc]
 
     def _ask(self, number: int) -> None:
         random = self._hub.random
@@ -93,41 +128,68 @@ class Clients:
 
     def _sensible(self, instance_id: str) -> Sequence[str]:
         """What one would ask of an instance in its state; and now and then anything."""
-        state = self._laboratory.peek("SELECT state FROM instances WHERE id = ?", instance_id)[0][0]
+        states = self._laboratory.peek("SELECT state FROM instances WHERE id = ?", instance_id)
+        state = states[0][0] if states else ""
         if self._hub.random.random() < 0.15:
             return tuple(_WISHES)
         return _SENSIBLE.get(state, ("terminate",) if self._hub.random.random() < 0.2 else tuple(_WISHES))
 
-    def _launch(self, number: int) -> None:
+    def _launch(self, number: int, *, single: bool = False) -> None:
         random = self._hub.random
         project_id, user_id, image_id = self._who
-        least = random.choice((1, 1, 1, 2, 3))
+        least = 1 if single else random.choice((1, 1, 1, 2, 3))
+        network_id = self._laboratory.small_network if single else self._network()
+        groups = self._laboratory.groups if Story.GROUPS in self._stories and not single else ()
         token = f"token-{number}" if random.random() < 0.8 else ""
         launch = Launch(
             LaunchRequest(
                 project_id=project_id,
                 user_id=user_id,
                 image_id=image_id,
-                instance_type=random.choice(_TYPES),
+                instance_type="p1.tiny" if single else random.choice(_TYPES),
                 min_count=least,
-                max_count=least + random.choice((0, 0, 1, 4)),
+                max_count=least if single else least + random.choice((0, 0, 1, 4)),
                 client_token=token,
+                network_id=network_id,
+                group_name=random.choice(("", *groups)) if groups else "",
             )
         )
         self.launches.append(launch)
         for _ in range(random.choice((1, 1, 1, 3)) if token else 1):
             self._send_launch(launch)
 
+    def _network(self) -> str:
+        """The default one, or one of those of this seed's stories."""
+        choice = [""]
+        if Story.SHORTAGE in self._stories or Story.REMOVED in self._stories:
+            choice += [self._laboratory.small_network] * 2
+        if Story.PINNED in self._stories:
+            choice += [self._laboratory.pinned_network] * 2
+        return self._hub.random.choice(choice) if len(choice) > 1 else ""
+
     def _send_launch(self, launch: Launch) -> None:
         def work(tx: Transaction) -> tuple[str, ...]:
             return tuple(i.id for i in instances.launch(tx, launch.request).instances)
 
         def answered(ids: tuple[str, ...]) -> None:
+            if launch.lost:
+                launch.answers.clear()  # it was launched anew
+                launch.lost = False
             launch.answers.append(ids)
             self._hub.note(f"launch accepted: {' '.join(i[:8] for i in ids)}")
 
+        def refused(code: str) -> None:
+            launch.refusals.append(code)
+            _, *shape = self._laboratory.peek(
+                "SELECT name, vcpus, memory_mib, disk_gib FROM instance_types WHERE name = ?",
+                launch.request.instance_type,
+            )[0]
+            size = (shape[0], shape[1], shape[2])
+            if why := self._oracle.unjust_refusal(code, launch.request.network_id, size, launch.request.min_count):
+                self.unjust.append(f"a launch of {launch.request.min_count} is refused ({code}), but {why}")
+
         again = bool(launch.request.client_token)
-        self._send("launch", work, answered, launch.refusals.append, again=again)
+        self._send("launch", work, answered, refused, again=again)
 
     def _send_wish(self, wish: Wish) -> None:
         def work(tx: Transaction) -> None:
@@ -135,7 +197,7 @@ class Clients:
             _WISHES[wish.kind](tx, self._who[0], wish.ids)
 
         def answered(_: None) -> None:
-            wish.accepted = True
+            wish.accepted, wish.accepted_at = True, self._hub.now
             self._hub.note(f"{wish.kind} accepted: {' '.join(i[:8] for i in wish.ids)}")
 
         self._send(wish.kind, work, answered, lambda _: None, again=wish.kind == "terminate")
@@ -162,7 +224,7 @@ class Clients:
         again: bool,
     ) -> None:
         door = self._open_door()
-        outcome = self._carry_out(door, work) if door is not None else []
+        outcome = carry_out(self._hub, door, lambda: self._plane.cloud(door).write(work)) if door is not None else []
         if not outcome or isinstance(outcome[0], Unavailable):
             if again or door is None:
                 pause_s = self._hub.random.uniform(0.5, 5)
@@ -178,19 +240,20 @@ class Clients:
             answered(outcome[0])
         self.unanswered -= 1
 
-    def _carry_out(self, door: Process, work: Callable[[Transaction], T]) -> list[T | Exception]:
-        """The answer or the error; neither where the door's process has ended under it."""
-        outcome: list[T | Exception] = []
-
-        def carry_out() -> None:
-            try:
-                outcome.append(self._plane.cloud(door).write(work))
-            except Exception as error:
-                outcome.append(error)
-
-        ended, _ = self._hub.run(door, carry_out)
-        return outcome if ended else []
-
     def _open_door(self) -> Process | None:
         open_ = [p for p in self._plane.apis if p.alive and p.frozen_until <= self._hub.now]
         return self._hub.random.choice(open_) if open_ else None
+
+
+def carry_out(hub: Hub, process: Process, work: Callable[[], T]) -> list[T | Exception]:
+    """The answer or the error; neither where the process has ended under it."""
+    outcome: list[T | Exception] = []
+
+    def guarded() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:
+            outcome.append(error)
+
+    ended, _ = hub.run(process, guarded)
+    return outcome if ended else []

@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from controller.conf.settings import Settings
 from controller.db.database import Database
+from controller.db.models import GroupStrategy, NetworkKind
+from controller.operations import networks, placement_groups
+from controller.operations.cloud import Transaction
 from tests.clouds import TestCloud, make_settings
 from tests.simulation.faults import Fault
 from tests.simulation.hub import Hub, Task
@@ -28,6 +31,8 @@ _OPTIONS = {
     "compute__simulated_disk_gib": 20,
     "compute__simulated_boot_s": 4.0,
 }
+SMALL_CIDR = "10.77.0.0/28"
+PINNED_CIDR = "10.78.0.0/24"
 
 
 class Laboratory:
@@ -36,9 +41,13 @@ class Laboratory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file, self._template = folder / "pileus.db", folder / "template.db"
+        self._copy = folder / "copy.db"
+        self._peeker: sqlite3.Connection | None = None
         made = TestCloud.create(folder, f"sqlite:///{self._template}", **_OPTIONS)
-        made.close()
         self.project_id, self.user_id, self.image_id = made.project_id, made.user_id, made.image_id
+        self.small_network, self.pinned_network = made.cloud.write(self._networks)
+        self.groups = made.cloud.write(self._groups)
+        made.close()
         self.settings: Settings = make_settings(folder, f"sqlite:///{self._file}", **_OPTIONS)
         self.database = Database(self.settings, pause=self._pause, jitter=lambda low, high: (low + high) / 2)
         self._hub: Hub | None = None
@@ -52,7 +61,7 @@ class Laboratory:
 
     def begin(self, hub: Hub) -> None:
         """A new empty cloud for this hub's site."""
-        self.database.close()
+        self.close()
         for suffix in ("", "-wal", "-shm"):
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(self._template, self._file)
@@ -68,15 +77,43 @@ class Laboratory:
 
     def peek(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Look into the database from outside; nothing fails here."""
-        db = sqlite3.connect(self._file)
-        try:
-            return db.execute(statement, values).fetchall()
-        finally:
-            db.close()
+        if self._peeker is None:
+            self._peeker = sqlite3.connect(self._file, isolation_level=None)
+        return self._peeker.execute(statement, values).fetchall()
+
+    def copy(self) -> None:
+        """Take a copy of the database, as an operator's backup does."""
+        self._copy_to(self._file, self._copy)
+
+    def restore(self) -> None:
+        """Put the copy back; no service may be running."""
+        self._copy_to(self._copy, self._file)
 
     def close(self) -> None:
         """Close all connections."""
+        if self._peeker is not None:
+            self._peeker.close()
+            self._peeker = None
         self.database.close()
+
+    # --- what every cloud has ---
+
+    def _networks(self, tx: Transaction) -> tuple[str, str]:
+        """One with thirteen addresses, and one whose leases are still to be imported."""
+        small = networks.create_network(tx, self.project_id, "small", SMALL_CIDR)
+        tx.session.flush()
+        pinned = networks.create_network(tx, self.project_id, "pinned", PINNED_CIDR, kind=NetworkKind.PINNED)
+        return small.id, pinned.id
+
+    def _groups(self, tx: Transaction) -> tuple[str, ...]:
+        for strategy in GroupStrategy:
+            placement_groups.create_placement_group(tx, self.project_id, strategy.value, strategy.value)
+        return tuple(strategy.value for strategy in GroupStrategy)
+
+    @staticmethod
+    def _copy_to(source: Path, target: Path) -> None:
+        with closing(sqlite3.connect(source)) as there, closing(sqlite3.connect(target)) as here:
+            there.backup(here)
 
     # --- seams ---
 

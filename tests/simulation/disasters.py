@@ -55,19 +55,23 @@ class Disasters:
             case Disaster.FREEZE:
                 hub.note(f"stopped for {long_s:.1f} s", process)
                 process.frozen_until = hub.now + long_s
+                process.outages.append((hub.now, hub.now + long_s))
             case Disaster.BROKER_DOWN | Disaster.BROKER_EMPTIED:
                 site.broker.go_down()
+                site.oracle.outages.append((hub.now, hub.now + long_s))
                 hub.at(long_s, lambda: site.broker.come_up(empty=disaster is Disaster.BROKER_EMPTIED))
             case Disaster.DATABASE_DOWN:
                 site.database_down_for(long_s)
             case Disaster.HOST_SILENT:
                 hub.note(f"cut off for {long_s:.1f} s", host.process)
-                host.process.cut_off_until = hub.now + long_s
+                host.process.cut_off_until = max(host.process.cut_off_until, hub.now + long_s)
+                host.process.outages.append((hub.now, hub.now + long_s))
                 hub.at(long_s + 0.001, site.broker.pump_all)
             case Disaster.HOST_REBOOTED:
-                host.reboot()
+                if not host.away:
+                    host.reboot()
             case Disaster.GUEST_OFF:
-                running = [i for i, (power, *_) in site.guests.guests(host.name).items() if power is Power.RUNNING]
+                running = [i for i, (power, *_) in site.guests.guests(host.hardware).items() if power is Power.RUNNING]
                 if running:
                     host.power_off_guest(random.choice(running))
             case Disaster.JOURNAL_LOST:

@@ -1,7 +1,8 @@
 """What goes wrong, how often: drawn for each seed, so that some seeds have one kind of fault and some have all."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from random import Random
 
@@ -67,6 +68,8 @@ class Faults:
         self._random = random
         self.calm = False
         self.counts: Counter[str] = Counter()
+        self.clock: Callable[[], float] = lambda: 0.0
+        self._times: dict[str, list[float]] = defaultdict(list)
         self._rates = {
             kind: math.exp(random.uniform(math.log(low), math.log(high)))
             for kind, (low, high) in _RATES.items()
@@ -87,7 +90,12 @@ class Faults:
         if rate is None or self.calm or self._random.random() >= rate:
             return False
         self.counts[kind] += 1
+        self._times[kind].append(self.clock())
         return True
+
+    def struck(self, kinds: Iterable[Fault], since: float) -> int:
+        """How often these have happened since then."""
+        return sum(at >= since for kind in kinds for at in self._times[kind])
 
     def __str__(self) -> str:
         rates = ", ".join(f"{kind} {rate:.4f}" for kind, rate in self._rates.items())

@@ -1,5 +1,6 @@
 """The hosts: hardware that outlives its agent, and the agent as a process."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,15 @@ from compute_agent.journal import Journal
 from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
-from controller.domain.messages import GuestSpec, Message, Power, ReconcileGuests, host_queue
+from controller.domain.messages import (
+    GuestSpec,
+    Message,
+    Power,
+    ReadHostEvidence,
+    ReconcileGuests,
+    RemoveTaps,
+    host_queue,
+)
 from tests.simulation.bus import Broker
 from tests.simulation.faults import Fault
 from tests.simulation.hub import Hub, Process
@@ -22,8 +31,9 @@ T = TypeVar("T")
 
 _RETRY_S = 1.0
 _LINGER_S = 0.01
-# Host, instance, what it was, what it is: None where there is no guest.
-Watcher = Callable[[str, str, Power | None, Power | None], None]
+_COMMANDS = (ReconcileGuests, ReadHostEvidence, RemoveTaps)
+# Hardware, instance, what it was, what it is (None where there is no guest), its address.
+Watcher = Callable[[str, str, Power | None, Power | None, str], None]
 
 
 class WatchedSite(SimulatedSite):
@@ -35,24 +45,24 @@ class WatchedSite(SimulatedSite):
         self._watcher = watcher
 
     def keep(self, host: str, instance_id: str, guest: tuple[Power, str, int]) -> None:
-        self._changes(host, instance_id, guest[0])
+        self._changes(host, instance_id, guest[0], guest[1])
         super().keep(host, instance_id, guest)
 
     def remove(self, host: str, instance_id: str) -> None:
         self._changes(host, instance_id, None)
         super().remove(host, instance_id)
 
-    def _changes(self, host: str, instance_id: str, after: Power | None) -> None:
+    def _changes(self, host: str, instance_id: str, after: Power | None, ip: str = "") -> None:
         before = self.guests(host).get(instance_id)
         self._hub.note(f"{instance_id[:8]} is {after or 'gone'} on {host}")
-        self._watcher(host, instance_id, before[0] if before else None, after)
+        self._watcher(host, instance_id, before[0] if before else None, after, ip)
 
 
 class HostDriver(SimulatedDriver):
     """The simulated driver on a host that can be booted, whose hypervisor may not answer."""
 
     def __init__(self, host: "Host", hub: Hub, compute: Compute, site: WatchedSite) -> None:
-        super().__init__(host.name, compute, site, random=hub.random, pause=hub.pause)
+        super().__init__(host.hardware, compute, site, random=hub.random, pause=hub.pause)
         self._on = host
         self._hub = hub
 
@@ -61,6 +71,8 @@ class HostDriver(SimulatedDriver):
     def _keep(self, instance_id: str, guest: tuple[Power, str, int]) -> None:
         self._hub.point("hypervisor begins")
         super()._keep(instance_id, guest)
+        if guest[0] is Power.RUNNING:
+            self._on.runs(instance_id)
         self._hub.point("hypervisor has done it")
 
     def _forget(self, instance_id: str) -> None:
@@ -70,7 +82,7 @@ class HostDriver(SimulatedDriver):
 
     @property
     def boot_id(self) -> str:
-        return f"{self._on.name}-boot-{self._on.boots}"
+        return f"{self._on.hardware}-boot-{self._on.boots}"
 
 
 class Seam:
@@ -103,8 +115,12 @@ class Host:
     """One host: its hardware stays, its agent comes and goes."""
 
     def __init__(self, name: str, hub: Hub, broker: Broker, site: WatchedSite, compute: Compute, folder: Path) -> None:
-        self.name = name
+        """``hardware`` is what it always is; ``name`` is what its agent calls itself."""
+        self.hardware = self.name = name
         self.boots = 1
+        self.away = False  # until somebody brings it back
+        self.lost = False  # for ever
+        self.early_off_share = 0.0
         self.agent_crashes = 0
         self.lost_journals = 0
         self.went_off: Counter[str] = Counter()
@@ -121,15 +137,52 @@ class Host:
         """The machine itself is booted: no guest runs, the agent begins anew."""
         self._hub.kill(self.process)
         self.boots += 1
-        for instance_id, (power, ip, boots) in self._site.guests(self.name).items():
+        for instance_id, (power, ip, boots) in self._site.guests(self.hardware).items():
             if power is Power.RUNNING:
-                SimulatedSite.keep(self._site, self.name, instance_id, (Power.SHUT_OFF, ip, boots))
+                SimulatedSite.keep(self._site, self.hardware, instance_id, (Power.SHUT_OFF, ip, boots))
+
+    def go_away(self, *, dies: bool) -> None:
+        """It is not heard of until it is brought back: switched off, or only out of reach, its guests running on."""
+        self.away = True
+        if dies:
+            self.process.gone = True
+            self.reboot()
+        else:
+            self.process.outages.append((self._hub.now, math.inf))
+            self.process.cut_off_until = math.inf
+
+    def come_back(self) -> None:
+        """It is there again, as it was left."""
+        self.away = self.process.gone = False
+        if self.process.cut_off_until == math.inf:
+            since, _ = self.process.outages.pop(self.process.outages.index(self._unended_outage()))
+            self.process.outages.append((since, self._hub.now))
+            self.process.cut_off_until = 0.0
+        self._hub.start(self.process)
+        self._broker.pump_all()
+
+    def _unended_outage(self) -> tuple[float, float]:
+        return next(o for o in self.process.outages if o[1] == math.inf)
+
+    def rename(self, name: str) -> None:
+        """The machine's name changes; its agent is started anew."""
+        self._hub.kill(self.process)
+        self.name = name
+
+    def runs(self, instance_id: str) -> None:
+        """A guest runs; some power themselves off at once."""
+        hub = self._hub
+        if not hub.faults.calm and self.early_off_share and hub.random.random() < self.early_off_share:
+            hub.at(hub.random.expovariate(2), lambda: self.power_off_guest(instance_id))
 
     def power_off_guest(self, instance_id: str) -> None:
-        """A guest powers itself off; its agent is to notice."""
+        """A guest powers itself off, if it runs; its agent is to notice."""
+        power, ip, boots = self._site.guests(self.hardware).get(instance_id, (Power.SHUT_OFF, "", 0))
+        if power is not Power.RUNNING:
+            return
+        self._hub.note(f"{instance_id[:8]} powers itself off", self.process)
         self.went_off[instance_id] += 1
-        _, ip, boots = self._site.guests(self.name)[instance_id]
-        SimulatedSite.keep(self._site, self.name, instance_id, (Power.SHUT_OFF, ip, boots))
+        SimulatedSite.keep(self._site, self.hardware, instance_id, (Power.SHUT_OFF, ip, boots))
         if self._driver is not None:
             self._driver._guests[instance_id] = (Power.SHUT_OFF, ip, boots)
 
@@ -206,16 +259,18 @@ class AgentProcess:
         for spec in pending:
             self._offer(spec)
         self._is_dirty()
-        self._broker.consume(self._process, host_queue(self._agent.host), lambda ms: self._take(ms[0]))
+        self._broker.consume_calls(self._process, host_queue(self._agent.host), self._take)
         self._hub.every(self._process, lambda: self._heartbeat_s, self._watch)
 
-    def _take(self, message: Message) -> None:
-        if not isinstance(message, ReconcileGuests) or message.host != self._agent.host:
+    def _take(self, message: Message) -> Message | None:
+        if not isinstance(message, _COMMANDS) or message.host != self._agent.host:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
-        self._agent.handle(message)
-        for spec in message.guests:
-            self._offer(spec)
-        self._is_dirty()
+        answer = self._agent.handle(message)
+        if isinstance(message, ReconcileGuests):
+            for spec in message.guests:
+                self._offer(spec)
+            self._is_dirty()
+        return answer
 
     def _watch(self) -> None:
         if self._guarded(self._agent.watch):

@@ -42,7 +42,14 @@ class Process:
     frozen_until: float = 0.0
     cut_off_until: float = 0.0
     skew_s: float = 0.0
+    killed_at: float = 0.0
+    outages: list[tuple[float, float]] = field(default_factory=list)
     on_death: list[Callable[[], None]] = field(default_factory=list)
+
+    def away_s(self, since: float, until: float) -> float:
+        """For how long it could do nothing, or reach nobody, in this time."""
+        outages = [*self.outages, (self.killed_at, until)] if not self.alive else self.outages
+        return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in outages)
 
 
 @dataclass(eq=False)
@@ -144,6 +151,7 @@ class Hub:
         if process.alive or process.gone:
             return
         process.incarnation += 1
+        process.outages.append((process.killed_at, self.now))
         process.alive, process.up_since, process.frozen_until = True, self.now, 0.0
         self.note("starts", process)
         self.run(process, lambda: process.boot(process))
@@ -153,7 +161,7 @@ class Hub:
         if not process.alive:
             return
         self.note("is killed", process)
-        process.alive = False
+        process.alive, process.killed_at = False, self.now
         process.incarnation += 1
         undo, process.on_death = process.on_death, []
         for action in undo:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from controller.domain.ids import IdSource
-from controller.domain.messages import EVENTS, HEARTBEATS
+from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_EVIDENCE
 from controller.operations.cloud import Cloud
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
@@ -81,6 +81,7 @@ class ControlPlane:
     def _network(self, process: Process) -> None:
         service = NetworkService(self.cloud(process))
         self._broker.consume(process, NETWORK, service.handle, batch=_BATCH)
+        self._broker.consume_calls(process, NETWORK_EVIDENCE, service.answer)
 
     def _controller(self, process: Process) -> None:
         cloud = self.cloud(process)

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from controller.domain.messages import host_queue
 from tests.simulation.bus import Broker
 from tests.simulation.clients import Clients
 from tests.simulation.database import Laboratory, ids_of
@@ -16,7 +17,10 @@ from tests.simulation.disasters import Disasters
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import Host, WatchedSite, with_failures
 from tests.simulation.hub import Hub, Process
+from tests.simulation.operators import Operators
+from tests.simulation.oracle import Oracle
 from tests.simulation.services import ControlPlane
+from tests.simulation.stories import Stories
 from tests.simulation.verdict import Judge
 from tests.simulation.witness import Witness
 
@@ -62,14 +66,17 @@ class Site:
         self._laboratory = laboratory
         random = Random(seed)
         self.hub = hub = Hub(random, Faults(random), echo)
+        hub.faults.clock = lambda: hub.now
+        self.stories = Stories(seed)
+        self.oracle = Oracle(hub, laboratory)
         laboratory.begin(hub)
         self.broker = Broker(hub, laboratory.settings.bus)
-        self.witness = Witness(hub, laboratory)
+        self.witness = Witness(hub, laboratory, self.oracle)
         laboratory.watch_commits(self.witness.commit)
         self.plane = ControlPlane(hub, self.broker, laboratory, ids_of(seed), self.witness.hearing)
         self.plane.make(random.randint(1, 2), random.randint(1, 2), random.randint(1, 2))
-        self.clients = Clients(hub, self.plane, laboratory)
-        self.judge = Judge(hub, self.broker, self.clients, laboratory)
+        self.clients = Clients(hub, self.plane, laboratory, self.stories, self.oracle)
+        self.judge = Judge(hub, self.broker, self.clients, laboratory, self.oracle)
         for file in laboratory.folder.glob("journal-*"):
             file.unlink()
         for file in laboratory.folder.glob("guests.db*"):
@@ -81,6 +88,10 @@ class Site:
         for host in self.hosts:
             host.process.skew_s = random.choice((0, 0, 3600, -3600, 5)) * random.random()
         self.judge.hosts, self.judge.guests = self.hosts, self.guests
+        self.oracle.hosts, self.oracle.processes = self.hosts, lambda: self.processes
+        self.operators = Operators(self)
+        self.judge.repairs = lambda: self.operators.repairs
+        self._copied_at: float | None = None
 
     @property
     def processes(self) -> list[Process]:
@@ -95,6 +106,7 @@ class Site:
             hub.at(hub.random.uniform(0, 3), lambda p=process: hub.start(p))  # type: ignore[misc]
         self.clients.plan(hub.random.randint(5, 40), trouble_s)
         Disasters(self).plan(trouble_s)
+        self.operators.plan(trouble_s)
         hub.run_until(trouble_s)
         self._make_peace()
         self._wait_for_quiet()
@@ -109,12 +121,41 @@ class Site:
             virtual_s=hub.now,
             breaches=breaches,
             tail=list(hub.tail)[-60:] if breaches else [],
-            about=str(hub.faults),
+            about=f"{hub.faults}; {self.stories}",
         )
 
     def database_down_for(self, seconds: float) -> None:
         """The database cannot be reached for so long."""
+        self.oracle.outages.append((self.hub.now, self.hub.now + seconds))
         self._laboratory.down_until(self.hub.now + seconds)
+
+    @property
+    def pinned_network(self) -> str:
+        """The network whose leases are imported."""
+        return self._laboratory.pinned_network
+
+    def peek(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Look into the database from outside."""
+        return self._laboratory.peek(statement, *values)
+
+    def copy_database(self) -> None:
+        """Take a backup of the database."""
+        self.hub.note("STORY the database is copied")
+        self._laboratory.copy()
+        self._copied_at = self.hub.now
+        self.witness.copied()
+
+    def restore_database(self) -> None:
+        """Stop the cloud, put the backup back, start the cloud."""
+        if self._copied_at is None:
+            return
+        self.hub.note("STORY the database is restored")
+        for process in [*self.plane.apis, *self.plane.others]:
+            self.hub.kill(process)
+        self._laboratory.restore()
+        self.witness.restored()
+        self.clients.restored(self._copied_at)
+        self.oracle.restored_at = self.hub.now
 
     def close(self) -> None:
         """Close what is open."""
@@ -129,10 +170,12 @@ class Site:
         hub.note("--- peace ---")
         self._laboratory.down_until(0)
         self.broker.come_up()
+        away = {h.process for h in self.hosts if h.away}
         for process in self.processes:
-            process.frozen_until = process.cut_off_until = 0.0
-            process.skew_s = 0.0
-            hub.start(process)
+            process.skew_s = process.frozen_until = 0.0
+            if process not in away:
+                process.cut_off_until = 0.0
+                hub.start(process)
         self.broker.pump_all()
 
     def _wait_for_quiet(self) -> None:
@@ -140,7 +183,10 @@ class Site:
         end, quiet = hub.now + _PATIENCE_S, 0
         while quiet < _QUIET_LOOKS and hub.now < end:
             hub.run_until(hub.now + _LOOK_EVERY_S)
-            quiet = quiet + 1 if not self.judge.open() else 0
+            self.operators.look_after_hosts()
+            self.broker.abandoned = {host_queue(h.name) for h in self.hosts if h.lost}
+            self.broker.abandoned |= {host_queue(f"{h.hardware}-new") for h in self.hosts}
+            quiet = quiet + 1 if not [*self.judge.open(), *self.operators.waiting] else 0
 
 
 def run(seed: int, laboratory: Laboratory, echo: Callable[[str], None] | None = None) -> Outcome:

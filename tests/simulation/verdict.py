@@ -1,7 +1,7 @@
 """Whether the promises were held: while faults strike, and when all is quiet again."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.simulation.database import Laboratory
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host, WatchedSite
 from tests.simulation.hub import Hub, Process
+from tests.simulation.oracle import Oracle
 from tests.simulation.services import ControlPlane
 
 # Two heartbeats, and what they need.
@@ -27,9 +28,11 @@ class Judge:
 
     hosts: Sequence[Host]
     guests: WatchedSite
+    repairs: Callable[[], int]
 
-    def __init__(self, hub: Hub, broker: Broker, clients: Clients, laboratory: Laboratory) -> None:
+    def __init__(self, hub: Hub, broker: Broker, clients: Clients, laboratory: Laboratory, oracle: Oracle) -> None:
         self._hub = hub
+        self._oracle = oracle
         self._broker = broker
         self._clients = clients
         self._laboratory = laboratory
@@ -38,18 +41,51 @@ class Judge:
 
     # --- while it runs ---
 
-    def watch(self, host: str, instance_id: str, before: Power | None, after: Power | None) -> None:
+    def watch(self, host: str, instance_id: str, before: Power | None, after: Power | None, ip: str) -> None:
         """A guest's power is about to change on a host: somebody must have asked for it."""
         asked = self._asked(instance_id)
         short = f"{instance_id[:8]} on {host}"
-        if after is None and not asked["terminate"]:
-            state, launched_at = self._row(instance_id)
-            if launched_at is not None or state != State.ERROR:
-                self._breach(f"{short} is destroyed, it is {state} and nobody asked for it")
+        if after is None:
+            if not asked["terminate"] and (why := self._may_not_go(host, instance_id)):
+                self._breach(f"{short} is destroyed, {why} and its owner did not ask for it")
         elif before is Power.RUNNING and after is Power.SHUT_OFF and not asked["stop"] and not asked["reboot"]:
             self._breach(f"{short} is shut off and nobody asked for it")
         elif after is Power.RUNNING:
             self._booting(host, instance_id)
+            self._shares_address(host, instance_id, ip)
+
+    def _may_not_go(self, host: str, instance_id: str) -> str | None:
+        """What speaks against it that a guest goes whose owner did not ask for that; None where nothing does."""
+        rows = self._laboratory.peek("SELECT state, launched_at, host_id FROM instances WHERE id = ?", instance_id)
+        if not rows:
+            by_name = self._oracle.restored_at is not None and self.repairs() > 0
+            return None if by_name else "it has no row"
+        state, launched_at, owner = rows[0]
+        there = next(h for h in self.hosts if h.hardware == host)
+        if self._oracle.given_up:
+            return None  # an operator's word, by the host's name
+        if owner not in (None, there.name) and self._runs_on(owner, instance_id):
+            return None  # two of one instance, after an older database was put back
+        if state == State.ERROR and launched_at is None:
+            return None  # what was left of a build that failed; that it had a cause to fail, the oracle has found
+        return f"it is {state} on {owner}"
+
+    def _runs_on(self, name: str | None, instance_id: str) -> bool:
+        guests = (self.guests.guests(h.hardware).get(instance_id) for h in self.hosts if h.name == name)
+        return any(g is not None and g[0] is Power.RUNNING for g in guests)
+
+    def _shares_address(self, host: str, instance_id: str, ip: str) -> None:
+        for other in self.hosts:
+            for other_id, (power, other_ip, _) in self.guests.guests(other.hardware).items():
+                same = other_ip == ip and power is Power.RUNNING and (other.hardware, other_id) != (host, instance_id)
+                # Of addresses that were given after the copy of the database was made nothing is known any more.
+                if same and not (self._oracle.restored_at and not self._holds(ip, instance_id, other_id)):
+                    self._breach(f"{instance_id[:8]} on {host} runs with {ip}, as {other_id[:8]} on {other.hardware}")
+
+    def _holds(self, ip: str, *ids: str) -> bool:
+        """Whether each of these instances has this very lease."""
+        owners = {i for (i,) in self._laboratory.peek("SELECT instance_id FROM leases WHERE ip = ?", ip)}
+        return set(ids) <= owners
 
     def heard(self, line: Mapping[str, Any]) -> None:
         """A line of a service's log: an error that it did not expect is a breach."""
@@ -58,7 +94,7 @@ class Judge:
             self._breach(f"unexpected error: {line.get('event')}")
 
     def _booting(self, host: str, instance_id: str) -> None:
-        there = next(h for h in self.hosts if h.name == host)
+        there = next(h for h in self.hosts if h.hardware == host)
         state, _ = self._row(instance_id)
         if state == State.DELETED and not there.lost_journals:
             self._breach(f"{instance_id[:8]} boots on {host} though it is deleted")
@@ -72,8 +108,10 @@ class Judge:
             if asked["reboot"]
             else 0
         )
-        # One that went off by itself is started again where its host never got to say that it had run.
-        again += there.went_off[instance_id]
+        # One that went off by itself is started again where its agent never got to write down that it had run.
+        interrupted = there.agent_crashes + self._hub.faults.counts[Fault.JOURNAL_FULL]
+        again += there.went_off[instance_id] if interrupted else 0
+        again += self._oracle.restored_at is not None
         allowed = 1 + asked["start"] + asked["reboot"] + (there.boots - 1) + again
         if boots + 1 > allowed:
             self._breach(f"{instance_id[:8]} on {host} boots for the {boots + 1}. time, {allowed} were asked for")
@@ -97,7 +135,7 @@ class Judge:
             "SELECT id, state FROM instances WHERE ring_at IS NOT NULL OR deadline_at IS NOT NULL OR state = 'UNKNOWN'"
         )
         waiting = [f"{i[:8]} in {state}" for i, state in found]
-        waiting += [f"the agent of {h.name}" for h in self.hosts if h.pending]
+        waiting += [f"the agent of {h.name}" for h in self.hosts if h.pending and not h.lost]
         # One that counts its heartbeats anew is heeded only after a while.
         heard = self._hub.true_time - timedelta(seconds=_HEARD_WITHIN_S)
         unheard = self._laboratory.peek("SELECT id FROM hosts WHERE NOT up OR last_seen_at < ?", str(heard)[:19])
@@ -107,7 +145,7 @@ class Judge:
 
     def verdict(self) -> list[str]:
         """Every breach."""
-        self._breaches += self._hub.surprises
+        self._breaches += [*self._hub.surprises, *self._clients.unjust]
         if waiting := [w for w in self.open() if w != "messages under way"]:
             self._breaches.append(f"not settled in time: {', '.join(waiting)}")
         self._rows_and_guests()
@@ -133,7 +171,8 @@ class Judge:
         return sum(all(states.get(i) in ends for i in ids) for ids in [*launched, *wished])
 
     def _rows_and_guests(self) -> None:
-        there = {h.name: {i: g[0] for i, g in self.guests.guests(h.name).items()} for h in self.hosts}
+        present = [h for h in self.hosts if not h.lost]
+        there = {h.name: {i: g[0] for i, g in self.guests.guests(h.hardware).items()} for h in present}
         rows = self._laboratory.peek("SELECT id, state, host_id, reason FROM instances")
         for instance_id, state, host, reason in rows:
             if State(state) not in _POWER:
@@ -141,20 +180,35 @@ class Judge:
                 continue
             expected = {} if (wanted := _POWER[State(state)]) is None else {host: wanted}
             found = {h: guests[instance_id] for h, guests in there.items() if instance_id in guests}
-            if found != expected:
+            # Its guest went before an older copy of the database was put back.
+            gone = not found and state == State.STOPPED and self._oracle.restored_at and self._asked_to_go(instance_id)
+            if found != expected and not gone:
                 self._breaches.append(f"{instance_id[:8]} is {state} on {host}, its guests are {found}")
             if state == State.ERROR and not reason:
                 self._breaches.append(f"{instance_id[:8]} is in ERROR and nothing says why")
         known = {row[0] for row in rows}
-        self._breaches += [
-            f"{i[:8]} on {h} has no row" for h, guests in there.items() for i in guests if i not in known
-        ]
+        strays = [f"{i[:8]} on {h} has no row" for h, guests in there.items() for i in guests if i not in known]
+        self._breaches += strays if self._oracle.restored_at is None else []
+        self._leases()
+
+    def _asked_to_go(self, instance_id: str) -> bool:
+        return self._asked(instance_id)["terminate"] > 0
+
+    def _leases(self) -> None:
+        """An address belongs to an instance that is on a host."""
+        owned = self._laboratory.peek(
+            "SELECT l.ip, i.id, i.state FROM leases l LEFT JOIN instances i ON i.id = l.instance_id"
+            " WHERE l.instance_id IS NOT NULL AND (i.id IS NULL OR i.host_id IS NULL)"
+        )
+        self._breaches += [f"{ip} is held by {i[:8] if i else 'nobody'}, which is {state}" for ip, i, state in owned]
 
     def _answers(self) -> None:
         """What was accepted is there, and a token means one thing."""
         rows = {row[0] for row in self._laboratory.peek("SELECT id FROM instances")}
         for launch in self._clients.launches:
             token = launch.request.client_token
+            if launch.lost:
+                continue
             if len(set(launch.answers)) > 1:
                 self._breaches.append(f"{token or 'a launch'} was answered differently: {set(launch.answers)}")
             for instance_id in {i for answer in launch.answers for i in answer} - rows:
@@ -165,5 +219,5 @@ class Judge:
         states = dict(self._laboratory.peek("SELECT id, state FROM instances"))
         for wish in self._clients.wishes:
             for instance_id in wish.ids if wish.accepted and wish.kind == "terminate" else ():
-                if states.get(instance_id) not in (State.DELETED, State.ERROR):
+                if states.get(instance_id) != State.DELETED:
                     self._breaches.append(f"{instance_id[:8]} was terminated and is {states.get(instance_id)}")

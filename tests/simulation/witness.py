@@ -7,6 +7,7 @@ from controller.domain.messages import HostReported, Message
 from controller.domain.states import DEADLINE_S, Event, State
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Task
+from tests.simulation.oracle import Failed, Oracle, failed_rows
 
 Handler = Callable[[Sequence[Message]], object]
 
@@ -19,14 +20,16 @@ _HELD_UP_S = 300
 class Witness:
     """Two things that no row shows in the end: a late heartbeat that was believed, a deadline that was not over."""
 
-    def __init__(self, hub: Hub, laboratory: Laboratory) -> None:
+    def __init__(self, hub: Hub, laboratory: Laboratory, oracle: Oracle) -> None:
         self._hub = hub
+        self._oracle = oracle
         self._laboratory = laboratory
         self.breaches: list[str] = []
         self._in_hand: dict[Task, Mapping[str, int]] = {}
         self._heard: dict[str, int] = {}
         self._entered: dict[str, tuple[float, State]] = {}
         self._last_step = 0
+        self._copy: tuple[dict[str, int], dict[str, tuple[float, State]], int] = ({}, {}, 0)
 
     def hearing(self, handler: Handler) -> Handler:
         """The same handler, its heartbeats known while it works."""
@@ -55,13 +58,53 @@ class Witness:
             " JOIN instances i ON i.id = s.instance_id WHERE s.id > ? ORDER BY s.id",
             self._last_step,
         )
+        failed: list[tuple[str, str, State, float]] = []
         for step, instance_id, event, state, detail, host in steps:
             self._last_step = step
             if host in late and detail in _SHOWN:
                 self._breach(f"{instance_id[:8]} is {state}, as a late heartbeat of {host} shows it")
             if event == Event.EXPIRED:
                 self._expires(instance_id)
+            entered, before = self._entered.get(instance_id, (0.0, State.REQUESTED))
+            if state == State.ERROR and before is not State.ERROR:
+                failed.append((instance_id, event, before, entered))
             self._entered[instance_id] = (self._hub.now, State(state))
+
+        if failed:
+            self._have_failed(failed)
+
+    def copied(self) -> None:
+        """A copy is made of the database: what is known of it now is kept with it."""
+        self._copy = (dict(self._heard), dict(self._entered), self._last_step)
+
+    def restored(self) -> None:
+        """The copy is put back."""
+        heard, entered, self._last_step = self._copy
+        self._heard, self._entered = dict(heard), dict(entered)
+
+    def _have_failed(self, failed: Sequence[tuple[str, str, State, float]]) -> None:
+        rows = failed_rows(self._laboratory, [instance_id for instance_id, *_ in failed])
+        told = []
+        for instance_id, event, before, entered in failed:
+            row = rows[instance_id]
+            told.append(
+                Failed(
+                    id=instance_id,
+                    event=event,
+                    before=before,
+                    entered=entered,
+                    reason=row["reason"],
+                    code=row["reason_code"],
+                    network_id=row["network_id"],
+                    shape=(row["vcpus"], row["memory_mib"], row["disk_gib"]),
+                    reservation_id=row["reservation_id"],
+                    needed=row["launch_index"] < row["min_count"],
+                    group_id=row["group_id"],
+                    wanted_ip=row["wanted_ip"],
+                )
+            )
+        for breach in self._oracle.unjust_errors(told):
+            self._breach(breach)
 
     def _expires(self, instance_id: str) -> None:
         since, state = self._entered[instance_id]

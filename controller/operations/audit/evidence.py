@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -44,13 +44,17 @@ class Evidence:
 EvidenceCheck = Callable[[Transaction, Evidence], list[Breach]]
 
 
-def gather(cloud: Cloud, timeout_s: float = TIMEOUT_S) -> Evidence:
+# Makes what asks so many at once.
+MakeExecutor = Callable[[int, str], Executor]
+
+
+def gather(cloud: Cloud, timeout_s: float = TIMEOUT_S, executor: MakeExecutor = ThreadPoolExecutor) -> Evidence:
     """Ask everybody. To be followed by a look at the rows, never the other way round: what is made on a host has a
     row before it is made. Takes ``timeout_s`` for each 128 hosts that do not answer, at most."""
     up = dict(cloud.read(lambda tx: tx.session.execute(select(Host.id, Host.up)).all()))
     asker = _Asker(cloud.bus, timeout_s)
     questions: list[Message] = [ReadNetworkEvidence(), *(ReadHostEvidence(h) for h in sorted(up) if up[h])]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(questions)), "audit") as pool:
+    with executor(min(_AT_ONCE, len(questions)), "audit") as pool:
         answers = list(pool.map(asker.ask, questions))
     silent: dict[str, str] = {}
     hosts: dict[str, HostEvidence] = {}

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from controller.operations.audit.audit import audit
 from controller.operations.audit.breach import Breach
-from controller.operations.audit.evidence import TIMEOUT_S, Evidence, gather
+from controller.operations.audit.evidence import TIMEOUT_S, Evidence, MakeExecutor, gather
 from controller.operations.audit.repair import MOST_REMOVALS, mend
 from controller.operations.cloud import Cloud
 
@@ -35,9 +36,14 @@ class Report:
     notes: Sequence[str] = field(default=())
 
 
-def run_audit(cloud: Cloud, wishes: Wishes = Wishes(), pause: Callable[[float], None] = time.sleep) -> Report:
-    """Audit, and repair where that is wished. Raises DatabaseUnavailable."""
-    auditor = _Auditor(cloud, wishes, pause)
+def run_audit(
+    cloud: Cloud,
+    wishes: Wishes = Wishes(),
+    pause: Callable[[float], None] = time.sleep,
+    executor: MakeExecutor = ThreadPoolExecutor,
+) -> Report:
+    """Audit, and repair where that is wished; ``executor`` makes what asks the hosts. Raises DatabaseUnavailable."""
+    auditor = _Auditor(cloud, wishes, pause, executor)
     found = auditor.look()
     if not (wishes.repair and any(b.remedy for b in found)):
         return Report(found, (), auditor.notes())
@@ -57,10 +63,11 @@ def run_audit(cloud: Cloud, wishes: Wishes = Wishes(), pause: Callable[[float], 
 class _Auditor:
     """Looks; what was seen outside the database is believed when it is seen twice."""
 
-    def __init__(self, cloud: Cloud, wishes: Wishes, pause: Callable[[float], None]) -> None:
+    def __init__(self, cloud: Cloud, wishes: Wishes, pause: Callable[[float], None], executor: MakeExecutor) -> None:
         self._cloud = cloud
         self._wishes = wishes
         self._pause = pause
+        self._executor = executor
         self._down: Sequence[str] = ()
 
     def look(self) -> list[Breach]:
@@ -83,7 +90,7 @@ class _Auditor:
         # The hosts first, then the rows: what appears on a host in between has had its row before.
         seen: Evidence | None = None
         if self._wishes.evidence:
-            seen = gather(self._cloud, self._wishes.timeout_s)
+            seen = gather(self._cloud, self._wishes.timeout_s, self._executor)
             self._down = seen.down
         return self._cloud.read(lambda tx: audit(tx, seen))
 

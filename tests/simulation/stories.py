@@ -1,0 +1,38 @@
+"""What a seed's site is like, and what its operators do: drawn apart, each with a share of the seeds."""
+
+from enum import StrEnum
+from random import Random
+
+_SHARE = 0.2
+
+
+class Story(StrEnum):
+    """What may be special about a site."""
+
+    SHORTAGE = "a network with few addresses"
+    PINNED = "a pinned network"
+    GROUPS = "placement groups"
+    REMOVED = "a host is removed by force"
+    RENAMED = "a host is renamed for a while"
+    RESTORED = "the database is restored from a copy"
+    EARLY_OFF = "guests power themselves off as soon as they run"
+    SILENCE = "a host is silent for longer than any deadline"
+    REPAIR = "pileus audit --repair"
+
+
+# Those that are told so far.
+TOLD = {Story.PINNED, Story.GROUPS, Story.REPAIR}
+
+
+class Stories:
+    """One seed's stories. Drawn apart from its faults: a story more does not change those."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(f"stories of {seed}")
+        self._told = {story for story in Story if self.random.random() < _SHARE and story in TOLD}
+
+    def __contains__(self, story: Story) -> bool:
+        return story in self._told
+
+    def __str__(self) -> str:
+        return ", ".join(s for s in Story if s in self._told) or "no story"
