@@ -21,7 +21,7 @@ class Story(StrEnum):
 
 
 # Those that are told so far.
-TOLD = {Story.PINNED, Story.GROUPS, Story.REPAIR}
+TOLD = {Story.SHORTAGE, Story.PINNED, Story.GROUPS, Story.REPAIR}
 
 
 class Stories:
