@@ -28,6 +28,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated
 from controller.operations.held import HeldInstance, chunks, lock_instances
 from controller.operations.lifecycle import doorbells, move, ring_later, tell
+from controller.operations.quiet_hosts import Rows, rows_of
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +72,11 @@ def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
             _apply(tx, instances, event, reason, cause)
 
 
-def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
+def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mapping[str, Rows]:
     """Take hosts' heartbeats: renew the hosts, and mend what lost events left behind. Late ones change nothing.
+
+    Returns:
+        The hosts of which nothing is left to do as long as they tell the same, with what the rows say of them.
 
     Raises:
         PoisonMessage: a heartbeat that cannot be true.
@@ -89,11 +93,19 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> None:
         differing |= {i: seen.get(i) for i, row in on_host.items() if _differs(*row, seen.get(i))}
     # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
     instances = lock_instances(tx, differing)
+    written = len(tx.outbox)
     believed = {m.host for m in heartbeats.report_all(tx, newest.values())}
     tx.session.flush()
     for host in sorted(believed):
         _send_away(tx, newest[host], set(carried[host]))
     _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing)
+    busy = {getattr(m, "host", "") for m in tx.outbox[written:]}
+    at_rest = {h: on_host for h, on_host in carried.items() if h in believed - busy and not differing.keys() & on_host}
+    return {
+        host: rows_of(on_host.values())
+        for host, on_host in at_rest.items()
+        if all(g.instance_id in on_host for g in newest[host].guests)
+    }
 
 
 def _is_from_its_host(instance: HeldInstance | None, host: str) -> bool:

@@ -56,7 +56,7 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostRe
             _put_aside(host, message)
             continue
         believed.append(message)
-        _warn_of_clock(tx, message)
+        warn_of_clock(tx, message)
         if host is None and not _is_open(tx):
             _log_stranger(host_id)
         elif host is None:
@@ -143,7 +143,8 @@ def _put_aside(host: Host, message: HostReported) -> None:
         host.heartbeat_sequence = message.sequence
 
 
-def _warn_of_clock(tx: Transaction, message: HostReported) -> None:
+def warn_of_clock(tx: Transaction, message: HostReported) -> None:
+    """Say so in the log where a host's clock differs from ours."""
     try:
         skew_s = (datetime.fromisoformat(message.at) - tx.now).total_seconds()
     except (ValueError, TypeError):

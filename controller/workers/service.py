@@ -18,6 +18,7 @@ from controller.operations import dead_letters, heartbeats, sweeps
 from controller.operations.cloud import Cloud
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.operations.held import in_portions
+from controller.operations.quiet_hosts import QuietHosts
 from controller.workers.periodic import Periodic
 from controller.workers.watched_clock import WatchedClock
 
@@ -54,6 +55,7 @@ class ControllerService:
             linger_s=_HEARTBEAT_LINGER_S,
         )
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
+        self._quiet = QuietHosts()
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
         every_s = cloud.settings.controller.sweep_s
@@ -76,8 +78,20 @@ class ControllerService:
         with self._noting_refusals():
             for some in in_portions(reports, lambda m: len(m.reports), _REPORTS_AT_ONCE):
                 self._cloud.write(lambda tx, s=some: apply_reports(tx, s))  # type: ignore[misc]
-            for beats in in_portions(alive, lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):
-                self._cloud.write(lambda tx, b=beats: apply_heartbeats(tx, b))  # type: ignore[misc]
+            for beats in in_portions(self._take_quiet(alive), lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):
+                at_rest = self._cloud.write(lambda tx, b=beats: apply_heartbeats(tx, b))  # type: ignore[misc]
+                for host, rows in at_rest.items():
+                    self._quiet.remember(heartbeats.newest_of(beats)[host], rows)
+
+    def _take_quiet(self, alive: Sequence[HostReported]) -> Sequence[HostReported]:
+        """Take the heartbeats that tell nothing new; answers with the others."""
+        newest = heartbeats.newest_of(alive)
+        expected = [m for m in newest.values() if self._quiet.expects(m)]
+        if not expected:
+            return alive
+        others = {m.host for m in self._cloud.write(lambda tx: self._quiet.take(tx, expected))}
+        taken = {m.host for m in expected} - others
+        return [m for m in alive if m.host not in taken]
 
     def bury(self, body: bytes, about: dict[str, str]) -> None:
         """Keep a dead letter in the database, where the operator finds it."""
