@@ -57,7 +57,7 @@ _REASON_CHARS = 500
 _WHY_OFF = {
     OffCause.UNKNOWN: "the guest powered off or its process ended",
     OffCause.SHUTDOWN: "the guest powered itself off",
-    OffCause.CRASHED: "the guest's process ended unexpectedly",
+    OffCause.CRASHED: "the guest crashed, or its process ended",
     OffCause.DESTROYED: "the guest's power was taken on its host",
 }
 

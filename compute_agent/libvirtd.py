@@ -60,6 +60,11 @@ def is_private(settings: Settings) -> bool:
     return not settings.compute.libvirt_uri
 
 
+def guest_logs(settings: Settings) -> Path:
+    """The folder where libvirt keeps what each QEMU has written, a file for each guest's name."""
+    return (_root(settings) / "log" if is_private(settings) else Path("/var/log/libvirt")) / "qemu"
+
+
 def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
     """Start the private libvirtd unless it answers; returns once it does.
 

@@ -24,11 +24,12 @@ from compute_agent.errors import GuestStarting
 from compute_agent.image_cache import ImageCache
 from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host
 from compute_agent.libvirt_driver.connection import Connections, answers
+from compute_agent.libvirt_driver.off_cause import is_going_down, off_cause
 from compute_agent.libvirt_driver.power_button import PowerButton
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid
-from controller.domain.messages import GuestSpec, Power
+from controller.domain.messages import GuestSpec, OffCause, Power
 from controller.domain.names import tap_name
 
 log = structlog.get_logger(__name__)
@@ -93,6 +94,14 @@ class LibvirtDriver(Driver):
             for uuid in known
             if (instance_id := instance_of_uuid(self._cloud_id, uuid)) is not None
         }
+
+    def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:
+        if is_going_down():
+            return {}
+        with self._connections.use("Asking why guests are off") as connection:
+            states = {i: _state(d) for i in instance_ids if (d := self._find(connection, i)) is not None}
+        logs = None if self._machine.virtualization.is_xen else libvirtd.guest_logs(self._settings)
+        return {i: off_cause(state, logs and logs / f"{i}.log") for i, state in states.items()}
 
     def find_all(self) -> Found:
         return Found(self.list_guests(), self._disks.list(), self._bridges.taps())

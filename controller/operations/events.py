@@ -25,7 +25,7 @@ from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
 from controller.domain.states import REFUSALS, Event, State
 from controller.operations import heartbeats
 from controller.operations.cloud import Transaction
-from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated
+from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated, remember
 from controller.operations.held import HeldInstance, chunks, lock_instances
 from controller.operations.lifecycle import doorbells, move, ring_later, tell
 from controller.operations.quiet_hosts import Rows, rows_of
@@ -271,6 +271,7 @@ def _send_away(tx: Transaction, message: HostReported, on_host: set[str]) -> Non
     specs = [_absent(i, strangers[i.id]) for i in gone]
     if specs:
         log.warning("guests that should not be on this host are sent away", host=message.host, count=len(specs))
+        remember(tx, {spec.instance_id: spec.generation for spec in specs})
         tx.outbox.append(ReconcileGuests(message.host, tuple(specs)))
 
 

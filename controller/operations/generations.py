@@ -84,3 +84,24 @@ def _log_nonsense(instance_id: str, host_id: str, generation: int) -> None:
     log.warning(
         "a generation that cannot be is not believed", instance=instance_id, host=host_id, generation=generation
     )
+
+
+def remember(tx: Transaction, invented: Mapping[str, int]) -> None:
+    """Write down the generations of removals that are sent to hosts which the rows do not name.
+
+    A row that is on another host keeps its own: what that host knows counts there, and should the instance ever come
+    to the first one, its agent answers at which generation it is.
+    """
+    by_generation: dict[int, list[str]] = defaultdict(list)
+    for instance_id, generation in invented.items():
+        if generation <= MOST:
+            by_generation[generation].append(instance_id)
+    for generation, found in by_generation.items():
+        for ids in chunks(sorted(found)):
+            behind = Instance.generation < generation, Instance.generation >= generation - MOST_AHEAD
+            tx.session.execute(
+                update(Instance)
+                .where(Instance.id.in_(ids), Instance.host_id.is_(None), *behind)
+                .values(generation=generation)
+                .execution_options(synchronize_session=False)
+            )

@@ -159,8 +159,8 @@ class FaultsLab:
 
     # --- instances
 
-    def ask(self, count: int = 1, *, group: str = "") -> list[str]:
-        """Ask for instances, in a placement group if one is named; their ids."""
+    def ask(self, count: int = 1, *, group: str = "", **more: object) -> list[str]:
+        """Ask for instances, in a placement group if one is named, with more parameters of EC2's; their ids."""
         made = self.cloud.ec2.run_instances(
             ImageId=self.image,
             InstanceType=_TYPE,
@@ -168,6 +168,7 @@ class FaultsLab:
             MinCount=count,
             MaxCount=count,
             **({"Placement": {"GroupName": group}} if group else {}),
+            **more,
         )
         return [str(i["InstanceId"]) for i in made["Instances"]]
 

@@ -97,6 +97,28 @@ def test_a_killed_qemu(lab: FaultsLab, guests: list[Guest]) -> None:
         lab.terminate(victim.id)
 
 
+@row(
+    fault="SIGTERM of a guest's QEMU, then the guest powers itself off",
+    strikes="the guest runs; it is to be terminated when it powers itself off",
+    seen="the signal is no shutdown of the guest's: STOPPED, with its disk; its own shutdown terminates it",
+)
+def test_a_guest_that_powers_itself_off(lab: FaultsLab, guests: list[Guest]) -> None:
+    with GuestsUntouched(lab, *guests):
+        asked = lab.ask(InstanceInitiatedShutdownBehavior="terminate")
+        (victim,) = lab.booted(asked)
+        lab.shell.run(victim.address, "echo kept >/root/kept; sync")
+        (pid,) = lab.qemu(victim.id)
+        os.kill(pid, signal.SIGTERM)
+        lab.wait_state(State.STOPPED, victim.id)
+        assert lab.cloud.machine(victim.id)["StateReason"]["Code"] == "Server.InternalError"
+        lab.cloud.ec2.start_instances(InstanceIds=[victim.id])
+        lab.booted(asked)
+        assert lab.shell.run(victim.address, "cat /root/kept") == "kept\n"
+        lab.shell.run(victim.address, "poweroff")
+        lab.wait_state(State.DELETED, victim.id)
+        assert lab.cloud.machine(victim.id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+
+
 @each_row(
     "step",
     {

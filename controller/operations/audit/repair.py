@@ -23,6 +23,7 @@ from controller.operations import sweeps
 from controller.operations.audit.breach import Breach, Mend, Remedy
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_reports
+from controller.operations.generations import remember
 from controller.operations.held import chunks
 from controller.operations.lifecycle import UNCOUNTED
 
@@ -119,6 +120,7 @@ def _remove_guests(cloud: Cloud, remedies: Sequence[Remedy], most: int) -> list[
     for r in remedies:
         if (r.subject, r.host) not in owned:
             by_host[r.host][r.subject] = _absent(r)
+    cloud.write(lambda tx: remember(tx, {i: s.generation for specs in by_host.values() for i, s in specs.items()}))
     commands = [ReconcileGuests(host, tuple(specs.values())) for host, specs in sorted(by_host.items())]
     try:
         cloud.bus.send_all(commands)

@@ -222,6 +222,7 @@ def test_what_is_left_of_a_deleted_instance_goes(good: GoodSite) -> None:
     expect(good, 5, good.stopped, "its instance is DELETED")
     assert good.repair().breaches == []
     assert good.absent() == [(host, good.stopped, generation + 2)]
+    assert good.site.instance(good.stopped).generation == generation + 2
 
 
 def test_a_second_domain_of_an_instance_goes_if_the_first_is_there(good: GoodSite) -> None:
@@ -236,6 +237,7 @@ def test_a_second_domain_of_an_instance_goes_if_the_first_is_there(good: GoodSit
     good.bus.mute.clear()
     assert [b.subject for b in good.repair().mended] == [good.active]
     assert [(h, i) for h, i, _ in good.absent()] == [(away, good.active)]
+    assert good.site.instance(good.active).generation == 1  # its own host knows no other
 
 
 def test_a_tap_of_nobody_goes(good: GoodSite) -> None:

@@ -372,6 +372,7 @@ def test_guests_of_deleted_instances_are_sent_away_strangers_are_not(site: TestC
     site.heartbeat(guests=(GuestState(one, 5, Power.RUNNING), GuestState(stranger, 1, Power.RUNNING)))
     ((guest,),) = [c.guests for c in site.bus.take(ReconcileGuests)]
     assert (guest.instance_id, guest.desired, guest.generation) == (one, Desired.ABSENT, 6)
+    assert site.instance(one).generation == 6
 
 
 def test_deleted_rows_are_purged_with_all_that_hangs_on_them(site: TestCloud) -> None:

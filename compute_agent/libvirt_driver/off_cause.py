@@ -1,0 +1,53 @@
+"""Why a guest is off: what libvirt says of its end, and the log that its QEMU has left."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import libvirt
+
+from controller.domain.errors import CommandFailed
+from controller.domain.messages import OffCause
+from controller.programs import run
+
+_CAUSES = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffCause.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffCause.DESTROYED,
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffCause.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffCause.CRASHED,
+}
+_TAIL_BYTES = 64 * 1024
+_STARTED, _SIGNALLED = b"starting up libvirt version", b"terminating on signal"
+
+
+def off_cause(state: Sequence[int], log: Path | None) -> OffCause:
+    """Why, of a state and reason as in ``virDomainState``.
+
+    QEMU ends in order when it is sent SIGTERM, SIGINT or SIGHUP, and libvirt takes that for a shutdown of the guest;
+    only QEMU's own log tells. ``log`` None: the hypervisor has no such signals.
+    """
+    if not state or state[0] != libvirt.VIR_DOMAIN_SHUTOFF:
+        return OffCause.UNKNOWN
+    cause = _CAUSES.get(state[1], OffCause.UNKNOWN)
+    if cause is OffCause.SHUTDOWN and log is not None:
+        return _by_log(log)
+    return cause
+
+
+def is_going_down() -> bool:
+    """Whether this host itself is shutting down: it may press its guests' power buttons then."""
+    try:
+        run(["systemctl", "is-system-running"], timeout_s=5)
+    except CommandFailed as error:
+        return "stopping" in str(error)  # also where there is no systemd: then it does not say so
+    return False
+
+
+def _by_log(log: Path) -> OffCause:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            tail = file.read()
+    except OSError:
+        return OffCause.UNKNOWN
+    last_run = tail[max(0, tail.rfind(_STARTED)) :]
+    return OffCause.DESTROYED if _SIGNALLED in last_run else OffCause.SHUTDOWN
