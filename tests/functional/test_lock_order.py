@@ -1,0 +1,85 @@
+"""Whatever a transaction does, it locks instances before hosts: two never wait for each other in a ring."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from controller.domain.messages import GuestState, Power, ScheduleReservation
+from controller.domain.states import Event, State
+from controller.operations import heartbeats, instances, sweeps
+from scheduler.schedule import schedule
+from scheduler.view import SiteView
+from tests.clouds import TestCloud
+from tests.servers.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.functional
+
+# See ``controller.operations.held``.
+ORDER = ("instances", "leases", "projects", "hosts")
+_LOCKS = re.compile(r"^UPDATE (\w+) |FROM (\w+)(?:,| |\n).*FOR (?:NO KEY )?UPDATE", re.DOTALL)
+
+
+class Locks:
+    """The tables whose rows each transaction locked, in the order in which it began with each."""
+
+    def __init__(self) -> None:
+        self.transactions: list[list[str]] = [[]]
+
+    def note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        found = _LOCKS.search(statement)
+        table = (found[1] or found[2]) if found else ""
+        if table in ORDER and table not in self.transactions[-1]:
+            self.transactions[-1].append(table)
+
+    def end(self, _connection: object) -> None:
+        self.transactions.append([])
+
+
+@pytest.fixture
+def site(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[TestCloud]:
+    made = TestCloud.create(tmp_path, postgresql.new_database())
+    for host in ("h1", "h2"):
+        made.heartbeat(host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def locks(site: TestCloud) -> Iterator[Locks]:
+    made, engine = Locks(), site.cloud.database.engine
+    event.listen(engine, "before_cursor_execute", made.note)
+    event.listen(engine, "commit", made.end)
+    event.listen(engine, "rollback", made.end)
+    yield made
+    event.remove(engine, "before_cursor_execute", made.note)
+    event.remove(engine, "commit", made.end)
+    event.remove(engine, "rollback", made.end)
+
+
+def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) -> None:
+    ids = site.launch(4)
+    bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
+    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.report(ids, Event.RUNNING)
+    site.clock.advance(60)
+    # Heartbeats that mend: one guest is off, another is gone; then the hosts fall silent, and come back.
+    for host in ("h1", "h2"):
+        mine = [v.instance for v in site.views(ids) if v.instance.host_id == host]
+        guests = tuple(GuestState(i.id, i.generation, Power.SHUT_OFF) for i in mine[:1])
+        site.heartbeat(host, guests=guests, sequence=1)
+    site.clock.advance(60)
+    while site.cloud.write(heartbeats.mark_lost):
+        pass
+    site.heartbeat("h1", sequence=2)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+    site.cloud.write(sweeps.ring)
+    site.clock.advance(3600)
+    site.cloud.write(sweeps.expire)
+    site.report(ids, Event.GONE)
+    assert site.states(ids) == [State.DELETED] * 4
+    mixed = [t for t in locks.transactions if len(t) > 1]
+    assert any({"instances", "hosts"} <= set(t) for t in mixed)
+    assert [t for t in mixed if t != sorted(t, key=ORDER.index)] == []
