@@ -10,6 +10,7 @@ from sqlalchemy import event
 from controller.domain.messages import GuestState, Power, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations import heartbeats, instances, sweeps
+from controller.operations.given_up_hosts import give_up
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 from tests.clouds import TestCloud
@@ -80,6 +81,18 @@ def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) 
     site.cloud.write(sweeps.expire)
     site.report(ids, Event.GONE)
     assert site.states(ids) == [State.DELETED] * 4
+    _give_up(site)
     mixed = [t for t in locks.transactions if len(t) > 1]
     assert any({"instances", "hosts"} <= set(t) for t in mixed)
     assert [t for t in mixed if t != sorted(t, key=ORDER.index)] == []
+
+
+def _give_up(site: TestCloud) -> None:
+    site.heartbeat("h3", sequence=9)
+    (one,) = site.launch(1)
+    bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
+    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.clock.advance(3600)
+    while site.cloud.write(heartbeats.mark_lost):
+        pass
+    assert site.cloud.write(lambda tx: give_up(tx, site.instance(one).host_id or "")) == 1
