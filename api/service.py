@@ -13,6 +13,8 @@ from api.app import create_app
 from api.ec2.protocol import model
 from controller.domain.errors import ConfigurationError
 from controller.operations.cloud import Cloud
+from controller.operations.image_pruning import prune
+from controller.workers.periodic import Periodic
 
 log = structlog.get_logger(__name__)
 # Up to so many times [api] max_body_bytes is read, and then refused by the door in the caller's own language;
@@ -22,6 +24,7 @@ _CONNECTIONS = 500
 _IDLE_S = 60
 _MAX_HEADER_BYTES = 65536
 _STOP_S = 5.0
+_PRUNE_EVERY_S = 600
 _POLL_S = 0.5
 
 
@@ -37,6 +40,7 @@ class ApiService:
         self._sockets: dict[int, Any] = {}
         self._server: Any = None
         self._thread: threading.Thread | None = None
+        self._pruning = Periodic("prune images", _PRUNE_EVERY_S, self.prune)
 
     def start(self) -> None:
         """Listen; what is asked from now on is answered.
@@ -58,7 +62,13 @@ class ApiService:
         )
         self._thread = threading.Thread(target=self._serve, name="api", daemon=True)
         self._thread.start()
+        self._pruning.start()
         log.info("listening", host=conf.listen_host, port=self.port)
+
+    def prune(self) -> None:
+        """One round: files of the store that nothing needs. It lies with the API, which serves it."""
+        if not self._cloud.clock_error_s():
+            prune(self._cloud, after_s=self._cloud.settings.images.prune_after_s)
 
     @property
     def port(self) -> int:
@@ -70,6 +80,7 @@ class ApiService:
         if self._thread is None:
             return
         self._stopping.set()
+        self._pruning.stop(_STOP_S)
         self._server.pull_trigger()
         self._thread.join(timeout=_STOP_S + 3)
         if not self._thread.is_alive() and not self._server.task_dispatcher.threads:

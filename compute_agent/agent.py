@@ -38,6 +38,7 @@ from controller.domain.messages import (
     ReadConsole,
     ReadHostEvidence,
     ReconcileGuests,
+    RemoveImages,
     RemoveTaps,
 )
 from controller.domain.release import RELEASE
@@ -174,6 +175,9 @@ class Agent:
                 return read_evidence(self.host, self._driver, self._journal)
             case RemoveTaps():
                 return self._remove_taps(message)
+            case RemoveImages():
+                self._driver.remove_images(message.images)
+                return None
         raise PoisonMessage(reason=f"{message.KIND} is not for an agent")
 
     def heeded(self, specs: Sequence[GuestSpec]) -> list[GuestSpec]:

@@ -120,6 +120,9 @@ class Driver(ABC):
         """The checksums of the images that need no fetching."""
         return ()
 
+    def remove_images(self, checksums: Collection[str]) -> None:  # noqa: B027 - nothing is cached
+        """Remove images from the cache; one that a guest's disk needs, or that is being fetched, stays."""
+
     def tidy(self) -> None:  # noqa: B027 - nothing to do is a good answer
         """Now and then: rotate consoles and the like; cheap when there is nothing to do."""
 

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -103,6 +103,20 @@ class ImageCache:
                     half_made.unlink(missing_ok=True)
         with self._lock:  # a disk over an image is in use before the image is held no longer
             self._make_room()
+
+    def remove(self, checksums: Collection[str]) -> None:
+        """Remove these images, unless somebody holds them or a guest's disk is over them."""
+        if not self._folder.is_dir():
+            return
+        with self._lock:  # see evict
+            used = self._in_use()
+            for path in self._folder.iterdir():
+                if path.stem not in checksums or not _is_image(path) or self._held[path.stem]:
+                    continue
+                status = path.stat()
+                if status.st_ino not in used:
+                    path.unlink(missing_ok=True)
+                    log.info("image removed", image=path.name, size_bytes=status.st_size)
 
     def _make_room(self) -> None:
         found = [(p, p.stat()) for p in self._folder.iterdir() if _is_image(p)]

@@ -32,6 +32,7 @@ from controller.domain.messages import (
     ReadConsole,
     ReadHostEvidence,
     ReconcileGuests,
+    RemoveImages,
     RemoveTaps,
     host_queue,
 )
@@ -42,7 +43,7 @@ _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
 _MAX_THREADS = 64
-_COMMANDS = (ReconcileGuests, ReadConsole, ReadHostEvidence, RemoveTaps)
+_COMMANDS = (ReconcileGuests, ReadConsole, ReadHostEvidence, RemoveImages, RemoveTaps)
 _DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 

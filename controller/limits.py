@@ -33,7 +33,7 @@ def database_threads(name: str, settings: Settings) -> int:
     return {
         "api": settings.api.threads,
         "scheduler": settings.scheduler.consumers,
-        "controller": 4,  # events, dead letters, sweep, purge
+        "controller": 5,  # events, heartbeats, dead letters, sweep, purge
         "network": 2 if settings.network.driver == "none" else 3,  # the queue, the auditor's calls, the sweep
         "metadata": 0 if settings.network.driver == "none" else _METADATA_THREADS,
     }.get(name, 0)
@@ -117,7 +117,7 @@ def check_at_start(names: Iterable[str], settings: Settings) -> None:
 
 
 def _consumers(name: str, settings: Settings) -> int:
-    return {"scheduler": settings.scheduler.consumers, "controller": 2, "network": 2, "compute": 1}.get(name, 0)
+    return {"scheduler": settings.scheduler.consumers, "controller": 3, "network": 2, "compute": 1}.get(name, 0)
 
 
 def _own_files(name: str, settings: Settings) -> int:

@@ -84,6 +84,9 @@ class LibvirtDriver(Driver):
     def images(self) -> tuple[str, ...]:
         return self._images.images()
 
+    def remove_images(self, checksums: Collection[str]) -> None:
+        self._images.remove(checksums)
+
     def list_guests(self) -> Mapping[str, Power]:
         with self._connections.use("Listing the guests") as connection:
             # All first: a guest that starts between the two calls is in both.

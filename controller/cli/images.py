@@ -9,7 +9,7 @@ from controller.cli.init import PROJECT
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import Image
-from controller.operations import images, projects
+from controller.operations import image_pruning, images, projects
 from controller.operations.cloud import Transaction
 
 _FIELDS = (
@@ -114,6 +114,23 @@ def deregister(operator: Operator, image_id: str) -> None:
     """Take an image out of the catalogue; instances that were made of it stay."""
     operator.write(lambda tx: images.deregister(tx, None, image_id))
     click.echo(f"{image_id} is deregistered")
+
+
+@image.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@output_option
+@pass_operator
+def prune(operator: Operator, dry_run: bool) -> None:
+    """Remove the files of deregistered images that nothing needs, from this machine's store and the hosts' caches.
+
+    The API does so by itself for its store, the controller for the hosts.
+    """
+    found = image_pruning.prune(operator.cloud, dry_run=dry_run)
+    kept = "would be removed" if dry_run else "removed"
+    rows = [{"file": f.name, "size_bytes": f.size_bytes, "needed_by": f.needed_by or kept} for f in found]
+    print_rows(operator, rows, ("file", "size_bytes", "needed_by"))
+    if not dry_run:
+        operator.write(image_pruning.prune_caches)
 
 
 def _existing(tx: Transaction, project_id: str, name: str, file: Path) -> Image | None:

@@ -51,7 +51,7 @@ class Database:
         secret=True,
     )
     pool_size: int = option(10, "Connections kept open by one process.", minimum=1)
-    max_overflow: int = option(10, "Connections beyond pool_size under load.", minimum=0)
+    max_overflow: int = option(12, "Connections beyond pool_size under load.", minimum=0)
     pool_timeout_s: int = option(10, "Seconds to wait for a connection.", minimum=1)
     lock_timeout_s: int = option(30, "Seconds to wait for a lock (SQLite: for the writer).", minimum=1)
     answer_timeout_s: int = option(
@@ -259,6 +259,9 @@ class Images:
     store: str = option("", "Folder of the image store; empty: <state_dir>/images.")
     max_bytes: int = option(64 * 1024**3, "Largest image file.", minimum=1)
     max_virtual_bytes: int = option(2 * 1024**4, "Largest disk that an image may describe.", minimum=1)
+    prune_after_s: int = option(
+        3600, "Seconds after its image was deregistered until a file that nothing needs is removed.", minimum=120
+    )
     url_valid_s: int = option(3600, "Seconds that a signed image URL is valid.", minimum=60)
 
 

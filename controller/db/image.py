@@ -38,6 +38,7 @@ class Image(Base):
     min_disk_gib: Mapped[int] = mapped_column(default=0)
     required_labels: Mapped[str] = mapped_column(String(1024), default="", server_default="")
     created_at: Mapped[datetime]
+    deregistered_at: Mapped[datetime | None]
 
 
 class InstanceType(Base):

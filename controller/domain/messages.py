@@ -235,6 +235,19 @@ class HostAccepted(Message):
 
 
 @dataclass(frozen=True)
+class RemoveImages(Message):
+    """To the agent of one host: nothing needs these images (checksums) any more; those under an overlay stay."""
+
+    KIND = "RemoveImages"
+    host: str
+    images: tuple[str, ...]
+
+    @property
+    def queue(self) -> str:
+        return host_queue(self.host)
+
+
+@dataclass(frozen=True)
 class ReadConsole(Message):
     """To the agent of one host: answer with the end of a guest's serial console (a call: see ``Bus.call``)."""
 
@@ -468,6 +481,7 @@ MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(
             WireInstances,
             ReconcileGuests,
             HostAccepted,
+            RemoveImages,
             ReadConsole,
             ConsoleRead,
             GuestsChanged,

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import or_, select
@@ -19,6 +19,7 @@ from controller.domain.image_format import HEADER_BYTES, ImageInfo, inspect_head
 from controller.files import sync_folder
 from controller.operations import tags
 from controller.operations.cloud import Cloud, Transaction
+from controller.operations.image_pruning import store_lock
 
 ARCHITECTURES = ("x86_64", "aarch64")
 HYPERVISORS = ("", "kvm", "qemu", "xen", "simulated")
@@ -60,9 +61,8 @@ def import_image(
     _remove_abandoned(cloud.settings.image_store, cloud.clock().timestamp())
     labels = tuple(sorted(set(required_labels)))
     check_labels(labels)
-    info, sha256, size_bytes = _store(cloud.settings, path)
 
-    def register(tx: Transaction) -> Image:
+    def register(tx: Transaction, info: ImageInfo, sha256: str, size_bytes: int) -> Image:
         image = Image(
             id=tx.ids.new(IMAGE),
             project_id=project_id,
@@ -84,7 +84,8 @@ def import_image(
         tx.session.add(image)
         return image
 
-    return cloud.write(register)
+    with _copied(cloud.settings, path) as (info, sha256, size_bytes):
+        return cloud.write(lambda tx: register(tx, info, sha256, size_bytes))
 
 
 def list_images(tx: Transaction, project_id: str | None = None) -> Sequence[Image]:
@@ -104,11 +105,13 @@ def get_image(tx: Transaction, project_id: str | None, image_id: str) -> Image:
 
 
 def deregister(tx: Transaction, project_id: str | None, image_id: str) -> Image:
-    """Take an image out of the catalogue; instances that were made of it, and its file, stay."""
+    """Take an image out of the catalogue; instances that were made of it stay, and its file while one of
+    them needs it (``image_pruning``)."""
     image = get_image(tx, project_id, image_id)
     if project_id is not None and image.project_id != project_id:
         raise ImageNotFound(id=image_id)
-    image.state = ImageState.DEREGISTERED
+    if image.state != ImageState.DEREGISTERED:
+        image.state, image.deregistered_at = ImageState.DEREGISTERED, tx.now
     tags.forget(tx, [image_id])
     return image
 
@@ -126,8 +129,10 @@ def _remove_abandoned(store: Path, now_s: float) -> None:
                 file.unlink()
 
 
-def _store(settings: Settings, path: Path) -> tuple[ImageInfo, str, int]:
-    """Inspect and copy in one reading, so that what was inspected is what is stored."""
+@contextmanager
+def _copied(settings: Settings, path: Path) -> Iterator[tuple[ImageInfo, str, int]]:
+    """A file of the store, inspected and copied in one reading, so that what was inspected is what is stored; until the
+    block ends it is not taken for one that nothing needs."""
     if not path.is_file():
         raise ImageRejected(reason=f"{path} is not a regular file")
     settings.image_store.mkdir(parents=True, exist_ok=True)
@@ -138,11 +143,12 @@ def _store(settings: Settings, path: Path) -> tuple[ImageInfo, str, int]:
             os.fsync(target.fileno())
         final = stored_file(settings, sha256, info.format)
         Path(temporary).chmod(0o644)
-        Path(temporary).replace(final)
-        sync_folder(settings.image_store)
+        with store_lock(settings):
+            Path(temporary).replace(final)
+            sync_folder(settings.image_store)
+            yield info, sha256, size_bytes
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return info, sha256, size_bytes
 
 
 def _copy(settings: Settings, source: int, target: int) -> tuple[ImageInfo, str, int]:

@@ -1,5 +1,6 @@
 """The controller as a service: applies agents' events, sweeps, keeps dead letters. Several may run side by side."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.wire import decode
-from controller.operations import dead_letters, heartbeats, sweeps
+from controller.operations import dead_letters, heartbeats, image_pruning, sweeps
 from controller.operations.cloud import Cloud
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.operations.held import in_portions
@@ -31,6 +32,7 @@ _REPORTS_AT_ONCE = 1000
 _STOP_S = 10
 _HOSTS_IN_A_LINE = 20
 _PURGE_EVERY_S = 60
+_PRUNE_EVERY = 10  # purges
 
 
 class ControllerService:
@@ -57,6 +59,7 @@ class ControllerService:
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._quiet = QuietHosts()
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
+        self._purges = itertools.count()
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
         every_s = cloud.settings.controller.sweep_s
         self._sweeps = [
@@ -113,9 +116,13 @@ class ControllerService:
         self._swept_at = cloud.clock()
 
     def purge(self) -> None:
-        """One round: the rows of what was deleted long ago."""
-        if self._clock.agrees_since(0):
-            self._cloud.write(sweeps.purge)
+        """One round: the rows of what was deleted long ago; now and then what hosts have cached and nothing needs."""
+        if not self._clock.agrees_since(0):
+            return
+        self._cloud.write(sweeps.purge)
+        if next(self._purges) % _PRUNE_EVERY == 0:
+            after_s = self._cloud.settings.images.prune_after_s
+            self._cloud.write(lambda tx: image_pruning.prune_caches(tx, after_s=after_s))
 
     def start(self) -> None:
         """Begin; returns at once."""

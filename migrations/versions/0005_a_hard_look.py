@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("hosts", sa.Column("epoch", sa.BigInteger(), server_default="1", nullable=False))
     op.add_column("hosts", sa.Column("remarks", sa.String(1024), server_default="", nullable=False))
     op.add_column("hosts", sa.Column("guest_overhead_mib", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("images", sa.Column("deregistered_at", MOMENT, nullable=True))
     op.add_column("claims", sa.Column("overhead_mib", sa.Integer(), server_default="0", nullable=False))
     op.create_table(
         "removed_hosts",
@@ -92,6 +93,7 @@ def downgrade() -> None:
     op.drop_table("stray_guests")
     op.drop_table("removed_hosts")
     op.drop_column("claims", "overhead_mib")
+    op.drop_column("images", "deregistered_at")
     op.drop_column("hosts", "guest_overhead_mib")
     op.drop_column("hosts", "remarks")
     op.drop_column("hosts", "epoch")

@@ -67,7 +67,7 @@ def test_a_pool_that_is_too_small_is_refused(tmp_path: Path) -> None:
 
 def test_connections_are_bounded_by_threads_and_by_the_pool(tmp_path: Path) -> None:
     assert limits.connections(["api"], settings(tmp_path, api__threads=12)) == 12
-    assert limits.connections(["api"], settings(tmp_path, api__threads=64)) == 20
+    assert limits.connections(["api"], settings(tmp_path, api__threads=64)) == 22
     assert limits.connections(["compute"], settings(tmp_path)) == 0
 
 
@@ -97,7 +97,7 @@ def test_the_numbers_are_those_of_the_services() -> None:
 
 def test_open_files_by_what_they_are_for(tmp_path: Path) -> None:
     found = limits.open_files(["scheduler"], settings(tmp_path, scheduler__consumers=4))
-    assert found == {"the process": 64, "database": 20, "bus": 10}
+    assert found == {"the process": 64, "database": 22, "bus": 10}
     assert limits.open_files(["api"], settings(tmp_path))["api"] == 1511
     assert limits.open_files(["compute"], settings(tmp_path))["compute"] == 6 + (4 + 16) * 8
     few, many = (
@@ -107,7 +107,7 @@ def test_open_files_by_what_they_are_for(tmp_path: Path) -> None:
     assert few == many  # they share their files
     embedded = limits.open_files(service_names(), Settings())
     assert "bus" not in embedded
-    assert embedded["database"] == 60
+    assert embedded["database"] == 66
 
 
 def test_a_soft_limit_is_raised() -> None:
@@ -122,8 +122,8 @@ def test_a_soft_limit_that_is_enough_stays() -> None:
 
 def test_a_hard_limit_that_is_too_low_is_refused_with_what_is_missing() -> None:
     message, after = limited(256, 512)
-    assert message.startswith("ConfigurationError Configuration: this process may need 1597 open files")
-    assert "its hard limit is 512: 1085 are missing" in message
+    assert message.startswith("ConfigurationError Configuration: this process may need 1599 open files")
+    assert "its hard limit is 512: 1087 are missing" in message
     assert "LimitNOFILE=2048" in message
     assert "ulimit -n 2048" in message
     assert after == "256 512"

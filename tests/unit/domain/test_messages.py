@@ -33,6 +33,7 @@ from controller.domain.messages import (
     ReadHostEvidence,
     ReadNetworkEvidence,
     ReconcileGuests,
+    RemoveImages,
     RemoveTaps,
     ScheduleReservation,
     SegmentEvidence,
@@ -73,6 +74,7 @@ EXAMPLES: dict[str, Message] = {
             expires_at="2026-01-01T00:10:00+00:00",
         ),
         HostAccepted("h1", "b1", 4, "2026-01-01T00:00:00+00:00", 7, (I1,), True),
+        RemoveImages("h1", ("ab" * 32,)),
         ReadConsole("h1", I1),
         ConsoleRead(I1, "aGk="),
         GuestsChanged(

@@ -15,7 +15,7 @@ from tests.unit.domain.test_image_format import header
 
 def store(site: TestCloud) -> list[str]:
     return (
-        sorted(p.name for p in site.cloud.settings.image_store.glob("*"))
+        sorted(p.name for p in site.cloud.settings.image_store.glob("*") if p.name != ".lock")
         if site.cloud.settings.image_store.exists()
         else []
     )
