@@ -78,6 +78,11 @@ def upgrade() -> None:
     op.add_column("cloud", sa.Column("oldest_release", sa.String(32), server_default="0.1.0", nullable=False))
     op.add_column("hosts", sa.Column("release", sa.String(32), server_default="", nullable=False))
     op.add_column("hosts", sa.Column("speaks", sa.Integer(), server_default="1", nullable=False))
+    # Release 0.1 ended a delete that its host did not answer in time in ERROR, and left it there.
+    op.execute(
+        "UPDATE instances SET state = 'DELETING', deadline_at = NULL, reason = '', reason_code = ''"
+        " WHERE state = 'ERROR' AND host_id IS NOT NULL AND reason LIKE 'its host did not report it gone in time%'"
+    )
 
 
 def downgrade() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, update
 
 from controller.db.database import Database
-from controller.db.models import Base, Lease
-from controller.domain.states import Event
+from controller.db.models import Base, Instance, Lease
+from controller.domain.states import Event, State
 from controller.operations import instances, lifecycle, schema
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
@@ -79,4 +79,23 @@ def test_addresses_that_rest_survive_an_older_release(tmp_path: Path, database_u
     schema.downgrade(site.cloud.settings, "0002")
     schema.upgrade(site.cloud.settings)
     assert leases() == [(kept, False, False), (None, True, False)]
+    site.close()
+
+
+def test_a_delete_that_release_01_gave_up_is_awaited_again(tmp_path: Path, database_url: str) -> None:
+    site = TestCloud.create(tmp_path, database_url)
+    site.heartbeat()
+    ids = site.launch(3)
+    reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
+    assert site.cloud.write(lambda tx: schedule(tx, reservations, SiteView())) == 3
+    site.report(ids, Event.FAILED, "no space left")
+    because = "its host did not report it gone in time; terminate it again, or `pileus host remove --force` (DELETING)"
+    row = update(Instance).where(Instance.id == ids[0]).values(reason=because)
+    site.cloud.write(lambda tx: tx.session.execute(row))
+    schema.downgrade(site.cloud.settings, "0004")
+    schema.upgrade(site.cloud.settings)
+    assert site.states(ids) == [State.DELETING, State.ERROR, State.ERROR]
+    assert site.instance(ids[0]).ring_at is not None
+    site.report(ids, Event.GONE)
+    assert site.states(ids) == [State.DELETED, State.ERROR, State.ERROR]
     site.close()

@@ -315,6 +315,14 @@ def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bu
     assert agent.news() is None
 
 
+def test_a_late_command_is_not_heeded(agent: Agent) -> None:
+    """Nor does it turn a removal that waits for a thread into a boot that waits for a place."""
+    order(agent, guest(1, 2, Desired.ABSENT))
+    order(agent, guest(1), guest(2))
+    assert [s.instance_id for s in agent.heeded([guest(1), guest(2)])] == [instance(2)]
+    assert agent.heeded([guest(1, 2, Desired.ABSENT)]) == [guest(1, 2, Desired.ABSENT)]
+
+
 def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
     agent: Agent, driver: SimulatedDriver, bus: MemoryBus
 ) -> None:
