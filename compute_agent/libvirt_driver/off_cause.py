@@ -1,5 +1,6 @@
 """Why a guest is off: what libvirt says of its end, and the log that its QEMU has left."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,10 @@ _CAUSES = {
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffCause.CRASHED,
 }
 _TAIL_BYTES = 64 * 1024
-_STARTED, _SIGNALLED = b"starting up libvirt version", b"terminating on signal"
+_STARTED = b"starting up libvirt version"
+_SIGNALLED = re.compile(rb"terminating on signal \d+(?: from pid \d+(?: \((.*)\))?)?")
+# After a guest has shut down libvirt ends its QEMU so, too.
+_LIBVIRT = (b"libvirtd", b"virtqemud")
 
 
 def off_cause(state: Sequence[int], log: Path | None) -> OffCause:
@@ -50,4 +54,6 @@ def _by_log(log: Path) -> OffCause:
     except OSError:
         return OffCause.UNKNOWN
     last_run = tail[max(0, tail.rfind(_STARTED)) :]
-    return OffCause.DESTROYED if _SIGNALLED in last_run else OffCause.SHUTDOWN
+    senders = [sent[1] or b"" for sent in _SIGNALLED.finditer(last_run)]
+    by_libvirt = all(sender.rpartition(b"/")[2] in _LIBVIRT for sender in senders)
+    return OffCause.SHUTDOWN if by_libvirt else OffCause.DESTROYED

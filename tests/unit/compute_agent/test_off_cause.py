@@ -12,6 +12,7 @@ from controller.domain.messages import OffCause
 
 _START = b"2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4\n"
 _SIGNAL = b"qemu-system-x86_64: terminating on signal 15 from pid 1 (/sbin/init)\n"
+_LIBVIRT = b"qemu-system-x86_64: terminating on signal 15 from pid 28 (/usr/sbin/libvirtd)\n"
 _END = b"2026-01-01 00:00:09.000+0000: shutting down, reason=shutdown\n"
 _OFF = libvirt.VIR_DOMAIN_SHUTOFF
 
@@ -20,7 +21,10 @@ _OFF = libvirt.VIR_DOMAIN_SHUTOFF
     ("text", "cause"),
     [
         (_START + _END, OffCause.SHUTDOWN),
+        (_START + _LIBVIRT + _END, OffCause.SHUTDOWN),
         (_START + _SIGNAL + _END, OffCause.DESTROYED),
+        (_START + _SIGNAL.replace(b" (/sbin/init)", b"") + _END, OffCause.DESTROYED),
+        (_START + _SIGNAL.replace(b"/sbin/init", b"<unknown process>") + _END, OffCause.DESTROYED),
         (_START + _SIGNAL + _END + _START + _END, OffCause.SHUTDOWN),
         (_START + _END + _START + _SIGNAL + _END, OffCause.DESTROYED),
         (_START + b"x" * 100_000 + _SIGNAL + _END, OffCause.DESTROYED),
