@@ -93,7 +93,7 @@ class Reporter:
             return again + [agent for agent, _ in news]
         for agent, message in news:
             told = guarded(agent, lambda a=agent, m=message: (a.told(m),))  # type: ignore[misc]
-            if told is None or len(message.reports) >= REPORTS_IN_A_MESSAGE:
+            if told is None or max(len(message.reports), len(message.outdated)) >= REPORTS_IN_A_MESSAGE:
                 again.append(agent)
         return again
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.cli import status
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.messages import (
     Desired,
@@ -171,6 +172,7 @@ def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: Test
     story = site.cloud.read(lambda tx: [s.event for s in instances.explain(tx, one).steps])
     assert story.count("EXPIRED") == 1
     (breach,) = site.cloud.read(overdue_deletes)
+    assert site.cloud.read(status._count)["overdue"] == {State.DELETING: 1}
     assert (breach.subject, breach.what) == (one, "DELETING for 1803 s: h1 has not said that it is gone, and is up")
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 1
     site.clock.advance(61)
