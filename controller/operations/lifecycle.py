@@ -62,9 +62,10 @@ def move(
         moved = [(i, before, after) for i, before, after in moved if after is not before]
     if not moved:
         return
+    # Leases, projects, hosts: the order of all locks (see ``held``).
+    given_back = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
     _count_quota(tx, moved)
-    if event in _RELEASING:
-        _release(tx, [i for i, _, _ in moved])
+    _give_back(tx, given_back)
     alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
     for instance, before, after in moved:
         newer = new_wish or (after is State.ERROR and before is not State.ERROR)
@@ -185,8 +186,8 @@ def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> N
         )
 
 
-def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> None:
-    """Give back the claims and leases of instances whose guests are gone."""
+def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str, Mapping[str, int]]:
+    """Give back the claims and leases of instances whose guests are gone; answers with what each host gets back."""
     freed: set[str] = set()
     given_back: dict[str, Counter[str]] = defaultdict(Counter)
     for ids in chunks([i.id for i in instances]):
@@ -197,12 +198,11 @@ def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> None:
             back["n_disk_gib"] += claim.disk_gib
         tx.session.execute(delete(Claim).where(Claim.instance_id.in_(ids)).execution_options(synchronize_session=False))
         freed |= give_back(tx, ids)
-    if given_back:
-        _give_back(tx, given_back)
     for instance in instances:
         instance.host_id = None
     if freed:
         tx.outbox.append(WireInstances(tuple(sorted(freed))))
+    return given_back
 
 
 def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
