@@ -17,17 +17,25 @@ class PostgreSQL(Server):
     """One database server.
 
     Without ``durable`` it never waits for the disk, which is right for most tests; what is committed
-    survives ``kill`` all the same, as the operating system goes on.
+    survives ``kill`` all the same, as the operating system goes on. One that ``follows`` another is its standby.
     """
 
     user = "postgres"
     package = "postgresql"
 
-    def __init__(self, *, durable: bool = False, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        options: Mapping[str, str] | None = None,
+        follows: "PostgreSQL | None" = None,
+        password: str = "",
+    ) -> None:
         super().__init__()
+        self._follows = follows
         self._durable = durable
         self._options = dict(options or {})
-        self._password = secrets.token_hex(8)
+        self.password: str = follows.password if follows else password or secrets.token_hex(8)
         (self.port,) = free_ports(1)
 
     @property
@@ -61,14 +69,14 @@ class PostgreSQL(Server):
         return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
     def _url(self, database: str) -> str:
-        return f"postgresql+psycopg://pileus:{self._password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://pileus:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def _execute(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(
             host="127.0.0.1",
             port=self.port,
             user="pileus",
-            password=self._password,
+            password=self.password,
             dbname="postgres",
             connect_timeout=2,
             autocommit=True,
@@ -80,7 +88,14 @@ class PostgreSQL(Server):
         return find_program(name, package=self.package, folders=[str(folder) for folder in folders])
 
     def _prepare(self) -> None:
-        password = self._write("password", self._password)
+        if self._follows is not None:
+            source = f"host=127.0.0.1 port={self._follows.port} user=pileus password={self.password}"
+            data = f"--pgdata={self.folder / 'data'}"
+            self._run(
+                self._program("pg_basebackup"), data, "--write-recovery-conf", "--checkpoint=fast", f"--dbname={source}"
+            )
+            return
+        password = self._write("password", self.password)
         argv = [self._program("initdb"), f"--pgdata={self.folder / 'data'}", "--username=pileus"]
         argv += [f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"]
         self._run(*argv)

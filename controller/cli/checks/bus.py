@@ -31,7 +31,8 @@ def probe(subject: Subject) -> Sequence[Item]:
         return found
     # The others carry the bus meanwhile.
     found = [replace(i, status=Status.WARN) if i.status == Status.FAIL else i for i in found]
-    return [*found, _round_trip(alive[0])]
+    cluster = [_cluster(alive)] if len(alive) > 1 else []
+    return [*found, *cluster, _round_trip(alive[0])]
 
 
 def _broker(settings: Settings, of: int) -> Item:
@@ -61,6 +62,53 @@ def _version(name: str, where: str, properties: dict[str, Any]) -> Item:
     if numbers < _OLDEST:
         return fail(name, seen, f"{'.'.join(map(str, _OLDEST))} is the oldest that works")
     return ok(name, seen)
+
+
+def _cluster(brokers: Sequence[Settings]) -> Item:
+    """Whether they are one cluster: by their cluster's name, and as that can be given to any broker, by a queue that is
+    declared with one and seen by the others."""
+    advice = "`rabbitmqctl join_cluster` makes them one: else what one service sends, another never hears"
+    names = {_where(broker): _cluster_name(broker) for broker in brokers}
+    if len(set(names.values())) > 1:
+        seen = ", ".join(f"{where} is of cluster {name}" for where, name in names.items())
+        return fail("cluster", f"these brokers are not one: {seen}", advice)
+    try:
+        blind = _blind(brokers)
+    except BROKER_ERRORS as error:
+        return fail("cluster", f"it cannot be tried: {error or type(error).__name__}", "look into the broker's log")
+    if blind:
+        seen = f"{', '.join(blind)} and {_where(brokers[0])} call their cluster {names[blind[0]]}, but are not one"
+        return fail("cluster", seen, advice)
+    return ok("cluster", f"{len(brokers)} brokers of {next(iter(names.values()))}")
+
+
+def _blind(brokers: Sequence[Settings]) -> list[str]:
+    """The brokers that do not know a queue that the first one has."""
+    topology = Topology(brokers[0])
+    name = f"{topology.exchange.name}.check.{uuid.uuid4().hex}"
+    found = []
+    with connect(brokers[0]) as first:
+        channel = first.channel()
+        channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-expires": _EXPIRES_MS})
+        for broker in brokers[1:]:
+            with connect(broker) as other:
+                try:
+                    other.channel().queue_declare(name, passive=True)
+                except amqp.exceptions.NotFound:
+                    found.append(_where(broker))
+        channel.queue_delete(name)
+    return found
+
+
+def _cluster_name(settings: Settings) -> str:
+    with connect(settings) as connection:
+        connection.connect()
+        return str(connection.connection.server_properties.get("cluster_name", "no name"))
+
+
+def _where(settings: Settings) -> str:
+    with connect(settings) as connection:
+        return f"{connection.hostname}:{connection.port or 5672}"
 
 
 def _round_trip(settings: Settings) -> Item:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from controller.cli.checks import durability
+from controller.cli.checks import durability, replication
 from controller.cli.checks.item import Item, Subject, fail, ok, warn
 from controller.cli.checks.variables import show, variable
 from controller.conf.settings import Settings
@@ -195,7 +195,7 @@ def _value(connection: Connection, postgresql: str, mariadb: str) -> str:
 Look = Callable[[Connection, Subject], Sequence[Item]]
 _OF_ENGINE: dict[str, Sequence[Look]] = {
     "SQLite": (durability.sqlite,),
-    "PostgreSQL": (_postgresql, durability.postgresql),
+    "PostgreSQL": (_postgresql, durability.postgresql, replication.postgresql),
     "MariaDB": (_mariadb, durability.mariadb),
     "MySQL": (_mariadb, durability.mariadb),
 }
