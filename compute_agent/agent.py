@@ -6,6 +6,7 @@ Free of threads: a service calls it. Whatever line it dies at, the next run mend
 import base64
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ import structlog
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned, is_shortage, told
 from compute_agent.evidence import read_evidence
+from compute_agent.fence import Fence
 from compute_agent.journal import Intent, Journal
 from compute_agent.mac_probe import MacProbe, MacReport
 from controller.bus.bus import Sender
@@ -29,6 +31,7 @@ from controller.domain.messages import (
     GuestsChanged,
     GuestSpec,
     GuestState,
+    HostAccepted,
     HostEvidence,
     HostReported,
     Message,
@@ -61,6 +64,7 @@ _WHY_OFF = {
     OffCause.CRASHED: "the guest crashed, or its process ended",
     OffCause.DESTROYED: "the guest's power was taken on its host",
 }
+_KEPT_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class HostOptions:
     labels: tuple[str, ...] = ()
     disk_backends: tuple[str, ...] = ()
     mac_probe: MacProbe | None = None
+    start_unconfirmed_after_s: float = 0.0
+    keep_disks_s: float = 7 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ class Agent:
         options: HostOptions = HostOptions(),
         grace_s: float = GRACE_S,
         jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host = host
         self._driver = driver
@@ -144,6 +151,11 @@ class Agent:
         self._unwritten: dict[str, _Outcome] = {}  # instance -> what the journal could not take yet
         self._outdated_lock = threading.Lock()
         self._sequence = int(clock().timestamp() * 1000)
+        self._monotonic = monotonic
+        self._begun: float | None = None
+        self._unconfirmed = 0  # guests that were started without an answer
+        self._working: set[str] = set()
+        self._fence = Fence(host, journal, clock, monotonic)
 
     def begin(self) -> bool:
         """At each start, before anything else: find what happened to the guests meanwhile; True once done.
@@ -153,8 +165,16 @@ class Agent:
         """
         if adopted := self._journal.adopt(self.host, self._driver.list_guests()):
             log.warning("guests that the journal does not know", host=self.host, count=adopted)
-        if again := self._journal.booted(self.host, self._driver.boot_id):
-            log.info("the host was booted: starting its guests again", host=self.host, count=again)
+        boot_id = self._driver.boot_id
+        if again := self._journal.booted(self.host, boot_id):
+            log.warning("the host was booted: its guests wait for a controller's answer", host=self.host, count=again)
+        self._fence.begin(boot_id)
+        expired = [i for i, at in self._journal.expiries(self.host).items() if self._fence.is_over(at)]
+        if expired:
+            log.info("old commands wait for a controller's answer", host=self.host, count=len(expired))
+            self._journal.hold(self.host, expired)
+            self._fence.accepted = False
+        self._begun = self._monotonic()
         return True
 
     def handle(self, message: Message) -> Message | None:
@@ -165,9 +185,17 @@ class Agent:
         """
         match message:
             case ReconcileGuests():
-                outdated = self._journal.record(self.host, [g for g in message.guests if self._knows(g)])
+                if reason := self._fence.refusal(message):
+                    log.warning("command dropped", host=self.host, guests=len(message.guests), reason=reason)
+                    return None
+                outdated = self._journal.record(
+                    self.host, [g for g in message.guests if self._knows(g)], message.expires_at
+                )
                 with self._outdated_lock:
                     self._outdated |= {wish.instance_id: wish for wish in outdated}
+                return None
+            case HostAccepted():
+                self._fence.accept(message)
                 return None
             case ReadConsole():
                 return self._read_console(message)
@@ -203,6 +231,13 @@ class Agent:
         Raises:
             WorkAbandoned: the agent is stopping. Unavailable: the journal cannot be written.
         """
+        self._working.add(instance_id)  # before the wish is read: what ``accept`` drops later is still in hand
+        try:
+            return self._work(instance_id)
+        finally:
+            self._working.discard(instance_id)
+
+    def _work(self, instance_id: str) -> float | None:
         intent = self._journal.intent(self.host, instance_id)
         if intent is None or not self._knows(intent.spec):
             self._unwritten.pop(instance_id, None)
@@ -247,12 +282,39 @@ class Agent:
 
     def heartbeat(self) -> None:
         """Tell the controller that this host lives, what it has and which guests are there; may be lost."""
+        # In this order: what is begun in this epoch is in hand, or among the guests.
+        epoch = self._fence.epoch
+        pending = self._journal.in_hand(self.host) | set(self._working)
         generations = self._journal.generations(self.host)
         guests = self._driver.list_guests()
         self._sequence += 1
         now = facts(self.host, self._driver, self._options, self._clock())
         seen = tuple(GuestState(i, generations.get(i, UNTOLD), p) for i, p in sorted(guests.items()))
-        self._bus.ring([replace(now, guests=seen, sequence=self._sequence)])
+        self._fence.asked(self._sequence)
+        self._bus.ring(
+            [
+                replace(
+                    now,
+                    guests=seen,
+                    sequence=self._sequence,
+                    epoch=epoch,
+                    asks=self._fence.asks,
+                    pending=tuple(sorted(pending)),
+                    remarks=tuple(self._remarks()),
+                )
+            ]
+        )
+
+    def start_unconfirmed(self) -> int:
+        """Start what has waited for too long for an answer, where that is configured; returns how many guests."""
+        after_s = self._options.start_unconfirmed_after_s
+        if self._fence.accepted or not after_s or self._begun is None or self._monotonic() - self._begun < after_s:
+            return 0
+        count = self._journal.release(self.host)
+        if count:
+            self._unconfirmed += count
+            log.warning("guests are started though no controller has answered", host=self.host, count=count)
+        return count
 
     def watch(self) -> int:
         """Notice guests that stopped, vanished or were started without us; returns how many."""
@@ -274,6 +336,19 @@ class Agent:
         """Now and then: forget what nobody will ask for any more."""
         self._journal.forget((self._clock() - TOMBSTONES_KEPT).timestamp())
         self._driver.tidy()
+        if self._fence.knows_time:  # with a wrong clock all of them might seem old
+            self._driver.prune_kept(self._fence.now() - timedelta(seconds=self._options.keep_disks_s))
+
+    def _remarks(self) -> list[str]:
+        remarks = self._fence.remarks()
+        if waiting := self._journal.waiting(self.host):
+            remarks.append(f"{waiting} guests wait until a controller has accepted this boot of the host")
+        if self._unconfirmed:
+            remarks.append(f"{self._unconfirmed} guests were started though no controller had accepted this boot")
+        if kept := sorted({k.instance_id for k in self._driver.kept()}):
+            more = f" and {len(kept) - _KEPT_NAMED} more" if len(kept) > _KEPT_NAMED else ""
+            remarks.append(f"disks of removed guests are kept: {' '.join(kept[:_KEPT_NAMED])}{more}")
+        return remarks
 
     def _try(self, intent: Intent) -> _Outcome | float:
         """Carry it out; the seconds after which to try again, where that may help. See ``work`` for what it raises."""
@@ -312,7 +387,7 @@ class Agent:
                 self._driver.shut_off(spec.instance_id, self._grace_s)
                 return Event.SHUT_OFF
             case Desired.ABSENT:
-                self._driver.destroy(spec.instance_id)
+                self._driver.destroy(spec.instance_id, keep=self._fence.now() if spec.keep_disk else None)
                 return Event.GONE
         raise AssertionError(f"{spec.desired} was not to be carried out")
 

@@ -1,10 +1,11 @@
 """What an agent asks of a hypervisor."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from controller.domain.messages import GuestSpec, OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
 
 # Waits so many seconds; raises WorkAbandoned when the agent is to stop.
 Pause = Callable[[float], None]
@@ -95,8 +96,19 @@ class Driver(ABC):
         """Shut the guest off and start it again; one that is off is started."""
 
     @abstractmethod
-    def destroy(self, instance_id: str) -> None:
-        """Remove the guest with its domain, disk, interfaces and console; absent is fine."""
+    def destroy(self, instance_id: str, *, keep: datetime | None = None) -> None:
+        """Remove the guest with its domain, disk, interfaces and console; absent is fine.
+
+        With a time to ``keep`` it by, the disk is set aside instead; without, what was set aside of it goes too.
+        """
+
+    @abstractmethod
+    def kept(self) -> Sequence[KeptDisk]:
+        """The disks that were set aside; cheap, for each heartbeat tells of them."""
+
+    @abstractmethod
+    def prune_kept(self, before: datetime) -> None:
+        """Remove the disks that were set aside before that time."""
 
     @abstractmethod
     def console(self, instance_id: str, max_bytes: int) -> bytes:

@@ -10,9 +10,10 @@ def read_evidence(host: str, driver: Driver, journal: Journal) -> HostEvidence:
     """One look at the host. What cannot be looked at is said in the answer: whoever asks waits for one."""
     try:
         # Before the look: what is begun and ended during it is in hand, not a surprise.
-        pending = {spec.instance_id for spec in journal.pending(host)}
+        pending = journal.in_hand(host)
         found = driver.find_all()
-        pending |= {spec.instance_id for spec in journal.pending(host)}
+        pending |= journal.in_hand(host)
+        kept = driver.kept()
         generations = journal.generations(host)
     except (CloudError, OSError) as error:
         return HostEvidence(host, error=str(error) or type(error).__name__)
@@ -23,4 +24,5 @@ def read_evidence(host: str, driver: Driver, journal: Journal) -> HostEvidence:
         disks=tuple(DiskState(i, generations.get(i, UNTOLD)) for i in sorted(found.disks)),
         taps=tuple(sorted(found.taps)),
         pending=tuple(sorted(pending)),
+        kept=tuple(kept),
     )

@@ -5,7 +5,7 @@ One SQLite file for a process, shared by all the hosts it simulates and by all i
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,23 +49,24 @@ class Journal:
         with self._lock:
             self._db.close()
 
-    def record(self, host: str, guests: Sequence[GuestSpec]) -> list[OutdatedWish]:
+    def record(self, host: str, guests: Sequence[GuestSpec], expires_at: str = "") -> list[OutdatedWish]:
         """Take wishes, all or none, durably; returns those that are outdated.
 
-        Older generations are ignored. The generation that is known already is no new work; if it has been carried out,
-        its result is reported again - unless it is known as another wish: the sender's database was restored from a
-        backup then, and has counted these generations a second time.
+        Older generations are ignored. The generation that is known already is no new work, unless it was dropped with
+        an older epoch; if it has been carried out, its result is reported again - unless it is known as another wish:
+        the sender's database was restored from a backup then, and has counted these generations a second time.
         """
         with self._write(durable=True) as db:
             before = db.total_changes
-            rows = [self._row(host, spec) for spec in guests]
+            rows = [self._row(host, spec, expires_at) for spec in guests]
             db.executemany(
-                """INSERT INTO guests (host, instance, generation, spec, position, pending)
-                VALUES (?, ?, ?, ?, ?, 1)
+                """INSERT INTO guests (host, instance, generation, spec, position, expires_at, pending)
+                VALUES (?, ?, ?, ?, ?, ?, 1)
                 ON CONFLICT (host, instance) DO UPDATE SET
                     generation = excluded.generation, spec = excluded.spec, position = excluded.position,
-                    pending = 1, reported = 1, gone_at = NULL
-                WHERE excluded.generation > guests.generation""",
+                    pending = 1, reported = 1, gone_at = NULL, waits = 0, expires_at = excluded.expires_at
+                WHERE excluded.generation > guests.generation OR (excluded.generation = guests.generation
+                    AND NOT guests.pending AND guests.done_generation < guests.generation)""",
                 rows,
             )
             if db.total_changes - before == len(rows):
@@ -80,13 +81,15 @@ class Journal:
 
     def pending(self, host: str) -> list[GuestSpec]:
         """The wishes that are still to be carried out, first come first."""
-        rows = self._read("SELECT spec FROM guests WHERE host = ? AND pending ORDER BY position", host)
+        rows = self._read("SELECT spec FROM guests WHERE host = ? AND pending AND NOT waits ORDER BY position", host)
         return [decode_guest(spec) for (spec,) in rows]
 
     def intent(self, host: str, instance_id: str) -> Intent | None:
         """The newest wish for a guest; None when it has been carried out."""
         for spec, built in self._read(
-            "SELECT spec, built FROM guests WHERE host = ? AND instance = ? AND pending", host, instance_id
+            "SELECT spec, built FROM guests WHERE host = ? AND instance = ? AND pending AND NOT waits",
+            host,
+            instance_id,
         ):
             return Intent(decode_guest(spec), bool(built))
         return None
@@ -182,7 +185,8 @@ class Journal:
             return db.total_changes - before
 
     def booted(self, host: str, boot_id: str) -> int:
-        """After another boot of the host: guests that are to run are work again; returns how many."""
+        """After another boot of the host: guests that are to run are work again, and all work waits for ``accept``;
+        returns how many guests wait."""
         with self._write(durable=True) as db:
             known = db.execute("SELECT boot_id FROM boots WHERE host = ?", (host,)).fetchone()
             if known == (boot_id,):
@@ -191,14 +195,69 @@ class Journal:
             if known is None:
                 return 0
             return db.execute(
-                "UPDATE guests SET pending = 1 WHERE host = ? AND NOT pending AND built AND event = 'RUNNING'"
-                " AND spec IS NOT NULL",
+                "UPDATE guests SET pending = 1, waits = 1 WHERE host = ?"
+                " AND (pending OR (built AND event = 'RUNNING' AND spec IS NOT NULL))",
                 (host,),
             ).rowcount
 
-    def _row(self, host: str, spec: GuestSpec) -> tuple[str, str, int, str, int]:
+    def accepted(self, host: str) -> tuple[int, str]:
+        """The epoch that this host obeys and the boot that a controller has answered for; 0 and nothing at first."""
+        for epoch, boot_id in self._read("SELECT epoch, boot_id FROM acceptances WHERE host = ?", host):
+            return epoch, boot_id
+        return 0, ""
+
+    def accept(self, host: str, epoch: int, boot_id: str, runs: Collection[str]) -> None:
+        """A controller has answered for this boot, durably: what waited goes on, or is dropped.
+
+        Of what waits, guests are started that ``runs`` names. With another epoch than before, what is pending was
+        wished in an older one and is dropped: it is wished again if it still is.
+        """
+        with self._write(durable=True) as db:
+            known = db.execute("SELECT epoch FROM acceptances WHERE host = ?", (host,)).fetchone()
+            renewed = known is not None and known[0] != epoch
+            if renewed:
+                db.execute("UPDATE guests SET pending = 0 WHERE host = ? AND pending AND NOT waits", (host,))
+            waiting = db.execute("SELECT instance, spec FROM guests WHERE host = ? AND waits", (host,)).fetchall()
+            dropped = [
+                (host, instance)
+                for instance, spec in waiting
+                if instance not in runs and (renewed or decode_guest(spec).desired is Desired.RUNNING)
+            ]
+            db.executemany("UPDATE guests SET pending = 0 WHERE host = ? AND instance = ?", dropped)
+            db.execute("UPDATE guests SET waits = 0 WHERE host = ? AND waits", (host,))
+            db.execute("INSERT OR REPLACE INTO acceptances VALUES (?, ?, ?)", (host, epoch, boot_id))
+
+    def hold(self, host: str, instance_ids: Iterable[str]) -> None:
+        """Have this work wait for ``accept``."""
+        with self._write(durable=True) as db:
+            db.executemany(
+                "UPDATE guests SET waits = 1 WHERE host = ? AND instance = ? AND pending",
+                [(host, i) for i in instance_ids],
+            )
+
+    def release(self, host: str) -> int:
+        """What waits goes on without an answer; returns how many guests that are."""
+        with self._write(durable=True) as db:
+            return db.execute("UPDATE guests SET waits = 0 WHERE host = ? AND waits", (host,)).rowcount
+
+    def waiting(self, host: str) -> int:
+        """How many guests wait for an answer."""
+        ((count,),) = self._read("SELECT count(*) FROM guests WHERE host = ? AND pending AND waits", host)
+        return int(count)
+
+    def in_hand(self, host: str) -> set[str]:
+        """The guests that are not yet as they are wished, waiting or not."""
+        return {i for (i,) in self._read("SELECT instance FROM guests WHERE host = ? AND pending", host)}
+
+    def expiries(self, host: str) -> dict[str, str]:
+        """Until when each pending wish may be begun, where that was said."""
+        return dict(
+            self._read("SELECT instance, expires_at FROM guests WHERE host = ? AND pending AND expires_at <> ''", host)
+        )
+
+    def _row(self, host: str, spec: GuestSpec, expires_at: str) -> tuple[str, str, int, str, int, str]:
         self._position += 1
-        return host, spec.instance_id, spec.generation, encode_guest(spec), self._position
+        return host, spec.instance_id, spec.generation, encode_guest(spec), self._position, expires_at
 
     def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock:

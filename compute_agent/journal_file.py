@@ -12,6 +12,7 @@ log = structlog.get_logger(__name__)
 
 _BUSY_TIMEOUT_S = 10
 # pending: the newest wish is still to be carried out. built: the guest was made, so it has a disk to keep.
+# waits: it is not begun before a controller has answered. expires_at: until when the wish may be begun.
 # event: what became of the newest wish that was carried out, NULL before the first.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS guests (
@@ -28,15 +29,23 @@ CREATE TABLE IF NOT EXISTS guests (
     cause TEXT NOT NULL DEFAULT '',
     reported INTEGER NOT NULL DEFAULT 1,
     gone_at REAL,
+    waits INTEGER NOT NULL DEFAULT 0,
+    expires_at TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (host, instance)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS guests_pending ON guests (host, position) WHERE pending;
 CREATE INDEX IF NOT EXISTS guests_unreported ON guests (host) WHERE NOT reported;
 CREATE INDEX IF NOT EXISTS guests_gone ON guests (gone_at) WHERE gone_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS boots (host TEXT PRIMARY KEY, boot_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS acceptances (host TEXT PRIMARY KEY, epoch INTEGER NOT NULL, boot_id TEXT NOT NULL)
+    WITHOUT ROWID;
 """
 # Columns that came after 0.1; an older agent leaves them at their defaults.
-_ADDED = {"cause": "TEXT NOT NULL DEFAULT ''"}
+_ADDED = {
+    "cause": "TEXT NOT NULL DEFAULT ''",
+    "waits": "INTEGER NOT NULL DEFAULT 0",
+    "expires_at": "TEXT NOT NULL DEFAULT ''",
+}
 
 
 def open_or_begin(path: Path) -> sqlite3.Connection:

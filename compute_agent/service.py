@@ -27,6 +27,7 @@ from controller.conf.settings import Settings
 from controller.domain.clock import Clock
 from controller.domain.errors import ConfigurationError, PoisonMessage
 from controller.domain.messages import (
+    HostAccepted,
     HostReported,
     Message,
     ReadConsole,
@@ -43,7 +44,7 @@ _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
 _MAX_THREADS = 64
-_COMMANDS = (ReconcileGuests, ReadConsole, ReadHostEvidence, RemoveImages, RemoveTaps)
+_COMMANDS = (ReconcileGuests, HostAccepted, ReadConsole, ReadHostEvidence, RemoveImages, RemoveTaps)
 _DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 
@@ -149,7 +150,7 @@ class ComputeService:
             finally:
                 self._close()
         libvirtd.stop(self._settings)
-        for name in ("instances", "cache", "agent", "libvirt"):
+        for name in ("instances", "removed-disks", "cache", "agent", "libvirt"):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
 
@@ -161,6 +162,8 @@ class ComputeService:
             labels=compute.labels,
             disk_backends=_DISK_BACKENDS[compute.driver],
             mac_probe=self._probe,
+            start_unconfirmed_after_s=compute.start_unconfirmed_after_min * 60,
+            keep_disks_s=compute.keep_removed_disks_s,
         )
 
     def _make_drivers(self, hosts: Sequence[str]) -> Sequence[Driver]:
@@ -193,12 +196,21 @@ class ComputeService:
             raise PoisonMessage(reason=f"{message.KIND} is not for an agent of this process")
         agent = self._agents[message.host]
         answer = agent.handle(message)
+        if isinstance(message, HostAccepted):
+            self._offer_pending(agent)
         if isinstance(message, ReconcileGuests):
             assert self._crew is not None
             for spec in agent.heeded(message.guests):
                 self._crew.offer(agent, spec)
             self._reporter.is_dirty(agent)  # what was done before is reported again
         return answer
+
+    def _offer_pending(self, agent: Agent) -> None:
+        """What waited is work now."""
+        assert self._crew is not None
+        for spec in agent.pending():
+            self._crew.offer(agent, spec)
+        self._reporter.is_dirty(agent)
 
     def _make_crew(self, hosts: int) -> Crew:
         conf = self._settings.compute
@@ -236,6 +248,8 @@ class ComputeService:
             agent = self._agents[host]
             if guarded(agent, agent.watch):
                 self._reporter.is_dirty(agent)
+            if guarded(agent, agent.start_unconfirmed):
+                guarded(agent, lambda a=agent: self._offer_pending(a))  # type: ignore[misc]
             guarded(agent, agent.heartbeat)
 
     def _tidy(self) -> None:

@@ -3,7 +3,8 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -12,8 +13,16 @@ from typing import Any
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from controller.conf.settings import Compute
 from controller.domain.errors import DriverError, Unavailable
-from controller.domain.messages import GuestSpec, OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
 
+_KEPT_SCHEMA = """
+CREATE TABLE IF NOT EXISTS simulated_kept_disks (
+    host TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    removed_at TEXT NOT NULL,
+    PRIMARY KEY (host, instance, removed_at)
+) WITHOUT ROWID
+"""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS simulated_guests (
     host TEXT NOT NULL,
@@ -40,7 +49,7 @@ class SimulatedSite:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise _unavailable(error) from error
-        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", _SCHEMA):
+        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", _SCHEMA, _KEPT_SCHEMA):
             self._execute(statement)
 
     def guests(self, host: str) -> dict[str, tuple[Power, str, int]]:
@@ -55,6 +64,21 @@ class SimulatedSite:
     def remove(self, host: str, instance_id: str) -> None:
         """Forget a guest; absent is fine."""
         self._execute("DELETE FROM simulated_guests WHERE host = ? AND instance = ?", host, instance_id)
+
+    def kept(self, host: str) -> list[KeptDisk]:
+        """The disks that were set aside."""
+        query = "SELECT instance, removed_at FROM simulated_kept_disks WHERE host = ? ORDER BY instance, removed_at"
+        return [KeptDisk(instance, removed_at, 0) for instance, removed_at in self._execute(query, host)]
+
+    def set_aside(self, host: str, instance_id: str, removed_at: datetime) -> None:
+        """Keep the disk of a guest; before the guest is forgotten."""
+        statement = "INSERT OR IGNORE INTO simulated_kept_disks VALUES (?, ?, ?)"
+        self._execute(statement, host, instance_id, removed_at.isoformat())
+
+    def drop_kept(self, host: str, disk: KeptDisk) -> None:
+        """Remove a disk that was set aside."""
+        statement = "DELETE FROM simulated_kept_disks WHERE host = ? AND instance = ? AND removed_at = ?"
+        self._execute(statement, host, disk.instance_id, disk.removed_at)
 
     def close(self) -> None:
         """Close the file."""
@@ -93,6 +117,7 @@ class SimulatedDriver(Driver):
         self._lock = threading.Lock()
         self._guests = site.guests(host)
         self._went_off: dict[str, OffCause] = {}
+        self._kept_disks = tuple(site.kept(host))
 
     @property
     def boot_id(self) -> str:
@@ -140,10 +165,22 @@ class SimulatedDriver(Driver):
         self.shut_off(spec.instance_id, grace_s)
         self.start(spec)
 
-    def destroy(self, instance_id: str) -> None:
+    def destroy(self, instance_id: str, *, keep: datetime | None = None) -> None:
         if instance_id in self._guests:
             self._may_fail("Destroying the guest")
+            if keep is not None:
+                with self._lock:
+                    self._site.set_aside(self._host, instance_id, keep)
+                    self._kept_disks = tuple(self._site.kept(self._host))
             self._forget(instance_id)
+        if keep is None:
+            self._drop_kept(lambda disk: disk.instance_id == instance_id)
+
+    def kept(self) -> Sequence[KeptDisk]:
+        return self._kept_disks
+
+    def prune_kept(self, before: datetime) -> None:
+        self._drop_kept(lambda disk: datetime.fromisoformat(disk.removed_at) < before)
 
     def console(self, instance_id: str, max_bytes: int) -> bytes:
         guest = self._guests.get(instance_id)
@@ -154,6 +191,7 @@ class SimulatedDriver(Driver):
     def destroy_all(self) -> None:
         for instance_id in list(self._guests):
             self._forget(instance_id)
+        self._drop_kept(lambda _: True)
 
     def power_lost(self, instance_id: str, cause: OffCause = OffCause.SHUTDOWN) -> None:
         """What a guest does that powers itself off, or crashes: for tests of who notices."""
@@ -174,6 +212,14 @@ class SimulatedDriver(Driver):
         with self._lock:
             self._site.keep(self._host, instance_id, guest)
             self._guests[instance_id] = guest
+
+    def _drop_kept(self, is_dropped: Callable[[KeptDisk], bool]) -> None:
+        if not any(is_dropped(d) for d in self._kept_disks):
+            return
+        with self._lock:
+            for disk in filter(is_dropped, self._kept_disks):
+                self._site.drop_kept(self._host, disk)
+            self._kept_disks = tuple(self._site.kept(self._host))
 
     def _forget(self, instance_id: str) -> None:
         with self._lock:

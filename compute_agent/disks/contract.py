@@ -1,10 +1,13 @@
 """Where the disks of guests are kept."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from controller.domain.ids import INSTANCE, is_id
+from controller.domain.messages import KeptDisk
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ class DiskBackend(ABC):
     @abstractmethod
     def remove(self, instance_id: str) -> None:
         """Remove the guest's disk; absent is fine."""
+
+    @abstractmethod
+    def set_aside(self, instance_id: str, removed_at: datetime) -> None:
+        """Keep the guest's disk elsewhere, dated so; without a disk there is nothing to do.
+
+        What was set aside can be given back to a guest of the same id, and be read by itself.
+        """
+
+    @abstractmethod
+    def kept(self) -> Sequence[KeptDisk]:
+        """The disks that were set aside."""
+
+    @abstractmethod
+    def drop_kept(self, disk: KeptDisk) -> None:
+        """Remove a disk that was set aside; absent is fine."""
 
     @abstractmethod
     def list(self) -> frozenset[str]:

@@ -1,27 +1,39 @@
 """Disks as qcow2 overlays: a guest's writes in a file of its own, all else read from the image."""
 
+import json
 import os
+import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
+
+import structlog
 
 from compute_agent.disks.contract import BaseImage, Disk, DiskBackend, instance_folder
 from controller.domain.errors import CommandFailed, DiskError
 from controller.domain.ids import INSTANCE, is_id
+from controller.domain.messages import KeptDisk
 from controller.programs import run
+
+log = structlog.get_logger(__name__)
 
 _GIB = 1024**3
 _FORMATS = ("qcow2", "raw")
+_STAMP = "%Y%m%dT%H%M%SZ"
 _DISK, _HALF_MADE, _BASE = "disk.qcow2", "disk.half-made", "base"
 
 
 class Qcow2Disks(DiskBackend):
     """``<instances>/<id>/disk.qcow2`` over ``<instances>/<id>/base``, a hard link to the image.
 
-    The link keeps the image's bytes as long as the guest lives, whatever the cache does.
+    The link keeps the image's bytes as long as the guest lives, whatever the cache does. What is set aside is the whole
+    folder, as ``<kept>/<id>@<time>``.
     """
 
     def __init__(self, instances: Path) -> None:
         self._instances = instances
+        self._kept = instances.with_name("removed-disks")
 
     def create(self, instance_id: str, base: BaseImage, size_gib: int) -> Disk:
         if found := self.find(instance_id):
@@ -58,6 +70,36 @@ class Qcow2Disks(DiskBackend):
         for name in (_DISK, _HALF_MADE, _BASE):
             (folder / name).unlink(missing_ok=True)
 
+    def set_aside(self, instance_id: str, removed_at: datetime) -> None:
+        folder = instance_folder(self._instances, instance_id)
+        if not (folder / _DISK).exists():
+            return
+        target = self._kept / f"{instance_id}@{removed_at.astimezone(UTC):{_STAMP}}"
+        try:
+            self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.rename(target)
+        except OSError as error:
+            raise DiskError(what="Setting the disk aside", reason=str(error)) from error
+        _find_base_beside(target / _DISK)
+
+    def kept(self) -> Sequence[KeptDisk]:
+        found = []
+        for folder in sorted(self._kept.iterdir()) if self._kept.is_dir() else ():
+            instance_id, _, stamp = folder.name.partition("@")
+            if is_id(instance_id, INSTANCE) and (at := _moment(stamp)) is not None:
+                found.append(KeptDisk(instance_id, at.isoformat(), _allocated(folder / _DISK)))
+        return found
+
+    def drop_kept(self, disk: KeptDisk) -> None:
+        at = datetime.fromisoformat(disk.removed_at)
+        folder = self._kept / f"{disk.instance_id}@{at.astimezone(UTC):{_STAMP}}"
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DiskError(what="Removing a disk that was set aside", reason=str(error)) from error
+
     def list(self) -> frozenset[str]:
         if not self._instances.is_dir():
             return frozenset()
@@ -70,7 +112,8 @@ class Qcow2Disks(DiskBackend):
 def bases_in_use(instances: Path) -> frozenset[int]:
     """The inodes of the images that overlays are over."""
     found = set()
-    for path in instances.glob(f"*/{_BASE}"):
+    kept = instances.with_name("removed-disks")
+    for path in (*instances.glob(f"*/{_BASE}"), *kept.glob(f"*/{_BASE}")):
         try:
             found.add(path.stat().st_ino)
         except FileNotFoundError:
@@ -87,6 +130,23 @@ def _link(image: Path, link: Path) -> Path:
     except OSError:  # another file system, or as many links as one file may have
         link.symlink_to(image)
     return link
+
+
+def _find_base_beside(disk: Path) -> None:
+    """Have the overlay look for its base beside it, so that it can be read where it is. Should that fail, it can be
+    read when it is back in its old place."""
+    try:
+        form = json.loads(run(["qemu-img", "info", "--output=json", str(disk)]))["backing-filename-format"]
+        run(["qemu-img", "rebase", "-u", "-F", form, "-b", _BASE, str(disk)])
+    except (CommandFailed, OSError, ValueError, KeyError) as error:
+        log.warning("a disk that was set aside keeps its old backing file", disk=str(disk), reason=str(error))
+
+
+def _moment(stamp: str) -> datetime | None:
+    try:
+        return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _allocated(path: Path) -> int:

@@ -6,9 +6,10 @@ Domains are persistent: after a restart of libvirtd or a reboot of the host each
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from compute_agent.libvirt_driver.power_button import PowerButton
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid
-from controller.domain.messages import GuestSpec, OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
 from controller.domain.names import tap_name
 
 log = structlog.get_logger(__name__)
@@ -79,7 +80,7 @@ class LibvirtDriver(Driver):
         return host.boot_id()
 
     def capacity(self) -> Capacity:
-        return host.capacity(self._settings, self._machine.virtualization, self._disks.used_bytes())
+        return host.capacity(self._settings, self._machine.virtualization, self._disks.used_bytes(), self._kept_bytes())
 
     def images(self) -> tuple[str, ...]:
         return self._images.images()
@@ -119,8 +120,9 @@ class LibvirtDriver(Driver):
             if self._runs(self._find(connection, spec.instance_id)):
                 return
         with ExitStack() as undo:
-            undo.callback(self._undo_spawn, spec.instance_id)
             disk = self._disks.find(spec.instance_id)
+            # A disk that was there may be that of a guest which has run: only what this call makes is undone.
+            undo.callback(self._undo_spawn if disk is None else self._undo_start, spec.instance_id)
             if disk is None:
                 with self._images.held(spec.image) as base:
                     disk = self._disks.create(spec.instance_id, base, spec.disk_gib)
@@ -156,7 +158,29 @@ class LibvirtDriver(Driver):
         self.shut_off(spec.instance_id, grace_s)
         self.start(spec)
 
-    def destroy(self, instance_id: str) -> None:
+    def destroy(self, instance_id: str, *, keep: datetime | None = None) -> None:
+        self._remove_domain(instance_id)
+        self._bridges.remove_tap(instance_id)
+        if keep is not None:
+            self._disks.set_aside(instance_id, keep)
+        else:
+            self._drop_kept(lambda disk: disk.instance_id == instance_id)
+        self._remove_folder(instance_id)
+
+    def kept(self) -> Sequence[KeptDisk]:
+        return self._disks.kept()
+
+    def prune_kept(self, before: datetime) -> None:
+        self._drop_kept(lambda disk: datetime.fromisoformat(disk.removed_at) < before)
+
+    def _drop_kept(self, is_dropped: Callable[[KeptDisk], bool]) -> None:
+        for disk in filter(is_dropped, self._disks.kept()):
+            self._disks.drop_kept(disk)
+
+    def _kept_bytes(self) -> int:
+        return sum(disk.size_bytes for disk in self._disks.kept())
+
+    def _remove_domain(self, instance_id: str) -> None:
         with self._connections.use("Destroying the guest") as connection:
             domain = self._find(connection, instance_id)
             if domain is not None:
@@ -164,8 +188,6 @@ class LibvirtDriver(Driver):
                 _undefine(domain)
                 if self._find(connection, instance_id) is not None:
                     raise DriverError(what="Destroying the guest", reason="libvirt keeps its domain")
-        self._bridges.remove_tap(instance_id)
-        self._remove_folder(instance_id)
 
     def wanted_cpu_s(self, instance_ids: Iterable[str]) -> Mapping[str, float]:
         with self._connections.use("Looking at guests that boot") as connection:
@@ -188,6 +210,7 @@ class LibvirtDriver(Driver):
         with ThreadPoolExecutor(_DESTROYED_AT_ONCE, "destroy") as pool:
             for done in [pool.submit(self.destroy, g) for g in guests]:
                 done.result()
+        self._drop_kept(lambda _: True)
         self._bridges.remove_all()
 
     def close(self) -> None:
@@ -210,6 +233,14 @@ class LibvirtDriver(Driver):
             self.destroy(instance_id)
         except DriverError as error:
             log.warning("half-made guest left behind", instance=instance_id, reason=str(error))
+
+    def _undo_start(self, instance_id: str) -> None:
+        """Leave the disk."""
+        try:
+            self._remove_domain(instance_id)
+            self._bridges.remove_tap(instance_id)
+        except DriverError as error:
+            log.warning("half-started guest left behind", instance=instance_id, reason=str(error))
 
     def _run(self, spec: GuestSpec, disk: Disk) -> None:
         with self._connections.use("Starting the guest") as connection:

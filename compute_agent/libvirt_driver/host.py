@@ -46,8 +46,9 @@ def machine(settings: Settings) -> Machine:
     )
 
 
-def capacity(settings: Settings, virtualization: Virtualization, own_disks_bytes: int) -> Capacity:
-    """What the host offers; what our own guests' disks take counts as free, for the claims count it."""
+def capacity(settings: Settings, virtualization: Virtualization, own_disks_bytes: int, kept_bytes: int = 0) -> Capacity:
+    """What the host offers; what our own guests' disks take counts as free, for the claims count it. Disks of removed
+    guests, which no claim counts, do not."""
     compute = settings.compute
     folder = settings.state_dir if settings.state_dir.is_dir() else Path("/")
     free_gib = (shutil.disk_usage(folder).free + own_disks_bytes) // _GIB
@@ -55,7 +56,7 @@ def capacity(settings: Settings, virtualization: Virtualization, own_disks_bytes
         hypervisor="xen" if virtualization.is_xen else virtualization.value,
         vcpus=compute.vcpus or os.cpu_count() or 1,
         memory_mib=compute.memory_mib or max(0, _memory_mib() - compute.reserved_memory_mib),
-        disk_gib=compute.disk_gib or free_gib,
+        disk_gib=max(0, compute.disk_gib - -(-kept_bytes // _GIB)) if compute.disk_gib else free_gib,
         architecture=os.uname().machine,
         guest_overhead_mib=guest_overhead_mib(settings, virtualization),
     )

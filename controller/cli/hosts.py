@@ -1,12 +1,16 @@
 """`pileus host`: the machines that carry the guests."""
 
+from typing import Any
+
 import click
 
 from controller.cli.join_tokens import token
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import Host, HostMode
-from controller.operations import given_up_hosts, hosts
+from controller.domain.errors import HostNotFound
+from controller.operations import given_up_hosts, hosts, quarantine, stray_guests
+from controller.operations.cloud import Transaction
 
 _FIELDS = (
     "id",
@@ -30,6 +34,8 @@ _FIELDS = (
     "drift",
     "release",
     "speaks",
+    "remarks",
+    "epoch",
     "boot_id",
     "last_seen_at",
     "created_at",
@@ -72,8 +78,15 @@ def list_(operator: Operator) -> None:
 @output_option
 @pass_operator
 def show(operator: Operator, name: str) -> None:
-    """Show a host: what it has, promises and has promised, what is odd about it, and its instances."""
-    detail = operator.read(lambda tx: hosts.show_host(tx, name))
+    """Show a host: what it has, promises and has promised, what is odd about it, and its instances.
+
+    Of one that was removed: what is remembered of it, and what is heard of its agent.
+    """
+    try:
+        detail = operator.read(lambda tx: hosts.show_host(tx, name))
+    except HostNotFound:
+        print_row(operator, operator.read(lambda tx: _removed(tx, name)))
+        return
     found = detail.host
     document = {
         **row(found, *_FIELDS),
@@ -83,8 +96,25 @@ def show(operator: Operator, name: str) -> None:
         "pins": detail.pins,
         "mac_disagreements": [str(d) for d in detail.mac_disagreements],
         "instances": [f"{i.id} {i.state}" for i in detail.instances],
+        **operator.read(lambda tx: _not_its_own(tx, name)),
     }
     print_row(operator, document)
+
+
+def _removed(tx: Transaction, name: str) -> dict[str, Any]:
+    found = quarantine.removed_host(tx, name)
+    return {
+        **row(found, "id", "epoch", "removed_at", "fenced_at", "last_seen_at", "remarks"),
+        **_not_its_own(tx, name),
+    }
+
+
+def _not_its_own(tx: Transaction, name: str) -> dict[str, list[str]]:
+    """Guests that it shows and that belong elsewhere, addresses that are kept because of it."""
+    return {
+        "strays": [f"{s.instance_id} {s.power}: {s.reason}" for s in stray_guests.list_strays(tx, name)],
+        "quarantined": [f"{q.ip} {q.network} {q.instance}" for q in quarantine.list_quarantined(tx, host_id=name)],
+    }
 
 
 def _values(text: str | None) -> list[str]:
@@ -132,12 +162,34 @@ def accept(operator: Operator, name: str) -> None:
 @host.command()
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also one that is down for good: its instances are given up.")
+@click.option("--fenced", is_flag=True, help="With --force: the host is dead, none of its guests can still run.")
 @pass_operator
-def remove(operator: Operator, name: str, force: bool) -> None:
-    """Forget a host that carries nothing."""
+def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
+    """Forget a host that carries nothing.
+
+    With --force, the addresses of its guests are kept in quarantine, for the guests may still run, until the host is
+    heard of without them or is said to be dead: with --fenced now, with `pileus host fence` later.
+    """
+    if fenced and not force:
+        raise click.UsageError("--fenced goes with --force")
     if force:
-        count: int = operator.write(lambda tx: given_up_hosts.give_up(tx, name))
+        count: int = operator.write(lambda tx: given_up_hosts.give_up(tx, name, fenced=fenced))
         click.echo(f"{name} is removed, {count} of its instances are given up")
+        kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
+        if kept:
+            click.echo(f"{len(kept)} addresses are in quarantine: once it is surely dead, `pileus host fence {name}`")
     else:
         operator.write(lambda tx: hosts.remove_host(tx, name))
         click.echo(f"{name} is removed")
+
+
+@host.command()
+@click.argument("name")
+@pass_operator
+def fence(operator: Operator, name: str) -> None:
+    """Say that a removed host is dead: the addresses of its guests are free again.
+
+    Only when none of its guests can still run: its power is off, or it is cut off from the trunk for good.
+    """
+    count: int = operator.write(lambda tx: quarantine.fence(tx, name))
+    click.echo(f"{name} is dead, {count} addresses leave quarantine")

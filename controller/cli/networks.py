@@ -6,7 +6,7 @@ from controller.cli.leases import export_leases, import_leases
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import NetworkKind
-from controller.operations import networks, projects
+from controller.operations import networks, projects, quarantine
 from controller.operations.cloud import Transaction
 
 _FIELDS = ("id", "name", "kind", "project_id", "physical_network", "vlan", "cidr", "created_at")
@@ -49,6 +49,25 @@ def create(
         )
     )
     print_row(operator, row(made, *_FIELDS))
+
+
+@network.command()
+@click.argument("network_id", metavar="NETWORK")
+@output_option
+@pass_operator
+def show(operator: Operator, network_id: str) -> None:
+    """Show a network, by id or name: how many addresses are free, and which are kept because of removed hosts."""
+
+    def describe(tx: Transaction) -> dict[str, object]:
+        found = networks.find_network(tx, network_id)
+        kept = quarantine.list_quarantined(tx, found.id)
+        return {
+            **row(found, *_FIELDS),
+            "free": networks.free_addresses_of(tx, [found])[found.id],
+            "quarantined": [f"{q.ip} {q.instance} on {q.host}" for q in kept],
+        }
+
+    print_row(operator, operator.read(describe))
 
 
 @network.command()

@@ -17,7 +17,19 @@ _FILES = (
     "simulated.raw",
     FILE_NAME,
 )
-_FOLDERS = ("images", "cache", "agent", "instances", "libvirt", "networks", "network", "metadata", "run", "log")
+_FOLDERS = (
+    "images",
+    "cache",
+    "agent",
+    "instances",
+    "removed-disks",
+    "libvirt",
+    "networks",
+    "network",
+    "metadata",
+    "run",
+    "log",
+)
 
 
 def remove_state(settings: Settings) -> tuple[list[str], list[str]]:

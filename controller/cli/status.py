@@ -17,7 +17,7 @@ from controller.cli.services import service_names
 from controller.conf.settings import Settings
 from controller.db.models import Host, Instance
 from controller.domain.states import State
-from controller.operations import schema, services
+from controller.operations import quarantine, schema, services, stray_guests
 from controller.operations.cloud import Transaction
 
 
@@ -77,10 +77,13 @@ def _count(tx: Transaction) -> dict[str, Any]:
     overdue = tx.session.scalar(
         select(func.count()).where(Instance.state == State.DELETING, Instance.deadline_at.is_(None))
     )
+    kept = {"addresses in quarantine": quarantine.count(tx), "guests on wrong hosts": len(stray_guests.held_strays(tx))}
+    held = {what: n for what, n in kept.items() if n}
     return {
         "releases": dict(sorted(releases.items())),
         "hosts": dict(sorted(hosts.items())),
         "instances": {row.state: row.n for row in instances},
+        **({"held": held} if held else {}),
         **({"overdue": {State.DELETING: overdue}} if overdue else {}),
     }
 

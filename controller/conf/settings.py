@@ -138,6 +138,21 @@ class Controller:
         "host_down_after_s.",
         minimum=1,
     )
+    command_expires_s: float = option(
+        600.0,
+        "Seconds for which a command to a host may be carried out; what is still wanted then is sent again anyway.",
+        minimum=30,
+    )
+    stray_removals_per_heartbeat: int = option(
+        10,
+        "Guests removed at most after one heartbeat because they belong elsewhere, or nowhere.",
+        minimum=0,
+    )
+    stray_removals_per_hour: int = option(
+        100,
+        "The same in an hour and the whole cloud; what exceeds it is held: see `pileus host show`.",
+        minimum=0,
+    )
     purge_deleted_after_s: int = option(86400, "Seconds until the row of a deleted instance is removed.", minimum=60)
     open_registration: str = option(
         "auto",
@@ -235,6 +250,17 @@ class Compute:
         0, "Guests that boot at once; 0: as many as the host's cores carry, which is measured.", minimum=0
     )
     heartbeat_s: float = option(10.0, "Seconds between two heartbeats.", minimum=0.1)
+    start_unconfirmed_after_min: float = option(
+        0.0,
+        "Minutes after a boot of the host from which on its guests are started without an answer of a controller; they "
+        "may have been given up and their addresses be in use elsewhere. 0: never.",
+        minimum=0,
+    )
+    keep_removed_disks_s: int = option(
+        604800,
+        "Seconds that the disk of a guest is kept that was removed by anything but its owner's delete.",
+        minimum=0,
+    )
     tcg_cache_mib: int = option(32, "QEMU's translation cache for a guest without KVM.", minimum=1)
     cpu_mode: str = option("auto", "libvirt CPU mode or model; auto: host-model with KVM, else QEMU's default.")
     console_max_bytes: int = option(1048576, "Size at which a serial console log is rotated.", minimum=65536)

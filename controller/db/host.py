@@ -89,8 +89,9 @@ class RemovedHost(Base):
 class StrayGuest(Base):
     """A guest that a host shows and that its row places elsewhere, or nowhere.
 
-    ``times_seen`` counts successive heartbeats; ``removal_sent_at`` is when the host was last told to remove it;
-    ``reason`` says why it is left alone. The row goes when the host shows it no more.
+    ``times_seen`` counts successive heartbeats. ``owner_host`` is the host of its row, ``owner_seen_at`` when that one
+    last showed it running, ``removal_sent_at`` when this one was last told to remove it. ``reason`` says what becomes
+    of it. The row goes when the host shows it no more.
     """
 
     __tablename__ = "stray_guests"
@@ -103,6 +104,8 @@ class StrayGuest(Base):
     times_seen: Mapped[int]
     first_seen_at: Mapped[datetime]
     removal_sent_at: Mapped[datetime | None] = mapped_column(index=True)
+    owner_host: Mapped[str | None] = mapped_column(Name, index=True)
+    owner_seen_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(String(255), default="", server_default="")
 
 

@@ -9,6 +9,7 @@ from controller.domain.messages import HostReported
 MAX_IMAGES = 256
 MAX_MACS = 4096
 MAX_LABELS = 32
+MAX_REMARKS = 32
 # All labels of a host together: what it had and what it has must fit into the text of its drift.
 MAX_LABELS_CHARS = 320
 # More than any machine has; with the overcommit ratios it still fits the columns.
@@ -50,6 +51,8 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
     _check_each("images", facts.images, _SHA256, MAX_IMAGES, "a SHA-256 in hexadecimal digits")
     _check_each("allowed_macs", facts.allowed_macs or (), _MAC, MAX_MACS, "as 52:54:00:01:02:03")
     _require(0 <= facts.sequence < 2**63, "sequence", facts.sequence, f"it lies between 0 and {2**63 - 1}")
+    _require(0 <= facts.epoch < 2**53, "epoch", facts.epoch, f"it lies between 0 and {2**53 - 1}")
+    _require(len(facts.remarks) <= MAX_REMARKS, "remarks", len(facts.remarks), f"there are {MAX_REMARKS} at most")
     _require(len(facts.probe_error) <= 500, "probe_error", len(facts.probe_error), "500 characters at most")
 
 

@@ -57,9 +57,11 @@ class Message:
     """Base of all messages; ``queue`` is where it goes, ``FALLBACK`` where it goes while no such queue is there.
 
     ``SINCE`` is the first version of the messages that has this kind: it is not sent to what reads an older one only.
+    ``ASKED_FOR``: whoever gets it has asked for it, so it can read it.
     """
 
     KIND: ClassVar[str]
+    ASKED_FOR: ClassVar[bool] = False
     FALLBACK: ClassVar[str] = ""
     SINCE: ClassVar[int] = 1
 
@@ -221,6 +223,7 @@ class HostAccepted(Message):
 
     KIND = "HostAccepted"
     SINCE = 2
+    ASKED_FOR = True
     host: str
     boot_id: str
     epoch: int

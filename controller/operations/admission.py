@@ -53,13 +53,17 @@ def check_address(tx: Transaction, network: Network, ip: str) -> None:
     """
     _check_range(network, ip)
     lease = tx.session.execute(
-        select(Lease.id, Lease.instance_id, Lease.free_after).where(Lease.network_id == network.id, Lease.ip == ip)
+        select(Lease.id, Lease.instance_id, Lease.free_after, Lease.quarantine_host).where(
+            Lease.network_id == network.id, Lease.ip == ip
+        )
     ).one_or_none()
     if lease is None and network.kind == NetworkKind.PINNED:
         reason = f"network '{network.name}' has no lease for it"
         raise InvalidParameter(parameter="PrivateIpAddress", value=ip, reason=reason)
     if lease is not None and lease.instance_id is not None:
         raise AddressInUse(id=ip, user="an instance")
+    if lease is not None and lease.quarantine_host is not None:
+        raise AddressInUse(id=ip, user=f"a guest that may still run on host {lease.quarantine_host}, which was removed")
     if lease is not None and lease.free_after is not None and lease.free_after > tx.now:
         until = f"{lease.free_after:%FT%TZ}"
         raise AddressInUse(id=ip, user=f"DHCP for an instance that is gone, until it is released, at {until} at last")

@@ -7,25 +7,23 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import func, select, update
 
-from controller.db.models import Instance, ShutdownBehavior, Step
+from controller.db.models import Host, Instance, ShutdownBehavior, Step
 from controller.domain.messages import (
     UNTOLD,
-    Desired,
     GuestReport,
     GuestsChanged,
-    GuestSpec,
     GuestState,
     HostReported,
     OffCause,
     OutdatedWish,
     Power,
-    ReconcileGuests,
 )
 from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
 from controller.domain.states import REFUSALS, Event, State
-from controller.operations import heartbeats
+from controller.operations import heartbeats, quarantine, stray_guests
 from controller.operations.cloud import Transaction
-from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated, remember
+from controller.operations.fencing import acceptances
+from controller.operations.generations import catch_up, is_awaited, is_believable, is_outdated
 from controller.operations.held import HeldInstance, chunks, lock_instances
 from controller.operations.lifecycle import doorbells, move, ring_later, tell
 from controller.operations.quiet_hosts import Rows, rows_of
@@ -82,22 +80,34 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
         PoisonMessage: a heartbeat that cannot be true.
     """
     newest = heartbeats.newest_of(messages)
-    # Of a host that is not registered (any more), too: what was given up with it is to go when it comes back.
+    # Of a host that is not registered (any more), too: what was given up with it is looked at when it comes back.
     carried: dict[str, dict[str, tuple[State, int]]] = {host: {} for host in newest}
-    query = select(Instance.id, Instance.state, Instance.generation, Instance.host_id)
-    for instance_id, state, generation, host_id in tx.session.execute(query.where(Instance.host_id.in_(carried))):
+    epochs: dict[str, int] = {}
+    query = select(Instance.id, Instance.state, Instance.generation, Instance.host_id, Host.epoch)
+    query = query.join(Host, Host.id == Instance.host_id)
+    for instance_id, state, generation, host_id, epoch in tx.session.execute(
+        query.where(Instance.host_id.in_(carried))
+    ):
         carried[host_id or ""][instance_id] = State(state), generation
+        epochs[host_id or ""] = epoch
     differing: dict[str, GuestState | None] = {}
     for host, on_host in carried.items():
-        seen = {g.instance_id: g for g in newest[host].guests}
-        differing |= {i: seen.get(i) for i, row in on_host.items() if _differs(*row, seen.get(i))}
+        seen, pending = {g.instance_id: g for g in newest[host].guests}, set(newest[host].pending)
+        differing |= {
+            i: seen.get(i)
+            for i, row in on_host.items()
+            if _differs(*row, seen.get(i)) and not (i in pending and _is_off(seen.get(i)))
+        }
     # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
     instances = lock_instances(tx, differing)
     written = len(tx.outbox)
-    believed = {m.host for m in heartbeats.report_all(tx, newest.values())}
+    heard = heartbeats.report_all(tx, newest.values())
     tx.session.flush()
-    for host in sorted(believed):
-        _send_away(tx, newest[host], set(carried[host]))
+    # Not with what a host carried before it was removed and came back meanwhile.
+    tx.outbox += acceptances(tx, [h for h in heard if epochs.get(h.message.host, h.epoch) == h.epoch], carried)
+    stray_guests.look_at(tx, heard, carried)
+    quarantine.look_at(tx, heard)
+    believed = {h.message.host for h in heard}
     _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing)
     busy = {getattr(m, "host", "") for m in tx.outbox[written:]}
     at_rest = {h: on_host for h, on_host in carried.items() if h in believed - busy and not differing.keys() & on_host}
@@ -213,6 +223,11 @@ def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
     tx.outbox += doorbells(tx, ending)
 
 
+def _is_off(guest: GuestState | None) -> bool:
+    """Of one that its agent has work in hand for, this says nothing: what comes of the work will be reported."""
+    return guest is None or guest.power is not Power.RUNNING
+
+
 def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
     if not state.known or (guest is not None and not guest.power.known):
         return False  # only a newer release knows what that means
@@ -256,33 +271,3 @@ def _mend(tx: Transaction, instances: Sequence[HeldInstance], shown: Mapping[str
 
 def _is_behind(instance: HeldInstance, guest: GuestState | None) -> bool:
     return guest is not None and UNTOLD < guest.generation < instance.generation
-
-
-def _send_away(tx: Transaction, message: HostReported, on_host: set[str]) -> None:
-    """Guests of instances that are deleted or given up, or live elsewhere, are to go; those without any row are left
-    to the audit: a database that was restored from yesterday must not delete today's machines."""
-    strangers = {g.instance_id: g for g in message.guests if g.instance_id not in on_host}
-    if not strangers:
-        return
-    query = select(Instance).where(Instance.id.in_(strangers), Instance.state.in_(list(State)))
-    rows = tx.session.scalars(query).all()
-    ended = (State.DELETED, State.ERROR)
-    gone = [i for i in rows if i.state in ended or (i.host_id not in (None, message.host))]
-    specs = [_absent(i, strangers[i.id]) for i in gone]
-    if specs:
-        log.warning("guests that should not be on this host are sent away", host=message.host, count=len(specs))
-        remember(tx, {spec.instance_id: spec.generation for spec in specs})
-        tx.outbox.append(ReconcileGuests(message.host, tuple(specs)))
-
-
-def _absent(instance: Instance, guest: GuestState) -> GuestSpec:
-    return GuestSpec(
-        instance_id=instance.id,
-        generation=max(instance.generation, guest.generation + 1),
-        desired=Desired.ABSENT,
-        project_id=instance.project_id,
-        name=instance.id,
-        vcpus=instance.vcpus,
-        memory_mib=instance.memory_mib,
-        disk_gib=instance.disk_gib,
-    )

@@ -5,14 +5,19 @@ from sqlalchemy import select
 from controller.db.models import Host, Instance
 from controller.domain.errors import Conflict, HostNotFound, InUse
 from controller.domain.states import Event
+from controller.operations import quarantine as quarantines
 from controller.operations.cloud import Transaction
+from controller.operations.held import chunks
 from controller.operations.hosts import remove_host
+from controller.operations.leases import quarantine
 from controller.operations.lifecycle import lock_instances, move
 
 
-def give_up(tx: Transaction, host_id: str) -> int:
+def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     """Remove a host that is down; its instances end in ERROR, or DELETED where that was asked. Answers how many
-    instances that were. Should the host come back all the same, their guests are sent away.
+    instances that were. Their addresses are in quarantine until the host is seen again without their guests, or is
+    fenced; with ``fenced`` an operator says at once that the host is dead. Should it come back all the same, it starts
+    nothing, and what runs there is removed, but for the disks (``stray_guests``).
 
     Raises:
         HostNotFound
@@ -28,11 +33,14 @@ def give_up(tx: Transaction, host_id: str) -> int:
     if strange := [i for i in instances if not i.state.known]:
         user = f"{strange[0].id}, {strange[0].state}: only a newer release knows that state"
         raise InUse(kind="host", id=host_id, user=user)
+    if not fenced:
+        for ids in chunks([i.id for i in instances]):
+            quarantine(tx, host_id, ids)
     move(
         tx,
         instances,
         Event.HOST_GONE,
-        detail=f"host {host_id} was given up, and the disk with it",
+        detail=f"host {host_id} was given up, and its disk there with it",
         reason_code="Server.InternalError",
     )
     tx.session.flush()
@@ -40,6 +48,9 @@ def give_up(tx: Transaction, host_id: str) -> int:
     tx.session.refresh(host, with_for_update=True)
     _require_down(host)
     remove_host(tx, host_id)
+    tx.session.flush()
+    if fenced:
+        quarantines.fence(tx, host_id)
     return len(instances)
 
 

@@ -1,11 +1,13 @@
 """What the rows say a host is to make true: the commands that go to its agent."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import groupby
 
 from sqlalchemy import select
 
-from controller.db.models import Image, Lease, Network
+from controller.db.models import Host, Image, Instance, Lease, Network
 from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, ReconcileGuests
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -24,25 +26,44 @@ DESIRED = {
     State.DELETED: Desired.ABSENT,
     State.ERROR: Desired.ABSENT,
 }
+# In these its owner has said that the guest may go, disk and all; whatever else removes it keeps the disk for a while.
+DELETED_BY_OWNER = frozenset({State.DELETING, State.DELETED})
 # One message holds so many guests at most: a few hundred KiB.
 _PER_MESSAGE = 200
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an instance is, in which epoch of its host, and how it is connected."""
+
+    host_id: str
+    epoch: int
+    nics: list[NicSpec] = field(default_factory=list)
 
 
 def reconcile_commands(tx: Transaction, instances: Iterable[HeldInstance]) -> list[ReconcileGuests]:
     """One command a host (more only for very many guests) that makes these instances what their rows say.
 
-    Instances without a host, and those in a state that asks nothing of one, are left out.
+    Instances without a host, and those in a state that asks nothing of one, are left out; so are those that have left
+    their host since they were read: the epoch of a command is read together with the host of its instances.
     """
     wanted = sorted(
         (i for i in instances if i.host_id is not None and i.state in DESIRED), key=lambda i: i.host_id or ""
     )
-    nics = _nics(tx, [i.id for i in wanted])
+    places = _places(tx, [i.id for i in wanted])
     images = _images(tx, {i.image_id for i in wanted if DESIRED[i.state] is not Desired.ABSENT})
+    until = (tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)).isoformat()
     commands = []
     for host, group in groupby(wanted, key=lambda i: i.host_id or ""):
-        guests = [_spec(i, nics.get(i.id, ()), images.get(i.image_id)) for i in group]
+        epoch, guests = 0, []
+        for instance in group:
+            place = places.get(instance.id)
+            if place is not None and place.host_id == host:
+                epoch = place.epoch
+                guests.append(_spec(instance, place.nics, images.get(instance.image_id)))
         commands += [
-            ReconcileGuests(host, tuple(guests[n : n + _PER_MESSAGE])) for n in range(0, len(guests), _PER_MESSAGE)
+            ReconcileGuests(host, tuple(guests[n : n + _PER_MESSAGE]), epoch, until)
+            for n in range(0, len(guests), _PER_MESSAGE)
         ]
     return commands
 
@@ -63,23 +84,35 @@ def _spec(instance: HeldInstance, nics: Sequence[NicSpec], image: ImageSpec | No
         reboot=state is State.REBOOTING,
         may_create=state is State.BUILDING,
         wished_us=round(instance.state_since.timestamp() * 1_000_000) if state is State.REBOOTING else 0,
+        keep_disk=state not in DELETED_BY_OWNER,
     )
 
 
-def _nics(tx: Transaction, ids: Sequence[str]) -> dict[str, tuple[NicSpec, ...]]:
-    found: dict[str, tuple[NicSpec, ...]] = {}
+def _places(tx: Transaction, ids: Sequence[str]) -> dict[str, "_Place"]:
+    found: dict[str, _Place] = {}
     for chunk in chunks(ids):
         rows = tx.session.execute(
             select(
-                Lease.instance_id, Lease.ip, Lease.mac, Network.id, Network.vlan, Network.cidr, Network.physical_network
+                Instance.id,
+                Instance.host_id,
+                Host.epoch,
+                Lease.ip,
+                Lease.mac,
+                Network.id,
+                Network.vlan,
+                Network.cidr,
+                Network.physical_network,
             )
-            .join(Network, Network.id == Lease.network_id)
-            .where(Lease.instance_id.in_(chunk))
+            .join(Host, Host.id == Instance.host_id)
+            .outerjoin(Lease, Lease.instance_id == Instance.id)
+            .outerjoin(Network, Network.id == Lease.network_id)
+            .where(Instance.id.in_(chunk))
             .order_by(Lease.id)
         )
-        for instance_id, ip, mac, network_id, vlan, cidr, physical in rows:
-            nic = NicSpec(network_id, vlan, mac, ip, int(cidr.partition("/")[2]), physical)
-            found[instance_id or ""] = (*found.get(instance_id or "", ()), nic)
+        for instance_id, host_id, epoch, ip, mac, network_id, vlan, cidr, physical in rows:
+            place = found.setdefault(instance_id, _Place(host_id or "", epoch))
+            if ip is not None:
+                place.nics.append(NicSpec(network_id, vlan, mac, ip, int(cidr.partition("/")[2]), physical))
     return found
 
 

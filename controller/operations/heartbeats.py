@@ -15,6 +15,7 @@ from controller.domain.host_facts import check_facts
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
+from controller.operations.fencing import Heard, catch_up, hear_removed, remarks_text
 from controller.operations.held import chunks
 from controller.operations.hosts import register, set_facts
 from controller.operations.lifecycle import lock_instances, move
@@ -31,7 +32,7 @@ def report(tx: Transaction, message: HostReported) -> Host | None:
     return tx.session.get(Host, message.host)
 
 
-def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostReported]:
+def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]:
     """Take heartbeats, the newest one of each host: renew what is known of the hosts, register those that are new.
 
     An unchanged host costs a share of one SELECT and one UPDATE. What the heartbeats say of guests is not taken here.
@@ -49,24 +50,28 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[HostRe
     # Locked in the order in which claims lock them.
     query = select(Host).where(Host.id.in_(newest)).order_by(Host.id).with_for_update(key_share=True)
     hosts = {h.id: h for h in tx.session.scalars(query.execution_options(populate_existing=True))}
-    believed, unchanged = [], []
+    believed: list[Heard] = []
+    unchanged = []
+    strangers: dict[str, HostReported] = {}
     for host_id in sorted(newest):
         message, host = newest[host_id], hosts.get(host_id)
         if host is not None and _is_late(host, message):
             _put_aside(host, message)
             continue
-        believed.append(message)
         warn_of_clock(tx, message)
         if host is None and not _is_open(tx):
+            strangers[host_id] = message
             _log_stranger(host_id)
         elif host is None:
-            register(tx, message)
+            believed.append(Heard(message, True, register(tx, message).epoch))
         else:
             _renew(tx, host, message)
             if not tx.session.is_modified(host):
                 unchanged.append((host, message.sequence))
+            believed.append(Heard(message, True, host.epoch))
     _seen(tx, unchanged)
-    return believed
+    epochs = hear_removed(tx, strangers) if strangers else {}
+    return believed + [Heard(message, False, epochs.get(host_id, 0)) for host_id, message in strangers.items()]
 
 
 def mark_lost(tx: Transaction) -> list[str]:
@@ -168,6 +173,8 @@ def _renew(tx: Transaction, host: Host, message: HostReported) -> None:
     before = _registered(host)
     host.up = True
     set_facts(tx, host, message)
+    catch_up(host, message)
+    host.remarks = remarks_text(message)
     host.drift = drift(host.drift, before, _registered(host), _notes(host, message))
     if tx.session.is_modified(host):
         host.last_seen_at, host.heartbeat_sequence = tx.now, message.sequence

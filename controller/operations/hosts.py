@@ -11,6 +11,7 @@ from controller.domain.drift import accepted
 from controller.domain.errors import HostNotFound, InUse
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
+from controller.operations.fencing import new_epoch, remember_removed
 from controller.operations.host_macs import MacDisagreement, mac_disagreements
 
 __all__ = [
@@ -100,6 +101,7 @@ def remove_host(tx: Transaction, host_id: str) -> None:
     if claims or pins:
         users = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((claims, "instance"), (pins, "pinned lease")) if n]
         raise InUse(kind="host", id=host_id, user=" and ".join(users))
+    remember_removed(tx, host)
     tx.session.delete(host)
 
 
@@ -114,6 +116,7 @@ def register(tx: Transaction, facts: HostReported) -> Host:
         disk_used_gib=0,
         drift="",
         up=True,
+        epoch=new_epoch(tx, facts.host, facts.epoch),
     )
     set_facts(tx, host, facts)
     host.last_seen_at, host.heartbeat_sequence = tx.now, facts.sequence

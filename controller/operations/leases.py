@@ -1,6 +1,6 @@
 """Addresses: an IP and its MAC are one lease, claimed and given back as one row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import netaddr
@@ -41,8 +41,10 @@ def end_offset(cidr: str) -> int:
 
 
 def is_free(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
-    """Whether a lease can be claimed: nobody holds it, and no DHCP server may remember who did."""
-    return and_(Lease.instance_id.is_(None), or_(Lease.free_after.is_(None), Lease.free_after <= now))
+    """Whether a lease can be claimed: nobody holds it, not even on a host that was removed, and no DHCP server may
+    remember who did."""
+    no_holder = Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
+    return and_(*no_holder, or_(Lease.free_after.is_(None), Lease.free_after <= now))
 
 
 _TAKE_PINNED = (
@@ -99,19 +101,51 @@ def give_back(tx: Transaction, instance_ids: Sequence[str]) -> set[str]:
     or ``forgotten`` is called. A pinned one is the same machine's address again.
     """
     held = Lease.instance_id.in_(instance_ids)
-    networks = select(Network.id, Network.kind).where(Network.id.in_(select(Lease.network_id).where(held)))
-    freed = {row.id: row.kind for row in tx.session.execute(networks)}
-    conf = tx.settings.network
-    remembered = [n for n, kind in freed.items() if kind != NetworkKind.PINNED and conf.driver != "none"]
-    until = literal(tx.now + timedelta(seconds=conf.lease_s), Lease.free_after.type)
-    free_after = case((Lease.network_id.in_(remembered), until), else_=None) if remembered else None
+    freed = _kinds(tx, held)
     tx.session.execute(
         update(Lease)
         .where(held)
-        .values(instance_id=None, released_at=tx.now, free_after=free_after)
+        .values(instance_id=None, released_at=tx.now, free_after=_rest(tx, freed))
         .execution_options(synchronize_session=False)
     )
     return set(freed)
+
+
+def quarantine(tx: Transaction, host_id: str, instance_ids: Sequence[str]) -> None:
+    """Keep the leases of these instances, which are about to be given back, from everybody: their guests may still use
+    them on that host."""
+    tx.session.execute(
+        update(Lease)
+        .where(Lease.instance_id.in_(instance_ids))
+        .values(quarantine_host=host_id, quarantine_instance=Lease.instance_id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def end_quarantine(tx: Transaction, lease_ids: Sequence[int]) -> None:
+    """From now on these are as addresses that were given back just now."""
+    kept = Lease.id.in_(lease_ids), Lease.quarantine_host.is_not(None)
+    networks = _kinds(tx, and_(*kept))
+    tx.session.execute(
+        update(Lease)
+        .where(*kept)
+        .values(quarantine_host=None, quarantine_instance=None, free_after=_rest(tx, networks))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _kinds(tx: Transaction, of: ColumnElement[bool]) -> dict[str, str]:
+    """The kind of each network that one of these leases is in."""
+    networks = select(Network.id, Network.kind).where(Network.id.in_(select(Lease.network_id).where(of)))
+    return {row.id: row.kind for row in tx.session.execute(networks)}
+
+
+def _rest(tx: Transaction, kinds: Mapping[str, str]) -> ColumnElement[datetime] | None:
+    """Until when an address of these networks that is given back now is kept."""
+    conf = tx.settings.network
+    remembered = [n for n, kind in kinds.items() if kind != NetworkKind.PINNED and conf.driver != "none"]
+    until = literal(tx.now + timedelta(seconds=conf.lease_s), Lease.free_after.type)
+    return case((Lease.network_id.in_(remembered), until), else_=None) if remembered else None
 
 
 def forgotten(tx: Transaction, network_id: str, ips: Sequence[str], latest: datetime) -> None:

@@ -178,6 +178,9 @@ def delete_network(tx: Transaction, network_id: str) -> None:
         raise InUse(kind="network", id=network_id, user=f"{users} instances")
     if rows:
         raise InUse(kind="network", id=network_id, user=f"{rows} deleted instances that are still described")
+    kept = select(func.count()).where(Lease.network_id == network_id, Lease.quarantine_host.is_not(None))
+    if count := tx.session.scalar(kept):
+        raise InUse(kind="network", id=network_id, user=f"{count} guests that may still run on a removed host")
     leases = select(Lease.id).where(Lease.network_id == network_id)
     tx.session.execute(delete(LeasePin.__table__).where(LeasePin.lease_id.in_(leases)))  # type: ignore[arg-type]
     tx.session.execute(delete(Lease.__table__).where(Lease.network_id == network_id))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from controller.db.models import Host, Instance, Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict, InvalidParameter, LeasesRefused, NetworkNotFound
@@ -16,6 +16,9 @@ from controller.operations.held import CHUNK
 from controller.operations.lease_checks import ExistingLease, Faults, Surroundings, check_rows, normal_row
 
 MAX_REPORTED = 100
+
+# Who has a lease, or may still use it on a host that was removed.
+_HOLDER = func.coalesce(Lease.instance_id, Lease.quarantine_instance).label("holder")
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def _lock(tx: Transaction, changes: LeaseChanges) -> bool:
     ids = sorted(seen)
     found: dict[int, str | None] = {}
     for n in range(0, len(ids), CHUNK):
-        query = select(Lease.id, Lease.instance_id).where(Lease.id.in_(ids[n : n + CHUNK])).order_by(Lease.id)
-        found |= {row.id: row.instance_id for row in tx.session.execute(query.with_for_update())}
+        query = select(Lease.id, _HOLDER).where(Lease.id.in_(ids[n : n + CHUNK])).order_by(Lease.id)
+        found |= {row.id: row.holder for row in tx.session.execute(query.with_for_update())}
     return found == seen
 
 
@@ -143,11 +146,14 @@ def _leases(tx: Transaction, network: Network) -> list[ExistingLease]:
     for lease_id, host_id in tx.session.execute(pins.where(Lease.network_id == network.id)):
         hosts[lease_id].append(host_id)
     query = (
-        select(Lease.id, Lease.ip, Lease.mac, Lease.dns_name, Lease.instance_id, Instance.host_id)
+        select(Lease.id, Lease.ip, Lease.mac, Lease.dns_name, _HOLDER, Instance.host_id)
         .outerjoin(Instance, Instance.id == Lease.instance_id)
         .where(Lease.network_id == network.id)
     )
-    return [ExistingLease(*row, hosts=frozenset(hosts.get(row.id, ()))) for row in tx.session.execute(query)]
+    return [
+        ExistingLease(lease, ip, mac, name, holder, host, hosts=frozenset(hosts.get(lease, ())))
+        for lease, ip, mac, name, holder, host in tx.session.execute(query)
+    ]
 
 
 def _apply(tx: Transaction, network: Network, changes: LeaseChanges) -> None:
@@ -174,7 +180,7 @@ def _delete(tx: Transaction, lease_ids: Sequence[int]) -> None:
     for n in range(0, len(lease_ids), CHUNK):
         chunk = lease_ids[n : n + CHUNK]
         tx.session.execute(delete(LeasePin.__table__).where(LeasePin.lease_id.in_(chunk)))  # type: ignore[arg-type]
-        free = Lease.id.in_(chunk), Lease.instance_id.is_(None)
+        free = Lease.id.in_(chunk), Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
         gone = tx.session.execute(delete(Lease.__table__).where(*free))  # type: ignore[arg-type]
         if gone.rowcount != len(chunk):  # type: ignore[attr-defined]
             raise ClaimConflict(kind="lease", id=f"one of {len(chunk)}")

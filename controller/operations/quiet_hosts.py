@@ -12,11 +12,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, Update, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, String, Update, exists, func, select, update
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import update_rows
-from controller.db.models import Host, Instance
+from controller.db.models import Host, Instance, StrayGuest
 from controller.domain.messages import HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -68,9 +68,14 @@ class QuietHosts:
         last: dict[str, int] = {}
         for ids in chunks(sorted(same)):
             # Locked in the order in which claims lock them.
-            query = select(Host.id, Host.heartbeat_sequence).where(Host.id.in_(ids), Host.up).order_by(Host.id)
+            # Those whose guests another host shows, too, are to be looked at: see ``stray_guests``.
+            shown_elsewhere = exists().where(StrayGuest.owner_host == Host.id)
+            query = select(Host.id, Host.heartbeat_sequence, Host.epoch)
+            query = query.where(Host.id.in_(ids), Host.up, ~shown_elsewhere).order_by(Host.id)
             last |= {
-                row.id: row.heartbeat_sequence for row in tx.session.execute(query.with_for_update(key_share=True))
+                row.id: row.heartbeat_sequence
+                for row in tx.session.execute(query.with_for_update(key_share=True))
+                if same[row.id].epoch in (0, row.epoch) and not same[row.id].asks
             }
         heard = [m for m in same.values() if m.host in last and (m.sequence > last[m.host] or not m.sequence)]
         for message in heard:

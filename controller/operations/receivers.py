@@ -17,7 +17,7 @@ GONE_AFTER_S = 60
 def readable(session: Session, messages: Sequence[Message], now: datetime) -> list[Message]:
     """Those that their receivers can read, as far as the rows know. Doorbells and commands are told again by what the
     rows say, so one that is held back is not lost. A reader ignores fields that it does not know: they need nothing."""
-    newer = {m for m in messages if m.SINCE > OLDEST_VERSION}
+    newer = {m for m in messages if m.SINCE > OLDEST_VERSION and not m.ASKED_FOR}
     if not newer:
         return list(messages)
     hosts = {host for m in newer if (host := _host(m))}

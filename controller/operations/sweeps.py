@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, or_, select
 
 from controller.db.models import Instance, Reservation
 from controller.domain.states import Event, State
-from controller.operations import tags
+from controller.operations import stray_guests, tags
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance, lock_instances
 from controller.operations.lifecycle import doorbells, move, ring_later
@@ -62,7 +62,8 @@ def ring(tx: Transaction) -> int:
 
 
 def purge(tx: Transaction) -> int:
-    """Remove the rows of instances that were deleted long ago. Answers how many."""
+    """Remove the rows of instances that were deleted long ago, and what was noted of strays. Answers how many."""
+    stray_guests.purge(tx)
     before = tx.now - timedelta(seconds=tx.settings.controller.purge_deleted_after_s)
     old = tx.session.scalars(
         select(Instance.id).where(Instance.deleted_at <= before).order_by(Instance.deleted_at).limit(BATCH)

@@ -48,6 +48,8 @@ def upgrade() -> None:
         sa.Column("times_seen", sa.Integer(), nullable=False),
         sa.Column("first_seen_at", MOMENT, nullable=False),
         sa.Column("removal_sent_at", MOMENT, nullable=True),
+        sa.Column("owner_host", sa.String(255), nullable=True),
+        sa.Column("owner_seen_at", MOMENT, nullable=True),
         sa.Column("reason", sa.String(255), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("host_id", "instance_id", name="pk_stray_guests"),
         mysql_engine="InnoDB",
@@ -55,6 +57,7 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
     )
     op.create_index("ix_stray_guests_removal_sent_at", "stray_guests", ["removal_sent_at"])
+    op.create_index("ix_stray_guests_owner_host", "stray_guests", ["owner_host"])
     op.add_column("instances", sa.Column("shutdown_behavior", sa.String(16), server_default="stop", nullable=False))
     op.add_column("leases", sa.Column("quarantine_host", sa.String(255), nullable=True))
     op.add_column("leases", sa.Column("quarantine_instance", sa.String(24), nullable=True))

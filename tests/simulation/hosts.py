@@ -16,6 +16,7 @@ from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
 from controller.domain.messages import (
     GuestSpec,
+    HostAccepted,
     Message,
     Power,
     ReadHostEvidence,
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 _RETRY_S = 1.0
 _LINGER_S = 0.01
-_COMMANDS = (ReconcileGuests, ReadHostEvidence, RemoveTaps)
+_COMMANDS = (ReconcileGuests, HostAccepted, ReadHostEvidence, RemoveTaps)
 # Hardware, instance, what it was, what it is (None where there is no guest), its address.
 Watcher = Callable[[str, str, Power | None, Power | None, str], None]
 
@@ -223,6 +224,7 @@ class Host:
             self._broker.bus_of(process),
             lambda: self._hub.clock(process),
             jitter=self._hub.random.random,
+            monotonic=lambda: self._hub.now,
         )
         AgentProcess(agent, process, self._hub, self._broker, self._compute.heartbeat_s).begin()
 
@@ -266,8 +268,8 @@ class AgentProcess:
         if not isinstance(message, _COMMANDS) or message.host != self._agent.host:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
         answer = self._agent.handle(message)
-        if isinstance(message, ReconcileGuests):
-            for spec in message.guests:
+        if isinstance(message, ReconcileGuests | HostAccepted):
+            for spec in message.guests if isinstance(message, ReconcileGuests) else self._agent.pending():
                 self._offer(spec)
             self._is_dirty()
         return answer

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import func, select
@@ -121,7 +122,12 @@ def _remove_guests(cloud: Cloud, remedies: Sequence[Remedy], most: int) -> list[
         if (r.subject, r.host) not in owned:
             by_host[r.host][r.subject] = _absent(r)
     cloud.write(lambda tx: remember(tx, {i: s.generation for specs in by_host.values() for i, s in specs.items()}))
-    commands = [ReconcileGuests(host, tuple(specs.values())) for host, specs in sorted(by_host.items())]
+    epochs, until = cloud.read(lambda tx: _epochs(tx, sorted(by_host)))
+    commands = [
+        ReconcileGuests(host, tuple(specs.values()), epochs[host], until)
+        for host, specs in sorted(by_host.items())
+        if host in epochs
+    ]
     try:
         cloud.bus.send_all(commands)
     except BusUnavailable as error:
@@ -138,6 +144,15 @@ def _owned(tx: Transaction, ids: Sequence[str]) -> set[tuple[str, str | None]]:
     query = select(Instance.id, Instance.host_id)
     found = (tx.session.execute(query.where(Instance.id.in_(chunk))) for chunk in chunks(ids))
     return {pair for rows in found for pair in rows}
+
+
+def _epochs(tx: Transaction, host_ids: Sequence[str]) -> tuple[dict[str, int], str]:
+    """The epochs of these hosts, and until when a command sent now may be carried out."""
+    found: dict[str, int] = {}
+    for chunk in chunks(host_ids):
+        rows = tx.session.execute(select(Host.id, Host.epoch).where(Host.id.in_(chunk)))
+        found.update((row.id, row.epoch) for row in rows)
+    return found, (tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)).isoformat()
 
 
 def _absent(remedy: Remedy) -> GuestSpec:

@@ -17,6 +17,7 @@ from controller.domain.messages import (
     Desired,
     GuestsChanged,
     GuestState,
+    HostAccepted,
     HostReported,
     OffCause,
     OutdatedWish,
@@ -173,7 +174,7 @@ def test_what_passed_is_not_reported(
 ) -> None:
     with monkeypatch.context() as broken:
 
-        def fails(_: str) -> None:
+        def fails(_: str, **__: object) -> None:
             raise DriverError(what="Destroying the guest", reason="busy")
 
         order(agent, guest())
@@ -364,6 +365,7 @@ def test_after_a_boot_of_the_host_its_guests_are_started(
     monkeypatch.setattr(SimulatedDriver, "boot_id", "another")
     rebooted = new_agent()
     assert rebooted.watch() == 0
+    rebooted.handle(HostAccepted(HOST, "another", 1, NOW.isoformat(), 0, (instance(1), instance(2))))
     work_all(rebooted)
     rebooted.report()
     assert driver.list_guests() == {instance(1): Power.RUNNING, instance(2): Power.SHUT_OFF}

@@ -29,16 +29,21 @@ def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:
     assert site.cloud.read(audit) == []
 
 
-def test_its_guests_are_sent_away_when_it_comes_back(site: TestCloud) -> None:
+def test_its_guests_go_at_the_second_look_and_keep_their_disks(site: TestCloud) -> None:
     (one,) = active(site)
     generation = site.instance(one).generation
     lose(site)
     site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
     site.bus.sent.clear()
-    site.heartbeat(guests=(GuestState(one, generation, Power.RUNNING),))
-    ((guest,),) = [c.guests for c in site.commands()]
-    assert (guest.instance_id, guest.desired) == (one, Desired.ABSENT)
+    shown = (GuestState(one, generation, Power.RUNNING),)
+    site.heartbeat(guests=shown)
+    assert site.commands() == []
+    site.heartbeat(guests=shown)
+    (command,) = site.commands()
+    (guest,) = command.guests
+    assert (guest.instance_id, guest.desired, guest.keep_disk) == (one, Desired.ABSENT, True)
     assert guest.generation > generation
+    assert command.epoch == site.cloud.read(lambda tx: hosts.get_host(tx, "h1").epoch) == 3
     assert site.states([one]) == [State.ERROR]
 
 

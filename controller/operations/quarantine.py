@@ -1,0 +1,99 @@
+"""Addresses of guests that may still run on a removed host: nobody gets them until that is known.
+
+A host that is removed with its instances gives no answer any more. Their addresses are kept until its agent, in the
+host's new epoch, shows those guests no more, or until an operator says that the host is dead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import func, select
+
+from controller.db.models import Host, Lease, Network, RemovedHost
+from controller.domain.errors import Conflict, HostNotFound
+from controller.operations.cloud import Transaction
+from controller.operations.fencing import Heard
+from controller.operations.held import CHUNK, chunks
+from controller.operations.leases import end_quarantine
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """One address that is kept, and why."""
+
+    network: str
+    ip: str
+    mac: str
+    host: str
+    instance: str
+
+
+def look_at(tx: Transaction, heard: Sequence[Heard]) -> None:
+    """End the quarantine of addresses whose guests a removed host shows no more, nor has work in hand for."""
+    # Only a host that was removed once has a higher epoch than the first, unless its agent does not know its epoch.
+    shown = {h.message.host: h for h in heard if h.epoch > 1 and h.message.epoch == h.epoch}
+    for chunk in chunks(sorted(shown)):
+        query = select(Lease.id, Lease.quarantine_host, Lease.quarantine_instance)
+        over = []
+        for lease_id, host, instance in tx.session.execute(query.where(Lease.quarantine_host.in_(chunk))):
+            message = shown[host or ""].message
+            if instance not in {g.instance_id for g in message.guests} and instance not in message.pending:
+                over.append(lease_id)
+        _end(tx, over)
+        if over:
+            log.info("addresses leave quarantine: their host shows their guests no more", count=len(over))
+
+
+def fence(tx: Transaction, host_id: str) -> int:
+    """An operator says that a removed host is dead: its addresses are free. Answers how many.
+
+    Raises:
+        HostNotFound: no such host was removed. Conflict: it is registered.
+    """
+    removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
+    if tx.session.get(Host, host_id) is not None:
+        reason = f"host {host_id} is registered: only one that was removed can be fenced (`pileus host remove --force`)"
+        raise Conflict(reason=reason)
+    if removed is None:
+        raise HostNotFound(id=host_id)
+    removed.fenced_at = tx.now
+    ids = tx.session.scalars(select(Lease.id).where(Lease.quarantine_host == host_id)).all()
+    _end(tx, ids)
+    return len(ids)
+
+
+def list_quarantined(tx: Transaction, network_id: str = "", host_id: str = "") -> list[Quarantined]:
+    """What is kept: of one network, of one host, or all."""
+    query = (
+        select(Network.name, Lease.ip, Lease.mac, Lease.quarantine_host, Lease.quarantine_instance)
+        .join(Network, Network.id == Lease.network_id)
+        .where(Lease.quarantine_host.is_not(None))
+        .order_by(Network.name, Lease.id)
+    )
+    if network_id:
+        query = query.where(Lease.network_id == network_id)
+    if host_id:
+        query = query.where(Lease.quarantine_host == host_id)
+    rows = tx.session.execute(query)
+    return [Quarantined(network, ip, mac, host or "", instance or "") for network, ip, mac, host, instance in rows]
+
+
+def count(tx: Transaction) -> int:
+    """How many addresses are kept."""
+    return tx.session.scalar(select(func.count()).select_from(Lease).where(Lease.quarantine_host.is_not(None))) or 0
+
+
+def removed_host(tx: Transaction, host_id: str) -> RemovedHost:
+    """What is remembered of a host that was removed. Raises HostNotFound."""
+    removed = tx.session.get(RemovedHost, host_id)
+    if removed is None:
+        raise HostNotFound(id=host_id)
+    return removed
+
+
+def _end(tx: Transaction, lease_ids: Sequence[int]) -> None:
+    for n in range(0, len(lease_ids), CHUNK):
+        end_quarantine(tx, lease_ids[n : n + CHUNK])
