@@ -1,0 +1,68 @@
+"""How many statements a step of an instance's life takes: no more on many hosts than on one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from controller.domain.messages import GuestReport, GuestsChanged, ScheduleReservation
+from controller.domain.states import Event, State
+from controller.operations import hosts, instances
+from controller.operations.events import apply_reports
+from scheduler.schedule import schedule
+from scheduler.view import SiteView
+from tests.clouds import TestCloud
+from tests.servers.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.functional
+
+COUNT = 48
+
+
+@contextmanager
+def counted(site: TestCloud) -> Iterator[list[str]]:
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        seen.extend([statement] * (len(parameters) if isinstance(parameters, list) else 1))
+
+    event.listen(site.cloud.database.engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(site.cloud.database.engine, "before_cursor_execute", note)
+
+
+def life(site: TestCloud) -> tuple[int, dict[str, int]]:
+    """UPDATEs of a launch and a termination of ``COUNT`` instances, and what each host carried meanwhile."""
+    site.bus.sent.clear()
+    ids = site.launch(COUNT)
+    bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
+    with counted(site) as seen:
+        site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+        site.cloud.write(lambda tx: apply_reports(tx, reports(site, ids, Event.RUNNING)))
+        assert site.states(ids) == [State.ACTIVE] * COUNT
+        used = {h.id: h.vcpus_used for h in site.cloud.read(hosts.list_hosts)}
+        site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+        site.cloud.write(lambda tx: apply_reports(tx, reports(site, ids, Event.GONE)))
+    assert site.states(ids) == [State.DELETED] * COUNT
+    assert not any(h.vcpus_used for h in site.cloud.read(hosts.list_hosts))
+    return sum(s.startswith("UPDATE") for s in seen), used
+
+
+def reports(site: TestCloud, ids: list[str], what: Event) -> list[GuestsChanged]:
+    rows = [v.instance for v in site.views(ids)]
+    return [GuestsChanged(i.host_id or "", (GuestReport(i.id, i.generation, what),)) for i in rows]
+
+
+def test_updates_do_not_grow_with_the_hosts(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    found = {}
+    for count in (1, 16):
+        site = TestCloud.create(tmp_path / str(count), postgresql.new_database())
+        for n in range(count):
+            site.heartbeat(f"h{n}", vcpus=64 // count, memory_mib=2**20)
+        found[count], used = life(site)
+        assert Counter(used.values()) == {COUNT // count: count}
+        site.close()
+    assert found[16] == found[1], found
