@@ -69,9 +69,7 @@ class QueueConsumer:
         try:
             with connect(self._settings, heartbeat=False) as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.bus.publish_timeout_s)
-                channel = connection.channel()
-                for name in self._names:
-                    self._queue(name)(channel).declare()
+                self._declare(connection.channel())
         except BROKER_ERRORS as error:
             log.warning("queues not declared yet", queues=len(self._names), reason=str(error))
             return False
@@ -119,9 +117,12 @@ class QueueConsumer:
 
     def _consume(self, connection: Connection) -> None:
         self._held = []  # what an earlier connection delivered is delivered again
+        channel = connection.channel()
+        self._declare(channel)
         consumer = Consumer(
-            connection,
+            channel,
             [self._consumed(n) for n in self._names],
+            auto_declare=False,
             on_message=self._hold,
             prefetch_count=self._prefetch,
             accept=["json"],
@@ -131,6 +132,16 @@ class QueueConsumer:
             self.listening_since = time.monotonic()
             while not self._stop.is_set():
                 self._receive(connection)
+
+    def _declare(self, channel: Any) -> None:
+        """Declare the queues. The broker is not waited for at each of them but the last: a process of many simulated
+        hosts has thousands."""
+        *others, last = [self._queue(n)(channel) for n in self._names]
+        last.exchange.declare()
+        for queue in others:
+            queue.queue_declare(nowait=True)
+            queue.queue_bind(nowait=True)
+        last.declare()
 
     def _leave_old_queues(self, connection: Connection) -> None:
         """Remove what release 0.1 declared for the same messages: no one reads it any more. A doorbell in it is rung

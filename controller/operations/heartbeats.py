@@ -58,7 +58,6 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]
         if host is not None and _is_late(host, message):
             _put_aside(host, message)
             continue
-        warn_of_clock(tx, message)
         if host is None and not _is_open(tx):
             strangers[host_id] = message
             _log_stranger(host_id)
@@ -70,6 +69,7 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]
                 unchanged.append((host, message.sequence))
             believed.append(Heard(message, True, host.epoch))
     _seen(tx, unchanged)
+    warn_of_clocks(tx, [*(heard.message for heard in believed), *strangers.values()])
     epochs = hear_removed(tx, strangers) if strangers else {}
     return believed + [Heard(message, False, epochs.get(host_id, 0)) for host_id, message in strangers.items()]
 
@@ -148,16 +148,24 @@ def _put_aside(host: Host, message: HostReported) -> None:
         host.heartbeat_sequence = message.sequence
 
 
-def warn_of_clock(tx: Transaction, message: HostReported) -> None:
-    """Say so in the log where a host's clock differs from ours."""
-    try:
-        skew_s = (datetime.fromisoformat(message.at) - tx.now).total_seconds()
-    except (ValueError, TypeError):
-        log.warning("heartbeat without a readable time", host=message.host, at=message.at[:40])
-        return
-    if abs(skew_s) > tx.settings.controller.clock_skew_warn_s:
+def warn_of_clocks(tx: Transaction, messages: Iterable[HostReported]) -> None:
+    """Say so in the log where hosts' clocks differ from ours: one line for all of them, for it may be ours."""
+    skews_s: dict[str, int] = {}
+    for message in messages:
+        try:
+            skew_s = (datetime.fromisoformat(message.at) - tx.now).total_seconds()
+        except (ValueError, TypeError):
+            log.warning("heartbeat without a readable time", host=message.host, at=message.at[:40])
+            continue
+        if abs(skew_s) > tx.settings.controller.clock_skew_warn_s:
+            skews_s[message.host] = round(skew_s)
+    if skews_s:
+        host = max(skews_s, key=lambda h: abs(skews_s[h]))
         log.warning(
-            "a host's clock differs from ours, or its heartbeat was late", host=message.host, seconds=round(skew_s)
+            "a host's clock differs from ours, or its heartbeat was late",
+            host=host,
+            seconds=skews_s[host],
+            hosts=len(skews_s),
         )
 
 

@@ -20,7 +20,7 @@ from controller.db.models import Host, Instance, StrayGuest
 from controller.domain.messages import HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
-from controller.operations.heartbeats import warn_of_clock
+from controller.operations.heartbeats import warn_of_clocks
 from controller.operations.held import chunks
 
 # What is remembered is looked at in full again after so long, whatever has not been noticed meanwhile.
@@ -78,8 +78,7 @@ class QuietHosts:
                 if same[row.id].epoch in (0, row.epoch) and not same[row.id].asks
             }
         heard = [m for m in same.values() if m.host in last and (m.sequence > last[m.host] or not m.sequence)]
-        for message in heard:
-            warn_of_clock(tx, message)
+        warn_of_clocks(tx, heard)
         numbers = [{"host": m.host, "sequence": m.sequence} for m in heard]
         update_rows(tx.session, lambda row: _seen(row, tx.now), _SEEN_ROW, numbers)
         taken = {m.host for m in heard}
