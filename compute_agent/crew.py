@@ -209,6 +209,8 @@ class Crew:
             return
         pause_s: float | None = None
         booted = False
+        # What drivers log of this guest carries its id, too.
+        bound = structlog.contextvars.bind_contextvars(host=job.agent.host, instance=job.instance_id)
         try:
             wanted = boots and self._window is not None and job.agent.has_work(job.instance_id)
             pause_s = job.agent.work(job.instance_id)
@@ -222,6 +224,7 @@ class Crew:
             log.exception("work is held up", host=job.agent.host, instance=job.instance_id)
             pause_s = _UNAVAILABLE_PAUSE_S
         finally:
+            structlog.contextvars.reset_contextvars(**bound)
             self._put_down(job, pause_s, booted)
         self._done(job.agent)
 

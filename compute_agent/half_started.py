@@ -24,8 +24,8 @@ def forget_half_started(notes: Path) -> None:
         try:
             root = ET.parse(note).getroot()  # noqa: S314 - libvirt's own words
         except ET.ParseError as error:
-            log.warning("libvirt's note of a guest cannot be read", note=str(note), reason=str(error))
+            log.warning("libvirt's note of a guest cannot be read", instance=note.stem, reason=str(error))
             continue
         if root.tag == "domstatus" and root.get("reason") == "starting up" and root.get("pid") == "0":
-            log.warning("libvirtd was killed before it had started a guest", guest=note.stem)
+            log.warning("libvirtd was killed before it had started a guest", instance=note.stem)
             note.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """One EC2 request's way: read, known, authenticated, parsed, done, answered; every error in EC2's own format."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,12 +20,15 @@ from api.ec2.protocol.response import serialize
 from api.ec2.protocol.signature import SignedRequest
 from api.ec2.rehearsal import Rehearsal
 from api.metrics import Metrics
-from controller.domain.errors import CloudError
+from controller.domain.errors import CloudError, DatabaseUnavailable
 from controller.operations.cloud import Cloud
+from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
 _CONTENT_TYPE = "text/xml;charset=UTF-8"
 _QUIET = ("Describe", "Get")
+# So many instances are named in a request's line in the log.
+_NAMED = 20
 
 
 @dataclass
@@ -36,6 +40,7 @@ class _Exchange:
     action: str = "unknown"
     user: str = ""
     project_id: str = ""
+    instances: Sequence[str] = ()
 
 
 class Ec2Door:
@@ -76,6 +81,7 @@ class Ec2Door:
         if handler is None:
             raise UnsupportedOperation(action=call.action)
         parameters = parse(call.pairs, model)
+        exchange.instances = parameters.get("InstanceIds") or ([i] if (i := parameters.get("InstanceId")) else [])
         is_dry = parameters.get("DryRun", False)
         cloud = Rehearsal.of(self._cloud) if is_dry else self._cloud
         result = handler(Context(cloud, principal, call.action, exchange.request_id), parameters)
@@ -85,7 +91,9 @@ class Ec2Door:
 
     def _refuse(self, error: CloudError, exchange: _Exchange) -> tuple[int, bytes]:
         status, document = answer_for(error, exchange.request_id)
-        if status >= 500:
+        if isinstance(error, DatabaseUnavailable):
+            OUTAGES.tell(log, "requests are not served", error)
+        elif status >= 500:
             log.warning(
                 "request not served", request_id=exchange.request_id, action=exchange.action,
                 code=error.code, reason=str(error),
@@ -95,9 +103,11 @@ class Ec2Door:
 
     def _say(self, exchange: _Exchange, status: int, code: str = "") -> None:
         quiet = status == 200 and exchange.action.startswith(_QUIET)
+        about = {"instance": ",".join(exchange.instances[:_NAMED])} if exchange.instances else {}
         (log.debug if quiet else log.info)(
             "request", action=exchange.action, status=status, code=code, project=exchange.project_id,
             user=exchange.user, client=exchange.client, request_id=exchange.request_id,
+            **about,
         )  # fmt: skip
 
 

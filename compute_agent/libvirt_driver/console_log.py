@@ -38,7 +38,7 @@ def _keep_end(path: Path, begin: int, older: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        log.warning("what a console had is not kept", console=str(path), reason=str(error))
+        log.warning("what a console had is not kept", instance=path.parent.name, console=str(path), reason=str(error))
         older.unlink(missing_ok=True)
 
 

@@ -19,6 +19,7 @@ from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, NewerMessage, PoisonMessage, Unavailable
 from controller.domain.messages import Message, host_of
 from controller.domain.wire import decode, encode
+from controller.outages import BUS, OUTAGES
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +98,8 @@ class QueueConsumer:
             except _LOST as error:
                 began, self.listening_since = self.listening_since is not None, None
                 if not self._stop.is_set():
-                    log.warning("bus lost, trying again", queues=self._names, reason=str(error))
+                    if OUTAGES.is_news(BUS):
+                        log.warning("bus lost, trying again", queues=self._names, reason=str(error))
                     self._stop.wait(self._settings.bus.retry_after_s)
                 if not began and repair.may_be_broken(error) and not self._stop.is_set():
                     self._mend()
@@ -130,6 +132,7 @@ class QueueConsumer:
         with consumer:
             self._leave_old_queues(connection)
             self.listening_since = time.monotonic()
+            OUTAGES.over(BUS)
             while not self._stop.is_set():
                 self._receive(connection)
 
@@ -198,7 +201,7 @@ class QueueConsumer:
             except Unavailable as error:
                 if self._stop.wait(1.0):
                     raise
-                log.warning("waiting", kind=message.KIND, reason=str(error))
+                OUTAGES.tell(log, "waiting", error, kind=message.KIND)
                 self._keep_alive()
 
     def _keep_alive(self) -> None:
@@ -290,7 +293,10 @@ class BatchConsumer(QueueConsumer):
         except _BusLostError:
             raise
         except Exception as error:
-            log.warning("batch failed, each message alone", messages=len(readable), reason=str(error))
+            if isinstance(error, Unavailable):
+                OUTAGES.tell(log, "batch waits", error, messages=len(readable))
+            else:
+                log.warning("batch failed, each message alone", messages=len(readable), reason=str(error))
             for raw, _ in readable:
                 self._take(raw)
         else:

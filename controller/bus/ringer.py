@@ -7,6 +7,7 @@ import structlog
 
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import Message
+from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ class Ringer:
             try:
                 self._publish(batch)
             except BusUnavailable as error:
-                log.warning("doorbells not rung, the sweep will", count=len(batch), reason=str(error))
+                OUTAGES.tell(log, "doorbells not rung, the sweep will", error, count=len(batch))
                 self._drop_for_a_while()
             except Exception:  # who rings must go on ringing, whatever bug there is
                 log.exception("doorbells not rung, the sweep will", count=len(batch))

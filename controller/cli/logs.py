@@ -7,13 +7,15 @@ import sys
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from controller.conf.settings import Settings
 
+# syslog(3): critical, error, warning, informational; what is less is for debugging.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 MAX_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 5
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
@@ -46,12 +48,11 @@ def set_up_logging(settings: Settings, file: Path | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     handler = RotatingStandardStreams(file) if file else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(settings)],
-        )
+    formatter: logging.Formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(settings)],
     )
+    handler.setFormatter(formatter if file or not is_journal(sys.stderr) else WithPriority(formatter))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -77,6 +78,28 @@ def _renderer(settings: Settings) -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback, pad_level=False
     )
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether what is written there goes to the journal of systemd (JOURNAL_STREAM in systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+class WithPriority(logging.Formatter):
+    """Each line begins with its priority, as the journal takes it from a stream (sd-daemon(3))."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """All the lines of a record, a traceback's as well."""
+        priority = next((p for level, p in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in self._formatter.format(record).splitlines())
 
 
 class RotatingStandardStreams(RotatingFileHandler):

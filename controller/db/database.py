@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from controller.conf.settings import Settings
 from controller.domain.errors import ClaimConflict, ConfigurationError, DatabaseUnavailable
+from controller.outages import DATABASE, OUTAGES
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -72,7 +73,9 @@ class Database:
         for last in (False, True):
             try:
                 with self._reader() as session:
-                    return work(session)
+                    found = work(session)
+                OUTAGES.over(DATABASE)
+                return found  # noqa: TRY300 - the session's end is part of it
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 if last or not _was_dead(error):
                     raise unavailable(error) from error
@@ -93,6 +96,7 @@ class Database:
                 with self._writer.begin() as session:
                     result = work(session)
                     committing = True
+                OUTAGES.over(DATABASE)
                 return result  # noqa: TRY300 - the commit is part of it
             except (ClaimConflict, IntegrityError):
                 if attempt == tries:
@@ -272,4 +276,4 @@ def _was_dead(error: Exception) -> bool:
 def unavailable(error: Exception) -> DatabaseUnavailable:
     """The error that says so, without the URL and its password."""
     original = getattr(error, "orig", None) or error
-    return DatabaseUnavailable(what="The database", reason=str(original).strip().splitlines()[0])
+    return DatabaseUnavailable(what=DATABASE, reason=str(original).strip().splitlines()[0])

@@ -150,7 +150,7 @@ def _catch_up(
 def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, reason: str, cause: str = "") -> None:
     """Apply where the table has a row that changes something; a late or doubled report has none."""
     if not event.known:
-        log.info("report of a newer release changes nothing", report=event, instances=[i.id for i in instances])
+        log.info("report of a newer release changes nothing", report=event, instance=",".join(i.id for i in instances))
         return
     moving, removed, again, known = _sort(instances, event)
     by_itself = event is Event.SHUT_OFF and cause == OffCause.SHUTDOWN

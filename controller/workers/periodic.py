@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from controller.domain.errors import Unavailable
+from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ class Periodic:
             try:
                 self._work()
             except Unavailable as error:
-                log.warning("round skipped", work=self._name, reason=str(error))
+                OUTAGES.tell(log, "round skipped", error, work=self._name)
             except Exception:
                 log.exception("round failed", work=self._name)
             if self._stop.wait(self._every_s):

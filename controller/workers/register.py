@@ -14,6 +14,7 @@ from controller.domain.wire import VERSION
 from controller.operations import schema, services
 from controller.operations.cloud import Cloud
 from controller.operations.services import RENEW_EVERY_S, Presence
+from controller.outages import OUTAGES
 from controller.workers.periodic import Periodic
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class ServiceRegister:
             self._check()
             self._write()
         except Unavailable as error:
-            log.warning("not registered yet", reason=str(error))
+            OUTAGES.tell(log, "not registered yet", error)
         self._periodic.start()
 
     def renew(self) -> None:

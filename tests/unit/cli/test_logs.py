@@ -1,6 +1,7 @@
 """Log lines: readable, bounded, without secrets."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,45 @@ def test_secrets_are_known_by_their_names() -> None:
         "url": "http://***@c/d",
         "plain": "a:b@c",
     }
+
+
+JOURNAL = """
+import os, structlog
+from dataclasses import replace
+from controller.cli import logs
+from controller.conf import Settings
+logs.set_up_logging(replace(Settings(), general=replace(Settings().general, log_level="DEBUG")))
+log = structlog.get_logger("x")
+log.debug("a")
+log.info("b")
+log.warning("c")
+log.error("d")
+try:
+    raise ValueError("wrong")
+except ValueError:
+    log.exception("e")
+"""
+
+
+def to_stderr(*, journal: bool) -> list[str]:
+    """The lines of a process whose standard error is the journal, or only says so of another stream."""
+    read, write = os.pipe()
+    status = os.fstat(write)
+    named = f"{status.st_dev}:{status.st_ino if journal else status.st_ino + 1}"
+    with os.fdopen(read) as lines:
+        environment = {**os.environ, "JOURNAL_STREAM": named}
+        subprocess.run([sys.executable, "-c", JOURNAL], check=True, timeout=60, stderr=write, env=environment)
+        os.close(write)
+        return lines.read().splitlines()
+
+
+def test_the_journal_gets_the_priority_of_each_line() -> None:
+    lines = to_stderr(journal=True)
+    assert [line[:3] for line in lines[:5]] == ["<7>", "<6>", "<4>", "<3>", "<3>"]
+    assert len(lines) > 7
+    assert {line[:3] for line in lines[4:]} == {"<3>"}  # the traceback, line by line
+    assert lines[-1].endswith("ValueError: wrong")
+
+
+def test_what_is_not_the_journal_gets_none() -> None:
+    assert not any(line.startswith("<") for line in to_stderr(journal=False))
