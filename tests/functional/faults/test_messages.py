@@ -173,7 +173,7 @@ POISON = (
 
 
 @row(
-    fault=f"{len(POISON)} messages that no service can read, in each of 4 queues",
+    fault=f"{len(POISON)} messages that no service can read, in each of 5 queues",
     strikes="before and after a launch of 100 is rung",
     seen="each is a dead letter, none stops a queue: 100 of 100 ACTIVE",
     on=POSTGRESQL,
