@@ -1,5 +1,6 @@
 """The API as a service: the application behind waitress, in threads of its own."""
 
+import os
 import socket
 import threading
 import time
@@ -67,7 +68,8 @@ class ApiService:
 
     def prune(self) -> None:
         """One round: files of the store that nothing needs. It lies with the API, which serves it."""
-        if not self._cloud.clock_error_s():
+        writable = os.access(self._cloud.settings.image_store, os.W_OK)  # another machine's may be mounted to be read
+        if writable and not self._cloud.clock_error_s():
             prune(self._cloud, after_s=self._cloud.settings.images.prune_after_s)
 
     @property

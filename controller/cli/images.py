@@ -123,9 +123,10 @@ def deregister(operator: Operator, image_id: str) -> None:
 def prune(operator: Operator, dry_run: bool) -> None:
     """Remove the files of deregistered images that nothing needs, from this machine's store and the hosts' caches.
 
-    The API does so by itself for its store, the controller for the hosts.
+    The API does so by itself for its store, the controller for the hosts. Files that no image has go with this command
+    alone: look with --dry-run first, where the database was restored from a backup.
     """
-    found = image_pruning.prune(operator.cloud, dry_run=dry_run)
+    found = image_pruning.prune(operator.cloud, unknown=True, dry_run=dry_run)
     kept = "would be removed" if dry_run else "removed"
     rows = [{"file": f.name, "size_bytes": f.size_bytes, "needed_by": f.needed_by or kept} for f in found]
     print_rows(operator, rows, ("file", "size_bytes", "needed_by"))

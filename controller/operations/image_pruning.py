@@ -44,17 +44,19 @@ class StoredFile:
     needed_by: str
 
 
-def prune(cloud: Cloud, *, after_s: float = LAUNCH_S, dry_run: bool = False) -> list[StoredFile]:
+def prune(cloud: Cloud, *, after_s: float = LAUNCH_S, unknown: bool = False, dry_run: bool = False) -> list[StoredFile]:
     """Remove the files of this machine's store that nothing has needed for ``after_s``; answers what there is and why
     it stays.
 
-    Another run, or an import that registers what it has stored, is not waited for: the next run does it.
+    A file that no image has ever had, as far as the rows tell, goes only with ``unknown``: after a database was
+    restored from a backup, it may be an image that was imported since. Another run, or an import that registers what it
+    has stored, is not waited for: the next run does it.
     """
     store = cloud.settings.image_store
     if not store.is_dir():
         return []
     with store_lock(cloud.settings, exclusive=True) as locked:
-        found = cloud.read(lambda tx: _files(tx, store, after_s))
+        found = cloud.read(lambda tx: _files(tx, store, after_s, unknown))
         if not locked:
             return [replace(file, needed_by=file.needed_by or "the store is in use by an import") for file in found]
         if dry_run:
@@ -96,17 +98,28 @@ def store_lock(settings: Settings, *, exclusive: bool = False) -> Iterator[bool]
             yield True
 
 
-def _files(tx: Transaction, store: Path, after_s: float) -> list[StoredFile]:
+def _files(tx: Transaction, store: Path, after_s: float, unknown: bool) -> list[StoredFile]:
     stored = [(entry, match["sha256"]) for entry in os.scandir(store) if (match := _FILE.fullmatch(entry.name))]
     needed = _needed(tx, {sha256 for _, sha256 in stored}, after_s)
+    known = _known(tx, {sha256 for _, sha256 in stored})
     found = []
     for entry, sha256 in stored:
         status = entry.stat()
         why = needed.get(sha256, "")
         if not why and tx.now - datetime.fromtimestamp(status.st_mtime, UTC) < timedelta(seconds=after_s):
             why = "just stored"
+        elif sha256 not in known and not unknown:
+            why = "no image has it; `pileus image prune` removes it"
         found.append(StoredFile(entry.name, status.st_size, why))
     return sorted(found, key=lambda file: file.name)
+
+
+def _known(tx: Transaction, checksums: Collection[str]) -> set[str]:
+    """Those that some image has or had."""
+    found: set[str] = set()
+    for chunk in chunks(sorted(checksums)):
+        found |= set(tx.session.scalars(select(Image.sha256).where(Image.sha256.in_(chunk))))
+    return found
 
 
 def _needed(tx: Transaction, checksums: Collection[str], after_s: float) -> dict[str, str]:
