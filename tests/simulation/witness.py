@@ -26,6 +26,9 @@ class Witness:
         self._laboratory = laboratory
         self.breaches: list[str] = []
         self._in_hand: dict[Task, Mapping[str, int]] = {}
+        self._in_time: dict[
+            Task, set[str]
+        ] = {}  # whose heartbeats an earlier transaction of this piece of work has seen
         self._heard: dict[str, int] = {}
         self._entered: dict[str, tuple[float, State]] = {}
         self._last_step = 0
@@ -38,11 +41,11 @@ class Witness:
             task = self._hub.current
             assert task is not None
             beats = sorted((m for m in messages if isinstance(m, HostReported)), key=lambda m: m.sequence)
-            self._in_hand[task] = {m.host: m.sequence for m in beats}
+            self._in_hand[task], self._in_time[task] = {m.host: m.sequence for m in beats}, set()
             try:
                 handler(messages)
             finally:
-                del self._in_hand[task]
+                del self._in_hand[task], self._in_time[task]
 
         return handle
 
@@ -51,7 +54,9 @@ class Witness:
         """A transaction of this piece of code is committed."""
         newest = self._in_hand.get(task, {})
         late = {host for host, number in newest.items() if number <= self._heard.get(host, 0) and self._is_up(host)}
+        late -= self._in_time.get(task, set())
         yield
+        self._in_time.get(task, set()).update(newest.keys() - late)
         self._heard |= {host: number for host, number in newest.items() if host not in late}
         steps = self._laboratory.peek(
             "SELECT s.id, s.instance_id, s.event, s.state, s.detail, i.host_id FROM steps s"
