@@ -1,6 +1,7 @@
 """Whether this process can serve: its database answers, with tables that this release can work with."""
 
 from controller.domain.errors import DatabaseUnavailable
+from controller.domain.release import RELEASE
 from controller.operations import schema
 from controller.operations.cloud import Cloud
 
@@ -12,5 +13,5 @@ def health(cloud: Cloud) -> tuple[dict[str, str], int]:
     except DatabaseUnavailable as error:
         problem = str(error)
     if problem:
-        return {"status": "unavailable", "database": problem}, 503
-    return {"status": "ok", "database": "ok"}, 200
+        return {"status": "unavailable", "database": problem, "release": RELEASE}, 503
+    return {"status": "ok", "database": "ok", "release": RELEASE}, 200

@@ -242,6 +242,7 @@ class RemoveImages(Message):
     """To the agent of one host: nothing needs these images (checksums) any more; those under an overlay stay."""
 
     KIND = "RemoveImages"
+    SINCE = 2
     host: str
     images: tuple[str, ...]
 

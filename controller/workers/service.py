@@ -11,11 +11,14 @@ from typing import ClassVar
 
 import structlog
 
+from controller.bus.connection import BROKER_ERRORS
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
+from controller.bus.removal import remove_unused
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
+from controller.domain.release import OLDEST_VERSION
 from controller.domain.wire import decode
-from controller.operations import dead_letters, heartbeats, image_pruning, sweeps
+from controller.operations import dead_letters, heartbeats, image_pruning, services, sweeps
 from controller.operations.cloud import Cloud
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.operations.held import in_portions
@@ -30,6 +33,7 @@ _HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
 # What one transaction changes at most, so that nothing waits for it for long.
 _REPORTS_AT_ONCE = 1000
 _STOP_S = 10
+_AWAY: tuple[type[BaseException], ...] = (Unavailable, *BROKER_ERRORS)
 _HOSTS_IN_A_LINE = 20
 _PURGE_EVERY_S = 60
 _PRUNE_EVERY = 10  # purges
@@ -120,6 +124,7 @@ class ControllerService:
         if not self._clock.agrees_since(0):
             return
         self._cloud.write(sweeps.purge)
+        self._cloud.write(services.forget)
         if next(self._purges) % _PRUNE_EVERY == 0:
             after_s = self._cloud.settings.images.prune_after_s
             self._cloud.write(lambda tx: image_pruning.prune_caches(tx, after_s=after_s))
@@ -139,6 +144,18 @@ class ControllerService:
             sweep.stop(_STOP_S)
         for consumer in self._consumers:
             consumer.join(_STOP_S)
+        self._leave_heartbeats()
+
+    def _leave_heartbeats(self) -> None:
+        """Where controllers of 0.1 may go on alone, agents are to send heartbeats to the queue that these consume: they
+        do as long as there is none of our kind."""
+        if self._cloud.settings.embedded_bus:
+            return
+        try:
+            if self._cloud.read(services.services_speak) == OLDEST_VERSION:
+                remove_unused(self._cloud.settings, HEARTBEATS)
+        except _AWAY as error:
+            log.warning("the queue of heartbeats stays", reason=str(error))
 
     def destroy(self) -> None:
         """The controller leaves nothing on its machine but the database."""
