@@ -21,6 +21,7 @@ from compute_agent.fence import Fence
 from compute_agent.journal import Intent, Journal
 from compute_agent.mac_probe import MacProbe, MacReport
 from controller.bus.bus import Sender
+from controller.bus.unread import UNREAD
 from controller.domain.clock import Clock
 from controller.domain.errors import BusUnavailable, CloudError, HostError, PoisonMessage, Unavailable
 from controller.domain.host_facts import MAX_IMAGES
@@ -341,6 +342,8 @@ class Agent:
 
     def _remarks(self) -> list[str]:
         remarks = self._fence.remarks()
+        if unread := UNREAD.told():
+            remarks.append(f"it cannot read what a newer release sends: {' '.join(unread)}")
         if waiting := self._journal.waiting(self.host):
             remarks.append(f"{waiting} guests wait until a controller has accepted this boot of the host")
         if self._unconfirmed:

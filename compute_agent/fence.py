@@ -1,7 +1,8 @@
 """Which commands an agent carries out: those of its host's epoch that have not expired, after a boot none before the
 controller has answered for that boot.
 
-The epoch and the boot that was accepted are in the journal; the controllers' clock is learned anew by each process.
+The epoch, the boot that was accepted and whether 0.1 still sends are in the journal; the controllers' clock is learned
+anew by each process.
 """
 
 import time
@@ -48,6 +49,7 @@ class Fence:
         self.boot_id = boot_id
         self.epoch, accepted = self._journal.accepted(self._host)
         self.accepted = bool(accepted) and accepted == boot_id
+        self._old_senders = self._journal.old_senders(self._host)
 
     @property
     def asks(self) -> bool:
@@ -77,14 +79,18 @@ class Fence:
             log.info("late answer not taken", host=self._host, epoch=message.epoch, own=self.epoch)
             return False
         self._learn_time(message)
-        self._old_senders = message.old_senders
-        if self.accepted and message.epoch == self.epoch:
-            return True
+        if not (self.accepted and message.epoch == self.epoch):
+            self._accept(message)
+        if message.old_senders != self._old_senders:
+            self._journal.set_old_senders(self._host, message.old_senders)
+            self._old_senders = message.old_senders
+        return True
+
+    def _accept(self, message: HostAccepted) -> None:
         self._journal.accept(self._host, message.epoch, message.boot_id, message.runs)
         if message.epoch != self.epoch:
             log.info("this host has another epoch", host=self._host, epoch=message.epoch, before=self.epoch)
         self.epoch, self.accepted = message.epoch, True
-        return True
 
     def refusal(self, command: ReconcileGuests) -> str:
         """Why a command is not carried out; empty where it is."""

@@ -225,7 +225,20 @@ class Journal:
             ]
             db.executemany("UPDATE guests SET pending = 0 WHERE host = ? AND instance = ?", dropped)
             db.execute("UPDATE guests SET waits = 0 WHERE host = ? AND waits", (host,))
-            db.execute("INSERT OR REPLACE INTO acceptances VALUES (?, ?, ?)", (host, epoch, boot_id))
+            db.execute(
+                "INSERT INTO acceptances (host, epoch, boot_id) VALUES (?, ?, ?)"
+                " ON CONFLICT (host) DO UPDATE SET epoch = excluded.epoch, boot_id = excluded.boot_id",
+                (host, epoch, boot_id),
+            )
+
+    def old_senders(self, host: str) -> bool:
+        """Whether commands of release 0.1, which name no epoch, are still to be carried out."""
+        return (1,) in self._read("SELECT old_senders FROM acceptances WHERE host = ?", host)
+
+    def set_old_senders(self, host: str, known: bool) -> None:
+        """What the last answer said of that, for the agent's next start."""
+        with self._write(durable=True) as db:
+            db.execute("UPDATE acceptances SET old_senders = ? WHERE host = ?", (int(known), host))
 
     def hold(self, host: str, instance_ids: Iterable[str]) -> None:
         """Have this work wait for ``accept``."""

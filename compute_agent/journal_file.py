@@ -37,8 +37,12 @@ CREATE INDEX IF NOT EXISTS guests_pending ON guests (host, position) WHERE pendi
 CREATE INDEX IF NOT EXISTS guests_unreported ON guests (host) WHERE NOT reported;
 CREATE INDEX IF NOT EXISTS guests_gone ON guests (gone_at) WHERE gone_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS boots (host TEXT PRIMARY KEY, boot_id TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS acceptances (host TEXT PRIMARY KEY, epoch INTEGER NOT NULL, boot_id TEXT NOT NULL)
-    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS acceptances (
+    host TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    old_senders INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 """
 # Columns that came after 0.1; an older agent leaves them at their defaults.
 _ADDED = {

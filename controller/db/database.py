@@ -102,7 +102,7 @@ class Database:
                 if attempt == tries:
                     raise
             except (DBAPIError, PoolTimeout) as error:
-                if not _is_race(error) and not (attempt == 1 and not committing and _was_dead(error)):
+                if not is_race(error) and not (attempt == 1 and not committing and _was_dead(error)):
                     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
                         raise unavailable(error) from error
                     raise
@@ -258,7 +258,8 @@ def _prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _is_race(error: Exception) -> bool:
+def is_race(error: Exception) -> bool:
+    """Whether a transaction was ended for another one's sake: it may be run again."""
     if not isinstance(error, DBAPIError):
         return False
     original = error.orig

@@ -21,7 +21,7 @@ def readable(session: Session, messages: Sequence[Message], now: datetime) -> li
     if not newer:
         return list(messages)
     hosts = {host for m in newer if (host := _host(m))}
-    by_host = dict(session.execute(select(Host.id, Host.speaks).where(Host.id.in_(hosts))).tuples().all())
+    by_host = {row.id: row.speaks for row in session.execute(select(Host.id, Host.speaks).where(Host.id.in_(hosts)))}
     others = services_read(session, now) if any(not _host(m) for m in newer) else OLDEST_VERSION
     return [
         m

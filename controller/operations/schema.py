@@ -1,5 +1,7 @@
 """The database's schema: upgraded and downgraded by Alembic, whatever the engine."""
 
+import random
+import time
 from functools import cache
 from pathlib import Path
 
@@ -8,14 +10,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from controller.conf.settings import Settings
-from controller.db.database import Database, make_engine
+from controller.db.database import Database, is_race, make_engine
 from controller.db.models import Cloud
 from controller.domain.errors import ConfigurationError
 from controller.domain.release import RELEASE, oldest_that_speaks, parts
 from controller.domain.wire import VERSION
 from controller.operations.cloud import Transaction
+
+# How often a migration is begun that loses a race against the services of a running cloud.
+_TRIES = 10
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
@@ -130,8 +136,18 @@ def _run(settings: Settings, action: object, revision: str) -> None:
     engine = make_engine(settings, migrating=True)
     config = _config()
     try:
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            action(config, revision)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with engine.begin() as connection:
+                    config.attributes["connection"] = connection
+                    action(config, revision)
+            except DBAPIError as error:
+                # On a cloud in use it locks table after table, in another order than the services. MariaDB commits each
+                # change of a table, and ends the services' transactions instead.
+                if attempt == _TRIES or not is_race(error) or engine.dialect.name in ("mysql", "mariadb"):
+                    raise
+                time.sleep(random.uniform(0.1, 0.5) * attempt)  # noqa: S311 - no secret
+            else:
+                return
     finally:
         engine.dispose()

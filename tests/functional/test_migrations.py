@@ -1,11 +1,12 @@
 """Migrations on the three engines: up from nothing, equal to the models, down again, up with data in it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select, update
+from sqlalchemy import create_engine, inspect, select, text, update
 
 from controller.db.database import Database
 from controller.db.models import Base, Instance, Lease
@@ -14,6 +15,8 @@ from controller.operations import instances, lifecycle, schema
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 from tests.clouds import TestCloud, make_settings
+from tests.servers.guarded import wait_until
+from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 
@@ -99,3 +102,31 @@ def test_a_delete_that_release_01_gave_up_is_awaited_again(tmp_path: Path, datab
     site.report(ids, Event.GONE)
     assert site.states(ids) == [State.DELETED, State.ERROR, State.ERROR]
     site.close()
+
+
+def test_a_migration_that_loses_against_the_services_is_begun_again(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """A transaction of a running cloud holds what it is to change, for longer than it waits."""
+    url = postgresql.new_database()
+    settings = make_settings(tmp_path, url, database__lock_timeout_s=1)
+    schema.upgrade(settings)
+    schema.downgrade(settings, "0004")
+    engine = create_engine(url)
+    waiting = text(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'hosts'::regclass"
+        " AND mode = 'AccessExclusiveLock'"
+    )
+    with ThreadPoolExecutor(1) as pool, engine.connect() as service, engine.connect() as observer:
+        service.execute(text("SELECT * FROM hosts"))
+        migration = pool.submit(schema.upgrade, settings)
+        for count in (1, 0):  # it waits, and gives up
+
+            def is_so(count: int = count) -> bool:
+                assert not migration.done(), migration.exception()
+                return bool(observer.scalar(waiting) == count)
+
+            wait_until(is_so, deadline_s=60, what=lambda: "the migration does not wait, or waits for ever")
+        service.rollback()
+        migration.result(timeout=60)
+    assert schema.current(settings) == schema.newest()
+    engine.dispose()
+    postgresql.drop_database(url)

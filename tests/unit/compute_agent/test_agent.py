@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from compute_agent import agent as agent_module
 from compute_agent.agent import ATTEMPTS, Agent
 from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
 from compute_agent.journal import Journal
 from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from controller.bus.unread import Unread
 from controller.domain.errors import DriverError, PoisonMessage, Unavailable
 from controller.domain.messages import (
     ConsoleRead,
@@ -26,7 +28,9 @@ from controller.domain.messages import (
     ReconcileGuests,
     WireInstances,
 )
+from controller.domain.release import RELEASE
 from controller.domain.states import Event
+from controller.domain.wire import VERSION
 from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
 
 
@@ -431,3 +435,16 @@ def test_what_the_host_is_short_of_is_waited_for(
         assert agent.work(instance(1))
     assert agent.work(instance(1)) is None
     assert driver.list_guests() == {instance(1): Power.RUNNING}
+
+
+def test_a_heartbeat_says_what_the_agent_cannot_read(
+    agent: Agent, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Unread()
+    monkeypatch.setattr(agent_module, "UNREAD", unread)
+    unread.note("MoveGuests")
+    agent.begin()
+    agent.heartbeat()
+    (beat,) = [m for m in bus.sent if isinstance(m, HostReported)]
+    assert beat.remarks == ("it cannot read what a newer release sends: MoveGuests (1)",)
+    assert (beat.release, beat.speaks) == (RELEASE, VERSION)

@@ -80,6 +80,18 @@ def test_an_agent_without_an_epoch_obeys_none_but_those_who_know_no_epochs(
     assert instance(3) in driver.list_guests()
 
 
+def test_an_agent_that_starts_anew_among_services_of_01_obeys_them(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver
+) -> None:
+    """They never answer it; what it was told last counts."""
+    accept(new_agent(), 3, old_senders=True)
+    order(new_agent(), 0, guest(1))
+    assert instance(1) in driver.list_guests()
+    accept(new_agent(), 3, old_senders=False)
+    order(new_agent(), 0, guest(2))
+    assert instance(2) not in driver.list_guests()
+
+
 def test_an_expired_command_is_dropped(agent: Agent, driver: SimulatedDriver) -> None:
     accept(agent)
     order(agent, 1, guest(1), expires_in_s=-61)

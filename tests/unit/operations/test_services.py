@@ -4,7 +4,7 @@ import pytest
 
 from controller.db.models import Cloud
 from controller.domain.errors import InUse, InvalidParameter
-from controller.domain.messages import HostAccepted, Message, ReconcileGuests, host_of
+from controller.domain.messages import Message, ReconcileGuests, RemoveImages, host_of
 from controller.domain.release import RELEASE
 from controller.operations import services
 from controller.operations.cloud import Transaction
@@ -97,24 +97,20 @@ def test_nothing_is_required_that_an_older_service_lacks(site: TestCloud, monkey
         site.cloud.write(lambda tx: services.require(tx, RELEASE))
 
 
-def accepted(site: TestCloud, host: str) -> list[str]:
-    """Which of an answer to a host that is of version 2, and of a command, leave for it."""
+def sent(site: TestCloud, host: str) -> list[str]:
+    """Which of a message that is of version 2, and of a command, leave for a host."""
     site.bus.sent.clear()
-    site.cloud.write(
-        lambda tx: tx.outbox.extend(
-            [HostAccepted(host, "b1", 1, "2026-01-01T00:00:00+00:00", 1), ReconcileGuests(host, (), 1)]
-        )
-    )
+    site.cloud.write(lambda tx: tx.outbox.extend([RemoveImages(host, ()), ReconcileGuests(host, (), 1)]))
     return [m.KIND for m in site.bus.sent]
 
 
 def test_no_host_is_sent_what_its_agent_cannot_read(site: TestCloud) -> None:
     site.heartbeat("h2", release="0.2.0", speaks=2)
-    assert accepted(site, "h2") == ["HostAccepted", "ReconcileGuests"]
-    assert accepted(site, "h1") == ["ReconcileGuests"]
-    assert accepted(site, "stranger") == ["ReconcileGuests"]
+    assert sent(site, "h2") == ["RemoveImages", "ReconcileGuests"]
+    assert sent(site, "h1") == ["ReconcileGuests"]
+    assert sent(site, "stranger") == ["ReconcileGuests"]
     site.heartbeat("h2")  # an agent of 0.1 again
-    assert accepted(site, "h2") == ["ReconcileGuests"]
+    assert sent(site, "h2") == ["ReconcileGuests"]
 
 
 def test_agents_send_what_every_service_has_always_read() -> None:
