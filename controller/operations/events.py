@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import func, select, update
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 # A heartbeat that lacks a guest, or shows it otherwise, is believed only of instances that have been so for a while:
 # it may have been written before the last event.
 _SETTLED_S = 30
+# The age of a heartbeat counts in addition, up to this.
+_LATEST = timedelta(minutes=10)
 _SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
 _REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
@@ -108,7 +110,8 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     stray_guests.look_at(tx, heard, carried)
     quarantine.look_at(tx, heard)
     believed = {h.message.host for h in heard}
-    _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing)
+    late = {host: _lateness(tx, newest[host]) for host in believed}
+    _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing, late)
     busy = {getattr(m, "host", "") for m in tx.outbox[written:]}
     at_rest = {h: on_host for h, on_host in carried.items() if h in believed - busy and not differing.keys() & on_host}
     return {
@@ -237,8 +240,23 @@ def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
     return ahead or (state, sight_of(guest)) in SIGHTINGS
 
 
-def _mend(tx: Transaction, instances: Sequence[HeldInstance], shown: Mapping[str, GuestState | None]) -> None:
-    """Apply what heartbeats show of locked instances, by the table of sightings."""
+def _lateness(tx: Transaction, message: HostReported) -> timedelta:
+    """How long ago a heartbeat was written, by its host's clock: it may have waited. A clock that is far behind is
+    wrong, and hides what its host shows for ``_LATEST`` only."""
+    try:
+        age = tx.now - datetime.fromisoformat(message.at)
+    except (ValueError, TypeError):
+        return timedelta()
+    return min(max(age, timedelta()), _LATEST)
+
+
+def _mend(
+    tx: Transaction,
+    instances: Sequence[HeldInstance],
+    shown: Mapping[str, GuestState | None],
+    late: Mapping[str, timedelta],
+) -> None:
+    """Apply what heartbeats show of locked instances, by the table of sightings; ``late`` says how old they are."""
     newest: dict[str, int] = {}
     groups: dict[tuple[Event, str], list[HeldInstance]] = defaultdict(list)
     forgotten = []
@@ -255,7 +273,8 @@ def _mend(tx: Transaction, instances: Sequence[HeldInstance], shown: Mapping[str
         sight = sight_of(guest)
         event = SIGHTINGS.get((state, sight))
         # What is dated in the future was written by a clock that was wrong.
-        settled = abs(tx.now - instance.state_since) > timedelta(seconds=_SETTLED_S)
+        at_least = timedelta(seconds=_SETTLED_S) + late[instance.host_id or ""]
+        settled = abs(tx.now - instance.state_since) > at_least
         if event is None or not (settled or (state, sight) in AT_ONCE):
             continue
         if _is_behind(instance, guest) and state is not State.UNKNOWN:

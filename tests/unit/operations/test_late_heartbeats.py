@@ -100,3 +100,22 @@ def test_a_straggler_of_a_dead_host_does_not_raise_it(site: TestCloud) -> None:
 def test_a_number_that_cannot_be(site: TestCloud, sequence: int) -> None:
     with pytest.raises(PoisonMessage, match="sequence"):
         site.heartbeat(sequence=sequence)
+
+
+def test_one_that_waited_for_long_does_not_stop_what_was_built_meanwhile(site: TestCloud) -> None:
+    """A site that has more to do than it can: heartbeats from before the boot are read 30 s after it, and later."""
+    active(site)
+    written = site.clock().isoformat()
+    site.clock.advance(40)
+    site.heartbeat(sequence=10, at=written, guests=())
+    assert site.states() == [State.ACTIVE]
+    site.heartbeat(sequence=11, guests=())
+    assert site.states() == [State.STOPPED]
+
+
+def test_a_host_whose_clock_is_far_behind_is_believed_at_last(site: TestCloud) -> None:
+    active(site)
+    written = site.clock().isoformat()
+    site.clock.advance(3600)
+    site.heartbeat(sequence=10, at=written, guests=())
+    assert site.states() == [State.STOPPED]
