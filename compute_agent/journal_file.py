@@ -1,7 +1,9 @@
 """The journal's SQLite file: its tables, and what to do when it is corrupt."""
 
+import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -11,6 +13,7 @@ from controller.domain.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 _BUSY_TIMEOUT_S = 10
+_NUMBER = re.compile(r"-\d{4,}$")
 # pending: the newest wish is still to be carried out. built: the guest was made, so it has a disk to keep.
 # waits: it is not begun before a controller has answered. expires_at: until when the wish may be begun.
 # event: what became of the newest wish that was carried out, NULL before the first.
@@ -70,6 +73,18 @@ def open_or_begin(path: Path) -> sqlite3.Connection:
             return _open(path)
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(what="The agent's journal", reason=f"{path}: {error}") from error
+
+
+def known_host(path: Path, *, simulated: bool) -> str:
+    """The one host of this journal, ``simulated`` ones without their numbers; empty: there is none, or several."""
+    if not path.exists():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            names = {_NUMBER.sub("", host) if simulated else host for (host,) in db.execute("SELECT host FROM boots")}
+    except sqlite3.Error:
+        return ""
+    return names.pop() if len(names) == 1 else ""
 
 
 def _open(path: Path) -> sqlite3.Connection:

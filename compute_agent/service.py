@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 
-from compute_agent import libvirtd
+from compute_agent import journal_file, libvirtd
 from compute_agent.agent import Agent, HostOptions, facts
 from compute_agent.crew import Crew
 from compute_agent.driver import Driver
@@ -48,10 +49,16 @@ _COMMANDS = (ReconcileGuests, HostAccepted, ReadConsole, ReadHostEvidence, Remov
 _DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 
+def _journal_path(settings: Settings) -> Path:
+    return settings.state_dir / "agent" / "journal.db"
+
+
 def host_names(settings: Settings) -> tuple[str, ...]:
     """The hosts whose agents this process is."""
-    name = settings.general.host or socket.gethostname()
-    if settings.compute.driver != "simulated":
+    simulated = settings.compute.driver == "simulated"
+    known = settings.general.host or journal_file.known_host(_journal_path(settings), simulated=simulated)
+    name = known or socket.gethostname()
+    if not simulated:
         return (name,)
     return tuple(f"{name}-{number:04d}" for number in range(1, settings.compute.simulated_hosts + 1))
 
@@ -85,7 +92,7 @@ class ComputeService:
             Unavailable: the journal cannot be opened. ConfigurationError: an option cannot be.
         """
         hosts, options = self._hosts, self._host_options()
-        self._journal = Journal(self._settings.state_dir / "agent" / "journal.db")
+        self._journal = Journal(_journal_path(self._settings))
         self._drivers = self._make_drivers(hosts)
         self._agents = {
             host: Agent(host, driver, self._journal, self._bus, self._clock, options=options)

@@ -1,6 +1,7 @@
 """`pileus init`: a new cloud below a folder; done twice, it changes nothing."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 from controller.cli.cloudrc import Credentials, read_credentials, write_cloudrc
 from controller.cli.configuration_file import changed_text, new_text, write_private
 from controller.cli.free_resources import free_port, free_range, routes
+from controller.cli.host_name import store_host_name
 from controller.cli.operator import Operator, pass_operator
 from controller.conf.load import FILE_NAME
 from controller.conf.settings import Settings
@@ -43,6 +45,8 @@ def init(operator: Operator, simulated: int | None, port: int | None, cidr_pool:
         # SQLite gives its journals the mode of the database.
         os.close(os.open(settings.state_dir / "pileus.db", os.O_WRONLY | os.O_CREAT, 0o600))
     schema.upgrade(settings)
+    store_host_name(operator)
+    settings = operator.settings
     cloudrc = folder / "cloudrc"
     operator.write(schema.ensure_cloud_row)
     operator.write(instance_types.seed)
@@ -58,6 +62,8 @@ def _first_values(
     values: dict[tuple[str, str], object] = {
         ("DEFAULT", "state_dir"): folder,
         ("DEFAULT", "cloud_id"): IdSource.system().cloud_id(),
+        # The machine may be renamed: its guests are still this host's.
+        ("DEFAULT", "host"): socket.gethostname(),
     }
     api_port = port or free_port(default.api.listen_port)
     if api_port != default.api.listen_port:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from controller.cli.daemon import Daemon
 from controller.cli.health import api_problem, local_api_url, wait_for
+from controller.cli.host_name import store_host_name
 from controller.cli.logs import set_up_logging
 from controller.cli.operator import Operator, pass_operator
 from controller.cli.serve import serve_here
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 @pass_operator
 def up(operator: Operator, foreground: bool, hosts: int) -> None:
     """Start the whole cloud on this machine and wait until it answers."""
+    store_host_name(operator)
     settings = operator.settings
     daemon = Daemon(settings.state_dir)
     if foreground:

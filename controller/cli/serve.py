@@ -14,6 +14,7 @@ import click
 import structlog
 
 from controller.cli.daemon import Daemon
+from controller.cli.host_name import store_host_name
 from controller.cli.logs import set_up_logging
 from controller.cli.operator import Operator, pass_operator
 from controller.cli.services import Service, make_services, service_names
@@ -36,6 +37,8 @@ def serve(operator: Operator, name: str, simulated: int | None, log_file: Path |
         raise click.BadParameter(f"{name!r} is none of all, {', '.join(service_names())}", param_hint="NAME")
     if simulated and name not in ("all", "compute"):
         raise click.UsageError("--simulated is for compute and all")
+    if name == "all":
+        store_host_name(operator)
     settings = operator.load(simulated_hosts(simulated, alone=name != "all") if simulated else None)
     if settings.embedded_bus and name != "all":
         raise ConfigurationError(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from controller.db.models import Host, RemovedHost
 from controller.domain.messages import Desired, HostAccepted, HostReported
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 # How far an agent may be ahead of its row: a database that was restored from a backup is behind by a few.
 _MOST_AHEAD = 1_000_000
 _REMARKS_CHARS = 1024
+_QUEUES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ def hear_removed(tx: Transaction, messages: Mapping[str, HostReported]) -> dict[
         removed.last_seen_at, removed.remarks = tx.now, remarks_text(message)
         epochs[removed.id] = removed.epoch
     return epochs
+
+
+def with_queues(tx: Transaction) -> list[str]:
+    """Removed hosts whose queues may still hold commands, and that were not heard of since."""
+    registered = exists().where(Host.id == RemovedHost.id)
+    mute = RemovedHost.queue_removed_at.is_(None), RemovedHost.last_seen_at.is_(None), ~registered
+    return list(tx.session.scalars(select(RemovedHost.id).where(*mute).order_by(RemovedHost.id).limit(_QUEUES_AT_ONCE)))
+
+
+def queue_removed(tx: Transaction, host_id: str) -> None:
+    """Note that the broker has none of this host's commands any more."""
+    removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
+    if removed is not None:
+        removed.queue_removed_at = tx.now
 
 
 def remarks_text(message: HostReported) -> str:

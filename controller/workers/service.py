@@ -13,12 +13,12 @@ import structlog
 
 from controller.bus.connection import BROKER_ERRORS
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
-from controller.bus.removal import remove_unused
+from controller.bus.removal import remove_host_queues, remove_unused
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.release import OLDEST_VERSION
 from controller.domain.wire import decode
-from controller.operations import dead_letters, heartbeats, image_pruning, services, sweeps
+from controller.operations import dead_letters, fencing, heartbeats, image_pruning, services, sweeps
 from controller.operations.cloud import Cloud
 from controller.operations.events import apply_heartbeats, apply_reports
 from controller.operations.held import in_portions
@@ -36,6 +36,7 @@ _STOP_S = 10
 _AWAY: tuple[type[BaseException], ...] = (Unavailable, *BROKER_ERRORS)
 _HOSTS_IN_A_LINE = 20
 _PURGE_EVERY_S = 60
+_QUEUES_EVERY_S = 10
 _PRUNE_EVERY = 10  # purges
 
 
@@ -68,6 +69,7 @@ class ControllerService:
         every_s = cloud.settings.controller.sweep_s
         self._sweeps = [
             Periodic("sweep", every_s, self.sweep),
+            Periodic("queues", _QUEUES_EVERY_S, self.remove_queues),
             Periodic("purge", _PURGE_EVERY_S, self.purge),
         ]
 
@@ -118,6 +120,17 @@ class ControllerService:
             self._mark_lost()
             self._replay()
         self._swept_at = cloud.clock()
+
+    def remove_queues(self) -> None:
+        """One round: the queues of removed hosts, with the commands that nobody is to carry out any more."""
+        for host in self._cloud.read(fencing.with_queues):
+            try:
+                remove_host_queues(self._cloud.settings, host)
+            except BusUnavailable as error:
+                log.warning("a removed host's queue is removed later", host=host, reason=str(error))
+                return
+            self._cloud.write(lambda tx, h=host: fencing.queue_removed(tx, h))  # type: ignore[misc]
+            log.info("the queues of a removed host are removed", host=host)
 
     def purge(self) -> None:
         """One round: the rows of what was deleted long ago; now and then what hosts have cached and nothing needs."""

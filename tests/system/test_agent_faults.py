@@ -180,7 +180,8 @@ def test_a_guest_writes_to_a_full_disk(lab: SiteLab, guests: list[Guest]) -> Non
 @row(
     fault="a host gone for good, back after it was given up (`pileus host remove --force`)",
     strikes="two guests run there",
-    seen="their instances end in ERROR at once, claims and addresses are free; back again, it is told to destroy them",
+    seen="their instances end in ERROR at once, claims are free, addresses in quarantine; back again, it is told to "
+    "remove them at the second look, and keeps their disks",
 )
 def test_a_host_that_was_given_up(lab: SiteLab, bystanders: list[Guest]) -> None:
     ids = [g.id for g in bystanders]

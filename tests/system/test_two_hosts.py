@@ -134,12 +134,14 @@ def test_an_agent_killed_in_a_build(lab: PairLab, guests: dict[str, Guest], step
 @row(
     fault="power failure of a host that is given up (`pileus host remove --force`)",
     strikes="a guest runs there, another one on the other host",
-    seen="its instance ends in ERROR, with the reason; claim and address are free; the next one gets on the other host",
+    seen="its instance ends in ERROR, with the reason; its claim is free, its address in quarantine; the next one "
+    "gets on the other host",
 )
 @row(
     fault="a host boots after it was given up",
-    strikes="its agent starts the guest again that it had, as it has heard of nothing",
-    seen="the guest is sent away at the first heartbeat; when the host has joined again it takes new ones",
+    strikes="a guest ran there before; its agent asks whether it may start it again",
+    seen="it starts nothing; the guest is removed at the second look, its disk is kept, its address leaves quarantine; "
+    "when the host has joined again it takes new ones",
 )
 def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> None:
     gone, other = lab.hosts
@@ -152,6 +154,7 @@ def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> Non
         lab.wait_state(State.ERROR, lost.id)
         assert "was given up" in lab.cloud.pileus("instance", "explain", lost.id)
         assert lab.holds(lost.id) == 0
+        assert lab.cloud.pileus_json("host", "show", gone.name)["quarantined"]
         lab.assert_clean()
         (after,) = lab.ask()
         lab.wait_state(State.ACTIVE, after)
@@ -162,6 +165,7 @@ def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> Non
         gone.start_agent()
         lab.wait(lambda: not gone.guests.folders(), what=lab.logs)
         gone.guests.assert_only()
+        lab.wait(lambda: not lab.cloud.pileus_json("host", "show", gone.name)["quarantined"], what=lab.logs)
         assert lab.states()[lost.id] is State.ERROR
         lab.up()
         (back,) = lab.ask()

@@ -106,7 +106,17 @@ def silence(_tx: Transaction, evidence: Evidence) -> list[Breach]:
     if evidence.bus_problem:
         advice = "hosts and networks were not looked at: see [bus] url, `pileus check` and `pileus status`"
         return [Breach(5, evidence.bus_problem, "the bus", advice, proof="silent")]
-    return [
+    down = [
+        Breach(
+            5,
+            "it is down and was not looked at: what runs there is not known",
+            f"host {host}",
+            "bring it back, or `pileus host remove --force` it if it never comes back",
+            proof="down",
+        )
+        for host in evidence.down
+    ]
+    return down + [
         Breach(
             5 if subject.startswith("host ") else 9,
             why,

@@ -332,7 +332,9 @@ def test_a_host_that_is_down_is_not_asked(good: GoodSite) -> None:
     good.site.cloud.write(lambda tx: tx.session.connection().exec_driver_sql("UPDATE hosts SET up = 0 WHERE id = 'h2'"))
     evidence = gather(good.site.cloud, 1)
     assert (set(evidence.hosts), evidence.down) == ({"h1"}, ("h2",))
-    assert "h2" in good.run(AT_ONCE).notes[0]
+    found = good.run(AT_ONCE)
+    assert "h2" in found.notes[0]
+    assert [(b.subject, b.proof) for b in found.breaches] == [("host h2", "down")]  # what it could not see is not clean
 
 
 def test_without_a_bus_nobody_is_waited_for(good: GoodSite) -> None:
