@@ -31,7 +31,6 @@ def store_host_name(operator: Operator) -> None:
     name = _name_in_database(operator) or _name_in_journal(settings) or socket.gethostname()
     log.info("the name of this host is stored", host=name)
     write_private(operator.file, changed_text(operator.file.read_text(), {("DEFAULT", "host"): name}))
-    operator.load()
 
 
 def _name_in_database(operator: Operator) -> str:

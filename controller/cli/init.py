@@ -46,7 +46,7 @@ def init(operator: Operator, simulated: int | None, port: int | None, cidr_pool:
         os.close(os.open(settings.state_dir / "pileus.db", os.O_WRONLY | os.O_CREAT, 0o600))
     schema.upgrade(settings)
     store_host_name(operator)
-    settings = operator.settings
+    settings = operator.load()
     cloudrc = folder / "cloudrc"
     operator.write(schema.ensure_cloud_row)
     operator.write(instance_types.seed)

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 def up(operator: Operator, foreground: bool, hosts: int) -> None:
     """Start the whole cloud on this machine and wait until it answers."""
     store_host_name(operator)
-    settings = operator.settings
+    settings = operator.load()
     daemon = Daemon(settings.state_dir)
     if foreground:
         _upgrade(operator)
