@@ -8,13 +8,14 @@ import pytest
 from kombu import Connection, Queue
 
 from compute_agent.service import ComputeService
+from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
 from controller.bus.bus import Bus
 from controller.bus.connection import connect
 from controller.bus.topology import Topology
 from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
-from controller.domain.messages import HostAccepted, HostReported, ReconcileGuests, host_queue
+from controller.domain.messages import HostAccepted, HostReported, Power, ReconcileGuests, host_queue
 from controller.operations import fencing, given_up_hosts, heartbeats
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
@@ -119,3 +120,49 @@ def _delivered(bus: Bus, message: HostAccepted) -> bool:
     except (BusUnavailable, TimeoutError):
         return False
     return True
+
+
+@row(
+    fault="a host boots while the broker is away",
+    strikes="a guest ran there before; its address may belong to another by now",
+    seen="the guest is not started while nobody answers; it is once a controller has answered for this boot",
+)
+def test_a_boot_without_a_broker_starts_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, beats = "h-0001", list[HostReported]()
+    of_host = replace(
+        settings,
+        general=replace(settings.general, state_dir=str(tmp_path / "host"), host="h"),
+        compute=replace(settings.compute, driver="simulated", simulated_hosts=1, heartbeat_s=0.2),
+    )
+
+    class Recording(Bus):
+        def ring(self, messages):  # type: ignore[no-untyped-def]
+            beats.extend(m for m in messages if isinstance(m, HostReported))
+
+    bus = Recording(of_host)
+    before = ComputeService(of_host, bus, system_clock)
+    before.start()
+    now = system_clock().isoformat()
+    wait_for(lambda: _delivered(bus, HostAccepted(host, f"simulated-{host}", 7, now, 0)))
+    bus.send(ReconcileGuests(host, (guest(1),), 7))
+    wait_for(lambda: bool(beats) and [g.power for g in beats[-1].guests] == [Power.RUNNING])
+    before.stop()
+    site = SimulatedSite(tmp_path / "host" / "agent" / "simulated.db")
+    site.keep(host, guest(1).instance_id, (Power.SHUT_OFF, "10.0.0.1", 1))
+    site.close()
+    monkeypatch.setattr(SimulatedDriver, "boot_id", "another")
+    beats.clear()
+    booted = ComputeService(of_host, bus, system_clock)
+    booted.start()
+    try:
+        wait_for(lambda: len(beats) > 5)
+        assert {(m.asks, m.pending, m.guests[0].power) for m in beats} == {
+            (True, (guest(1).instance_id,), Power.SHUT_OFF)
+        }
+        wait_for(lambda: _delivered(bus, HostAccepted(host, "another", 7, now, 0, (guest(1).instance_id,))))
+        wait_for(lambda: beats[-1].guests[0].power is Power.RUNNING)
+    finally:
+        booted.stop()
+        bus.close()
