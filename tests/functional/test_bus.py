@@ -61,6 +61,7 @@ class Listener:
 
     def __enter__(self) -> "Listener":
         for part in self._parts:
+            assert part.declare()  # a sender does not declare an agent's queue
             part.start()
         return self
 
