@@ -97,8 +97,9 @@ class Fleet:
 
     def take_each(self, host_ids: Sequence[str], request: Request) -> None:
         """One more instance for each time that a host is named."""
-        if len(host_ids) == 1:
-            self.take(host_ids[0], request)
+        if len(host_ids) < 2:
+            for host_id in host_ids:
+                self.take(host_id, request)
             return
         index = self.index
         at = np.fromiter((index[h] for h in host_ids), np.int64, len(host_ids))

@@ -54,16 +54,9 @@ class PinnedLeases:
         """These leases belong to somebody; those that did already, and unknown ones, are passed over."""
         self._turn(lease_ids, free=False)
 
-    def give_back(self, lease_ids: Iterable[int]) -> None:
-        """These leases are free again."""
-        self._turn(lease_ids, free=True)
-
-    def only(self, lease_ids: Iterable[int]) -> "PinnedLeases":
-        """Those of them that are free, alone: for a request that wants certain addresses."""
-        wanted = set(lease_ids)
-        at = [i for i in np.flatnonzero(self._free).tolist() if int(self.ids[i]) in wanted]
-        pins = [(int(self.ids[i]), self._fleet.ids[h]) for i in at for h in self.hosts_of_class[self._class[i]]]
-        return PinnedLeases(self._fleet, pins)
+    def give_back(self, lease_ids: Iterable[int]) -> bool:
+        """These leases are free again; False where some of them are not known."""
+        return self._turn(lease_ids, free=True)
 
     def next_for(self, host: int) -> int:
         """The free lease that a host takes next: the one with the fewest other hosts, then the smallest id."""
@@ -93,11 +86,14 @@ class PinnedLeases:
         ids: list[int] = self.ids[of_class[self._free[of_class]]].tolist()
         return ids
 
-    def _turn(self, lease_ids: Iterable[int], *, free: bool) -> None:
+    def _turn(self, lease_ids: Iterable[int], *, free: bool) -> bool:
         turned: list[int] = []
+        all_known = True
         for lease_id in lease_ids:
             at = self._index.get(lease_id)
-            if at is not None and bool(self._free[at]) is not free:
+            if at is None:
+                all_known = False
+            elif bool(self._free[at]) is not free:
                 self._free[at] = free
                 turned.append(self._class[at])
         self.free += len(turned) if free else -len(turned)
@@ -109,3 +105,4 @@ class PinnedLeases:
                 self.supply[host] = after = before + change
                 if not before or not after:
                     self.changes.add((host,))
+        return all_known

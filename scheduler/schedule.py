@@ -25,7 +25,7 @@ from controller.operations.pooled_leases import (
 from scheduler.asked import Asked, alike, asked_by, hosts_of_group, lock_groups
 from scheduler.host import Request
 from scheduler.pins import PinnedLeases
-from scheduler.placement import Placement, commit, place
+from scheduler.placement import Placement, place
 from scheduler.policy import policy_for
 from scheduler.view import SiteView
 
@@ -71,8 +71,9 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
         view.refresh(tx)
         decisions = [_decide(tx, group, asked, strategies, pools, view) for group in alike(instances)]
         return _carry_out(tx, decisions, view)
-    except ClaimConflict:
-        view.forget()
+    except Exception as error:
+        # Leases whose pins have changed, or that are gone, would be chosen again and again.
+        view.forget(leases=isinstance(error, ClaimConflict) and error.fields.get("kind") == "lease")
         raise
 
 
@@ -115,7 +116,7 @@ def _decide(
     if pool is not None and room < len(placement.host_ids):
         code, reason = _no_address(pool, first.wanted_ip, room, len(instances))
     chosen = placement.first(len(placed))
-    commit(chosen, request, view.fleet, leases)
+    view.take(chosen, request, leases)
     for instance, host_id in zip(placed, chosen.host_ids, strict=True):
         instance.host_id = host_id
     if pool is not None:
@@ -156,12 +157,13 @@ def _plan_pinned(
     are counted as taken, and the plan is made anew; where remembered hosts and leases do not suffice, they are read
     anew first."""
     policy = policy_for(tx.settings.scheduler)
-    wanted = find_lease(tx, first.network_id, first.wanted_ip) if first.wanted_ip else None
-    leases = view.leases(tx, first.network_id, fresh=bool(first.wanted_ip))
     fresh, contended = bool(first.wanted_ip), False
+    if first.wanted_ip:
+        leases = view.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
+    else:
+        leases = view.leases(tx, first.network_id)
     for _ in range(_PLANS):
-        among = leases if wanted is None else leases.only([wanted])
-        placement = place(request, view.fleet, policy=policy, leases=among)
+        placement = place(request, view.fleet, policy=policy, leases=leases)
         if len(placement.host_ids) < request.count and view.refresh(tx, fresh=True):
             continue
         if len(placement.host_ids) < request.count and not fresh:

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String, event
+from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
 from controller.domain.open_enum import OpenEnum
@@ -64,7 +64,18 @@ class Host(Base):
     remarks: Mapped[str] = mapped_column(String(1024), default="", server_default="")
     release: Mapped[str] = mapped_column(String(32), default="", server_default="")
     speaks: Mapped[int] = mapped_column(default=1, server_default="1")
+    # When anything that placement looks at was changed last; heartbeats that say nothing new leave it as it is.
+    changed_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
+
+
+@event.listens_for(Host, "before_insert")
+@event.listens_for(Host, "before_update")
+def _note_change(_mapper: object, _connection: object, host: Host) -> None:
+    """Date a change that is written by way of the object; a statement of its own sets ``changed_at`` itself."""
+    session = object_session(host)
+    if session is not None and session.is_modified(host):
+        host.changed_at = session.info.get("now", host.changed_at)
 
 
 class RemovedHost(Base):

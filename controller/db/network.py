@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Account, Base, Id, Name, Serial
@@ -55,7 +55,20 @@ class Lease(Base):
     """
 
     __tablename__ = "leases"
-    __table_args__ = (UniqueConstraint("network_id", "ip"), UniqueConstraint("mac"), TABLE_ARGS)
+    __table_args__ = (
+        UniqueConstraint("network_id", "ip"),
+        UniqueConstraint("mac"),
+        # Free leases, those that were given back longest ago first; MariaDB has no partial indexes.
+        Index(
+            "ix_leases_free",
+            "network_id",
+            "instance_id",
+            "released_at",
+            postgresql_where=text("instance_id IS NULL"),
+            sqlite_where=text("instance_id IS NULL"),
+        ),
+        TABLE_ARGS,
+    )
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     network_id: Mapped[str] = mapped_column(ForeignKey("networks.id"))

@@ -16,6 +16,7 @@ from controller.operations.held import HeldInstance, lock_hosts
 
 _ROW: Mapping[str, TypeEngine[Any]] = {
     "host": String(),
+    "now": Host.__table__.c.changed_at.type,
     "overhead_mib": Integer(),
     "n_vcpus": Integer(),
     "n_memory_mib": Integer(),
@@ -40,6 +41,7 @@ def _take(row: Callable[[str], ColumnElement[Any]]) -> Update:
             vcpus_used=host.vcpus_used + row("n_vcpus"),
             memory_used_mib=host.memory_used_mib + row("n_memory_mib"),
             disk_used_gib=host.disk_used_gib + row("n_disk_gib"),
+            changed_at=row("now"),
         )
     )
 
@@ -63,7 +65,7 @@ def claim_hosts(
         of_host["n_vcpus"] += i.vcpus
         of_host["n_memory_mib"] += i.memory_mib + overheads_mib.get(i.host_id or "", 0)
         of_host["n_disk_gib"] += i.disk_gib
-    wanted = [{"host": h, "overhead_mib": overheads_mib.get(h, 0), **needed[h]} for h in sorted(needed)]
+    wanted = [{"host": h, "now": tx.now, "overhead_mib": overheads_mib.get(h, 0), **needed[h]} for h in sorted(needed)]
     lock_hosts(tx, sorted(needed))
     if update_rows(tx.session, _take, _ROW, wanted) != len(wanted):
         raise ClaimConflict(kind="host", id=wanted[0]["host"] if len(wanted) == 1 else f"{len(wanted)} hosts")

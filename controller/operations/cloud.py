@@ -57,6 +57,7 @@ class Cloud:
 
         def work(session: Session) -> T:
             tx = Transaction(session, self.clock(), self.ids, self.settings)
+            session.info["now"] = tx.now
             result = operation(tx)
             session.flush()
             sent[:] = readable(session, tx.outbox, tx.now)

@@ -102,7 +102,8 @@ def mark_lost(tx: Transaction) -> list[str]:
     down = [name for name in names if name in last_seen]
     for ids in chunks(down):
         quiet = {"synchronize_session": False}
-        tx.session.execute(update(Host).where(Host.id.in_(ids)).values(up=False).execution_options(**quiet))
+        lose = update(Host).where(Host.id.in_(ids)).values(up=False, changed_at=tx.now)
+        tx.session.execute(lose.execution_options(**quiet))
     lost = [i for i in instances if i.host_id in last_seen]
     move(
         tx,

@@ -1,14 +1,15 @@
 """Addresses: an IP and its MAC are one lease, claimed and given back as one row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import netaddr
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
+    String,
+    Update,
     and_,
-    bindparam,
     case,
     exists,
     func,
@@ -17,7 +18,9 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.types import TypeEngine
 
+from controller.db.bulk import update_rows
 from controller.db.models import Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -40,22 +43,28 @@ def end_offset(cidr: str) -> int:
     return int(netaddr.IPNetwork(cidr).size) - 1
 
 
-def is_free(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+def is_free(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     """Whether a lease can be claimed: nobody holds it, not even on a host that was removed, and no DHCP server may
     remember who did."""
     no_holder = Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
     return and_(*no_holder, or_(Lease.free_after.is_(None), Lease.free_after <= now))
 
 
-_TAKE_PINNED = (
-    update(_L)  # type: ignore[arg-type]
-    .where(
-        _L.c.id == bindparam("lease"),
-        is_free(bindparam("now")),
-        exists().where(LeasePin.lease_id == bindparam("lease"), LeasePin.host_id == bindparam("host")),
+_PINNED_ROW: Mapping[str, TypeEngine[Any]] = {
+    "lease": _L.c.id.type,
+    "instance": String(),
+    "host": String(),
+    "now": _L.c.free_after.type,
+}
+
+
+def _take_pinned(row: Callable[[str], ColumnElement[Any]]) -> Update:
+    pinned = exists().where(LeasePin.lease_id == _L.c.id, LeasePin.host_id == row("host"))
+    return (
+        update(_L)  # type: ignore[arg-type]
+        .where(_L.c.id == row("lease"), is_free(row("now")), pinned)
+        .values(instance_id=row("instance"), released_at=None, free_after=None)
     )
-    .values(instance_id=bindparam("instance"), released_at=None, free_after=None)
-)
 
 
 def free_addresses(tx: Transaction, network: Network) -> int:
@@ -89,8 +98,7 @@ def claim_pinned(tx: Transaction, pairs: Sequence[tuple[HeldInstance, int]]) -> 
     if not pairs:
         return
     wanted = [{"lease": lease, "instance": i.id, "host": i.host_id, "now": tx.now} for i, lease in pairs]
-    taken = tx.session.connection().execute(_TAKE_PINNED, wanted)
-    if taken.rowcount != len(wanted):
+    if update_rows(tx.session, _take_pinned, _PINNED_ROW, wanted) != len(wanted):
         raise ClaimConflict(kind="lease", id=pairs[0][1] if len(pairs) == 1 else f"{len(pairs)} leases")
 
 

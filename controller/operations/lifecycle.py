@@ -27,6 +27,7 @@ UNCOUNTED = frozenset({State.DELETING, State.DELETED, State.ERROR})
 _RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
 _HOST_ROW: Mapping[str, TypeEngine[Any]] = {
     "host": String(),
+    "now": Host.__table__.c.changed_at.type,
     "n_vcpus": Integer(),
     "n_memory_mib": Integer(),
     "n_disk_gib": Integer(),
@@ -206,7 +207,7 @@ def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str,
 
 
 def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
-    rows = [{"host": host, **given_back[host]} for host in sorted(given_back)]
+    rows = [{"host": host, "now": tx.now, **given_back[host]} for host in sorted(given_back)]
     lock_hosts(tx, sorted(given_back))
     update_rows(tx.session, _less, _HOST_ROW, rows)
 
@@ -220,6 +221,7 @@ def _less(row: Callable[[str], ColumnElement[Any]]) -> Update:
             vcpus_used=table.c.vcpus_used - row("n_vcpus"),
             memory_used_mib=table.c.memory_used_mib - row("n_memory_mib"),
             disk_used_gib=table.c.disk_used_gib - row("n_disk_gib"),
+            changed_at=row("now"),
         )
     )
 

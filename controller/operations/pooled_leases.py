@@ -3,12 +3,15 @@
 Nothing is written for an address before it is certain who has it, so who is refused holds none.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import netaddr
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, String, Update, func, insert, select, update
+from sqlalchemy.types import TypeEngine
 
+from controller.db.bulk import update_rows
 from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -16,11 +19,15 @@ from controller.operations.held import CHUNK, HeldInstance
 from controller.operations.leases import end_offset, is_free
 
 _L = Lease.__table__
-_TAKE = (
-    update(_L)  # type: ignore[arg-type]
-    .where(_L.c.id == bindparam("lease"), _L.c.instance_id.is_(None))
-    .values(instance_id=bindparam("instance"), released_at=None, free_after=None)
-)
+_ROW: Mapping[str, TypeEngine[Any]] = {"lease": _L.c.id.type, "instance": String()}
+
+
+def _take(row: Callable[[str], ColumnElement[Any]]) -> Update:
+    return (
+        update(_L)  # type: ignore[arg-type]
+        .where(_L.c.id == row("lease"), _L.c.instance_id.is_(None))
+        .values(instance_id=row("instance"), released_at=None, free_after=None)
+    )
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,8 @@ def claim_addresses(tx: Transaction, network: Network, instances: Sequence[HeldI
         network.next_offset = max(network.next_offset, fresh[-1] + 1)
     others = zip(addresses.released, instances[len(fresh) :], strict=False)
     wanted = [{"lease": lease, "instance": i.id} for lease, i in others]
-    if wanted:
-        taken = tx.session.connection().execute(_TAKE, wanted)
-        if taken.rowcount != len(wanted):
-            raise ClaimConflict(kind="lease", id=f"{len(wanted)} of network {network.id}")
+    if wanted and update_rows(tx.session, _take, _ROW, wanted) != len(wanted):
+        raise ClaimConflict(kind="lease", id=f"{len(wanted)} of network {network.id}")
 
 
 def _untouched(tx: Transaction, network: Network, most: int) -> list[int]:

@@ -1,5 +1,5 @@
 """Hosts have epochs; removed hosts, their addresses and guests on the wrong host are remembered; services that run
-are known, and releases.
+are known, and releases; free leases and changed hosts are found without reading all.
 
 Revision 0005, after 0004. It only adds, and what it adds has defaults: services of 0.1 go on with these tables.
 """
@@ -86,10 +86,16 @@ def upgrade() -> None:
         "UPDATE instances SET state = 'DELETING', deadline_at = NULL, reason = '', reason_code = ''"
         " WHERE state = 'ERROR' AND host_id IS NOT NULL AND reason LIKE 'its host did not report it gone in time%'"
     )
+    op.add_column("hosts", sa.Column("changed_at", MOMENT, nullable=True))
+    free = sa.text("instance_id IS NULL")
+    columns = ["network_id", "instance_id", "released_at"]
+    op.create_index("ix_leases_free", "leases", columns, postgresql_where=free, sqlite_where=free)
 
 
 def downgrade() -> None:
     """Take it away again."""
+    op.drop_index("ix_leases_free", "leases")
+    op.drop_column("hosts", "changed_at")
     op.drop_column("hosts", "speaks")
     op.drop_column("hosts", "release")
     op.drop_column("cloud", "oldest_release")

@@ -1,14 +1,22 @@
 """What a scheduler remembers of the hosts, and when it looks anew."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from controller.db.models import HostMode
+from controller.db.models import HostMode, NetworkKind
+from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation
-from controller.domain.states import State
+from controller.domain.states import Event, State
+from controller.operations.cloud import Transaction
+from controller.operations.heartbeats import mark_lost
 from controller.operations.hosts import set_mode
+from controller.operations.instances import terminate
+from controller.operations.networks import create_network
+from controller.operations.pinned_leases import import_leases
+from scheduler.fleet import Fleet
+from scheduler.host import Host
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 from tests.clouds import TestCloud
@@ -66,3 +74,121 @@ def test_what_is_remembered_is_read_again_after_a_moment(site: TestCloud) -> Non
     assert not site.cloud.read(view.refresh)
     now[0] += 1
     assert site.cloud.read(view.refresh)
+
+
+class CountingFleet(Fleet):
+    """Counts the rows that it is given."""
+
+    rows_taken = 0
+
+    def refresh(self, rows: Sequence[Host]) -> None:
+        self.rows_taken += len(rows)
+        super().refresh(rows)
+
+
+def hosts_read(site: TestCloud, view: SiteView) -> int:
+    """How many hosts the view reads when it looks again."""
+    assert isinstance(view.fleet, CountingFleet)
+    before = view.fleet.rows_taken
+    site.cloud.read(view.refresh)
+    return view.fleet.rows_taken - before
+
+
+@pytest.fixture
+def moving(site: TestCloud) -> tuple[SiteView, list[float]]:
+    """A view of twenty hosts, and its clock."""
+    now = [0.0]
+    for n in range(2, 21):
+        site.heartbeat(f"h{n}", memory_mib=256)
+    view = SiteView(lambda: now[0])
+    view.fleet = CountingFleet()
+    site.cloud.read(view.refresh)
+    for _ in range(2):  # what was registered a moment ago may have been committed after the first look
+        site.clock.advance(5)
+        now[0] += 5
+        site.cloud.read(view.refresh)
+    return view, now
+
+
+def test_only_hosts_that_changed_are_read_again(site: TestCloud, moving: tuple[SiteView, list[float]]) -> None:
+    view, now = moving
+    now[0] += 5
+    assert hosts_read(site, view) == 0
+    ids = site.launch(1)
+    place(site, SiteView())  # another scheduler
+    site.cloud.write(lambda tx: set_mode(tx, "h20", HostMode.DISABLED))
+    for n in range(1, 21):
+        site.heartbeat(f"h{n}", memory_mib=256)  # says nothing new
+    site.clock.advance(5)
+    now[0] += 5
+    assert hosts_read(site, view) == 2
+    carrier = view.fleet.index[site.instance(ids[0]).host_id or ""]
+    assert view.fleet.free[1, carrier] == 256 - 128
+    site.clock.advance(5)
+    now[0] += 5
+    site.cloud.write(lambda tx: terminate(tx, site.project_id, ids))
+    site.report(ids, Event.GONE)
+    assert hosts_read(site, view) == 1
+    assert view.fleet.free[1, carrier] == 256
+
+
+def test_hosts_of_silence_are_known_to_be_down(site: TestCloud, moving: tuple[SiteView, list[float]]) -> None:
+    view, now = moving
+    site.clock.advance(3600)
+    now[0] += 5
+    site.cloud.write(mark_lost)
+    site.cloud.read(view.refresh)
+    assert view.fleet.silent
+
+
+def test_what_a_failed_transaction_took_is_free_again(site: TestCloud, view: SiteView) -> None:
+    site.launch(2)
+    (bell,) = site.bus.take(ScheduleReservation)
+
+    def fail(tx: Transaction) -> None:
+        assert schedule(tx, [bell.reservation_id], view) == 2
+        view.forget()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        site.cloud.write(fail)
+    assert view.fleet.free[1, 0] == 256
+    site.bus.send(bell)
+    assert place(site, view) == 2
+    assert view.fleet.free[1, 0] == 0
+
+
+def test_groups_that_are_placed_together_do_not_take_the_same_room(site: TestCloud, view: SiteView) -> None:
+    """The second kind finds less room than it wants, so hosts are read anew: what the first one took still counts."""
+    site.heartbeat("h1", memory_mib=2048, vcpus=8, disk_gib=1000)
+    first = site.launch(10)
+    site.clock.advance(1)
+    second = site.launch(10, zone=site.cloud.settings.api.zone)
+    bells = [b.reservation_id for b in site.bus.take(ScheduleReservation)]
+    assert site.cloud.write(lambda tx: schedule(tx, bells, view)) == 10
+    assert set(site.states(first)) == {State.BUILDING}
+    assert set(site.states(second)) == {State.ERROR}
+
+
+def test_leases_that_came_back_are_found_without_reading_all(site: TestCloud) -> None:
+    now = [0.0]
+    view = SiteView(lambda: now[0])
+    site.heartbeat("h1", memory_mib=4096)
+    rows = ["ip,mac,name,hosts", *(f"10.64.0.{n},02:00:00:00:00:{n:02x},m{n},h1" for n in range(2, 6))]
+    file = read_leases("\n".join(rows).encode(), LeaseFormat.CSV)
+    network = site.cloud.write(
+        lambda tx: create_network(tx, None, "pinned", "10.64.0.0/24", kind=NetworkKind.PINNED)
+    ).id
+    site.cloud.write(lambda tx: import_leases(tx, network, file))
+    ids = site.launch(4, network_id=network)
+    assert place(site, view) == 4
+    known = site.cloud.read(lambda tx: view.leases(tx, network))
+    assert known.free == 0
+    site.clock.advance(20)
+    site.cloud.write(lambda tx: terminate(tx, site.project_id, ids[:3]))
+    site.report(ids[:3], Event.GONE)
+    now[0] += 5
+    assert site.cloud.read(lambda tx: view.leases(tx, network)) is known
+    assert known.free == 3
+    site.launch(3, network_id=network)
+    assert place(site, view) == 3
