@@ -96,7 +96,7 @@ class NetworkService:
             instance_ids.update(message.instance_ids)
         failed = self._wire(network_ids, instance_ids) if self._real else {}
         if instance_ids:
-            self._cloud.bus.ring(self._cloud.read(lambda tx: queries.commands(tx, instance_ids, failed)))
+            self._cloud.bus.ring(self._cloud.ask(lambda tx: queries.commands(tx, instance_ids, failed)))
         if instance_ids and failed:
             self._cloud.write(lambda tx: queries.tell_failed(tx, instance_ids, failed))
 

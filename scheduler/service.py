@@ -61,7 +61,7 @@ class Placer:
         Raises:
             PoisonMessage: one is not for a scheduler.
         """
-        wanted = dict.fromkeys(_reservation(m) for m in messages)
+        wanted = dict.fromkeys(r for m in messages for r in _reservations(m))
         try:
             placed = self._cloud.write(lambda tx: schedule(tx, wanted, self._view))
         except Exception:
@@ -71,7 +71,7 @@ class Placer:
             log.info("placed", reservations=len(wanted), instances=placed)
 
 
-def _reservation(message: Message) -> str:
+def _reservations(message: Message) -> tuple[str, ...]:
     if not isinstance(message, ScheduleReservation):
         raise PoisonMessage(reason=f"{message.KIND} is not for the scheduler")
-    return message.reservation_id
+    return (message.reservation_id, *message.more)

@@ -12,6 +12,6 @@ def authenticate(cloud: Cloud, request: SignedRequest) -> Principal:
         AuthenticationFailed, SignatureDoesNotMatch, RequestExpired
     """
     key_id = claimed_key(request)
-    principal, secret = cloud.read(lambda tx: find_access_key(tx, key_id))
+    principal, secret = cloud.ask(lambda tx: find_access_key(tx, key_id))
     verify(request, secret, cloud.clock(), cloud.settings.api.clock_window_s)
     return principal

@@ -22,6 +22,7 @@ from api.ec2.rehearsal import Rehearsal
 from api.metrics import Metrics
 from controller.domain.errors import CloudError, DatabaseUnavailable
 from controller.operations.cloud import Cloud
+from controller.operations.launches import Launches
 from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Ec2Door:
     def __init__(self, cloud: Cloud, metrics: Metrics) -> None:
         self._cloud = cloud
         self._metrics = metrics
+        self._launches = Launches(cloud)
 
     def answer(self, http: Request) -> Response:
         """Answer one request; never raises."""
@@ -84,7 +86,8 @@ class Ec2Door:
         exchange.instances = parameters.get("InstanceIds") or ([i] if (i := parameters.get("InstanceId")) else [])
         is_dry = parameters.get("DryRun", False)
         cloud = Rehearsal.of(self._cloud) if is_dry else self._cloud
-        result = handler(Context(cloud, principal, call.action, exchange.request_id), parameters)
+        launches = Launches(cloud) if is_dry else self._launches
+        result = handler(Context(cloud, principal, call.action, exchange.request_id, launches), parameters)
         if is_dry:
             raise DryRunOperation
         return serialize(model, result, request_id=exchange.request_id, version=call.version)

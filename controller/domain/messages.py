@@ -166,10 +166,12 @@ class GuestState:
 
 @dataclass(frozen=True)
 class ScheduleReservation(Message):
-    """To a scheduler: the rows of this reservation that are REQUESTED want a host."""
+    """To a scheduler: the rows of this reservation that are REQUESTED want a host, and those of ``more``. One that does
+    not know of ``more`` leaves these to the sweep."""
 
     KIND = "ScheduleReservation"
     reservation_id: str
+    more: tuple[str, ...] = ()
 
     @property
     def queue(self) -> str:

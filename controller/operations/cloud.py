@@ -71,6 +71,10 @@ class Cloud:
         """Run an operation on a snapshot; whatever it writes or rings is dropped."""
         return self.database.read(lambda s: operation(Transaction(s, self.clock(), self.ids, self.settings)))
 
+    def ask(self, operation: Callable[[Transaction], T]) -> T:
+        """``read`` for an operation that does nothing but SELECT; see ``Database.ask``."""
+        return self.database.ask(lambda s: operation(Transaction(s, self.clock(), self.ids, self.settings)))
+
     def clock_error_s(self) -> float:
         """By how many seconds our clock is ahead of the database server's, or behind it (negative), however long the
         question took; 0 where it is no more than ``[controller] clock_skew_warn_s``.

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import Any
 
 from sqlalchemy import and_, bindparam, insert, or_, select, update
 
@@ -98,10 +100,21 @@ class LaunchRequest:
     group_name: str = ""
     shutdown_behavior: str = ""
 
+    @property
+    def kind(self) -> "LaunchRequest":
+        """Requests of the same kind may be launched together: what each keeps for itself is left out."""
+        return replace(
+            self, user_id="", user_data="", client_token="", tags=(), reservation_tags=(), min_count=1, max_count=1
+        )
+
     def digest(self) -> str:
         """Two requests with the same token must have the same."""
         said = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+class Separately(Exception):
+    """Requests that cannot be launched together; nothing may be committed of them."""
 
 
 @dataclass(frozen=True)
@@ -138,37 +151,83 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
     """
     if earlier := _earlier(tx, request):
         return earlier
-    _check_counts(request)
-    check_shutdown_behavior(request.shutdown_behavior or ShutdownBehavior.STOP)
+    _check(request)
     given = _ingredients(tx, request)
     if request.wanted_ip:
         check_address(tx, given.network, request.wanted_ip)
     free = addresses_for(tx, given.network, request.min_count, request.max_count)
     room = room_for(tx, given.image, given.flavor, request.zone, request.min_count, request.max_count)
     count = _within_quota(request, given, min(free, room))
+    (launched,) = _accept(tx, given, [(request, count)])
+    return launched
+
+
+def launch_together(tx: Transaction, requests: Sequence[LaunchRequest]) -> list[Launched]:
+    """``launch`` for requests that differ in nothing but what their reservations keep (``LaunchRequest.kind``), in the
+    statements of one. All are accepted in full, or none is: then each is to be launched by itself.
+
+    Raises:
+        Separately: one of them has been answered before, or not all of them fit. What ``launch`` raises.
+    """
+    tokens = [r.client_token for r in requests if r.client_token]
+    if len(set(tokens)) < len(tokens) or (tokens and _are_known(tx, requests[0].project_id, tokens)):
+        raise Separately
+    for request in requests:
+        _check(request)
+    given, most = _ingredients(tx, requests[0]), sum(r.max_count for r in requests)
+    addresses_for(tx, given.network, most, most)
+    room_for(tx, given.image, given.flavor, requests[0].zone, most, most)
+    if _within_quota(requests[0], given, most) < most:
+        raise Separately
+    return _accept(tx, given, [(r, r.max_count) for r in requests])
+
+
+def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[LaunchRequest, int]]) -> list[Launched]:
+    """Write down so many instances of each request; all are of one kind."""
     # All launches of a project wait for its row from here to the commit, so all that can be asked was asked before; but
     # not later than this: InnoDB locks the row for each insert that refers to it, and two such locks never let go.
-    _count_quota(tx, given.project, given.flavor, count)
-    reservation = Reservation(
-        id=tx.ids.new(RESERVATION),
-        project_id=request.project_id,
-        user_id=request.user_id,
-        client_token=request.client_token or None,
-        request_sha256=request.digest(),
-        min_count=request.min_count,
-        user_data=request.user_data,
-        public_key=given.public_key,
-        created_at=tx.now,
-    )
-    tx.session.add(reservation)
-    tx.session.flush()
-    instances = _insert(tx, request, reservation, given, count)
-    detail = f"{count} of {request.min_count}..{request.max_count} {given.flavor.name} accepted"
-    tell(tx, instances, "REQUESTED", detail)
-    tag_new(tx, request.project_id, [i.id for i in instances], dict(request.tags))
-    tag_new(tx, request.project_id, [reservation.id], dict(request.reservation_tags))
-    tx.outbox.append(ScheduleReservation(reservation.id))
-    return Launched(reservation, instances, given.image)
+    _count_quota(tx, given.project, given.flavor, sum(count for _, count in counted))
+    made = [(request, count, _reservation(tx, request, given)) for request, count in counted]
+    tx.session.flush()  # the network may be new
+    tx.session.execute(insert(Reservation.__table__), [row for _, _, row in made])  # type: ignore[arg-type]
+    rows = [row for request, count, of in made for row in _rows(tx, request, of["id"], given, count)]
+    tx.session.execute(insert(Instance.__table__), rows)  # type: ignore[arg-type]
+    names = HeldInstance.__slots__
+    instances = [HeldInstance(**{name: row[name] for name in names}) for row in rows]
+    details = {
+        of["id"]: f"{count} of {request.min_count}..{request.max_count} {given.flavor.name} accepted"
+        for request, count, of in made
+    }
+    tell(tx, instances, "REQUESTED", lambda i: details[i.reservation_id])
+    by_reservation = {key: list(members) for key, members in groupby(instances, key=lambda i: i.reservation_id)}
+    launched = []
+    for request, _, row in made:
+        members = by_reservation[row["id"]]
+        tag_new(tx, request.project_id, [i.id for i in members], dict(request.tags))
+        tag_new(tx, request.project_id, [row["id"]], dict(request.reservation_tags))
+        launched.append(Launched(Reservation(**row), members, given.image))
+    first, *more = (row["id"] for _, _, row in made)
+    tx.outbox.append(ScheduleReservation(first, tuple(more)))
+    return launched
+
+
+def _reservation(tx: Transaction, request: LaunchRequest, given: "_Ingredients") -> dict[str, Any]:
+    return {
+        "id": tx.ids.new(RESERVATION),
+        "project_id": request.project_id,
+        "user_id": request.user_id,
+        "client_token": request.client_token or None,
+        "request_sha256": request.digest(),
+        "min_count": request.min_count,
+        "user_data": request.user_data,
+        "public_key": given.public_key,
+        "created_at": tx.now,
+    }
+
+
+def _are_known(tx: Transaction, project_id: str, tokens: Sequence[str]) -> bool:
+    known = select(Reservation.id).where(Reservation.project_id == project_id, Reservation.client_token.in_(tokens))
+    return tx.session.scalar(known.limit(1)) is not None
 
 
 def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
@@ -191,7 +250,8 @@ def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
     return Launched(reservation, instances, tx.session.get_one(Image, request.image_id), repeated=True)
 
 
-def _check_counts(request: LaunchRequest) -> None:
+def _check(request: LaunchRequest) -> None:
+    check_shutdown_behavior(request.shutdown_behavior or ShutdownBehavior.STOP)
     if not 1 <= request.min_count <= request.max_count <= MAX_COUNT:
         raise InvalidParameter(
             parameter="MinCount/MaxCount",
@@ -280,11 +340,11 @@ def _count_quota(tx: Transaction, project: Project, flavor: InstanceType, count:
         raise ClaimConflict(kind="quota", id=project.id)
 
 
-def _insert(
-    tx: Transaction, request: LaunchRequest, reservation: Reservation, given: _Ingredients, count: int
-) -> list[HeldInstance]:
+def _rows(
+    tx: Transaction, request: LaunchRequest, reservation_id: str, given: _Ingredients, count: int
+) -> list[dict[str, Any]]:
     alike = {
-        "reservation_id": reservation.id,
+        "reservation_id": reservation_id,
         "project_id": request.project_id,
         "image_id": request.image_id,
         "instance_type": given.flavor.name,
@@ -303,7 +363,4 @@ def _insert(
         "generation": 1,
         **waiting(tx, State.REQUESTED, on_host=False),
     }
-    rows = [{**alike, "id": tx.ids.new(INSTANCE), "launch_index": n} for n in range(count)]
-    tx.session.execute(insert(Instance.__table__), rows)  # type: ignore[arg-type]
-    names = HeldInstance.__slots__
-    return [HeldInstance(**{name: row[name] for name in names}) for row in rows]  # type: ignore[arg-type]
+    return [{**alike, "id": tx.ids.new(INSTANCE), "launch_index": n} for n in range(count)]

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from api.ec2.protocol.errors import UnsupportedOperation
 from controller.operations.cloud import Cloud
+from controller.operations.launches import Launches
 from controller.operations.users import Principal
 
 Parameters: TypeAlias = dict[str, Any]
@@ -20,6 +21,7 @@ class Context:
     principal: Principal
     action: str
     request_id: str
+    launches: Launches
 
     @property
     def project_id(self) -> str:

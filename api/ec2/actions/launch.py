@@ -18,7 +18,7 @@ from controller.domain.errors import (
     MissingParameter,
     NetworkNotFound,
 )
-from controller.operations.instances import LaunchRequest, launch
+from controller.operations.instances import LaunchRequest
 
 DEFAULT_TYPE = "m1.small"
 MAX_USER_DATA = 16384
@@ -33,7 +33,7 @@ def run_instances(context: Context, params: Parameters) -> Result:
     request = _request(context, params)
 
     try:
-        launched = context.cloud.write(lambda tx: launch(tx, request))
+        launched = context.launches(request)
     except NetworkNotFound as error:
         raise SubnetNotFound(id=subnet_id(request.network_id)) from error
     reservation_id = launched.reservation.id

@@ -48,7 +48,7 @@ I1 = "i-0123456789abcdef0"
 EXAMPLES: dict[str, Message] = {
     m.KIND: m
     for m in (
-        ScheduleReservation("r-0123456789abcdef0"),
+        ScheduleReservation("r-0123456789abcdef0", ("r-0123456789abcdef1",)),
         WireInstances(("net-0123456789abcdef0",), (I1,)),
         ReconcileGuests(
             "h1",

@@ -1,0 +1,105 @@
+"""Launches that arrive at the same time, in one transaction: they would wait for each other's commit anyway."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from controller.domain.errors import CloudError, Unavailable
+from controller.operations.cloud import Cloud
+from controller.operations.launch import Launched, LaunchRequest, Separately, launch, launch_together
+
+log = structlog.get_logger(__name__)
+
+# Requests and instances of one transaction at most: it is to be short, and the project's row is locked meanwhile.
+MOST_REQUESTS = 50
+MOST_INSTANCES = 2000
+
+
+@dataclass(eq=False)
+class _Turn:
+    """One caller's request, and what became of it. Woken without an outcome, it is to lead the next transaction."""
+
+    request: LaunchRequest
+    woken: threading.Event = field(default_factory=threading.Event)
+    outcome: Launched | BaseException | None = None
+
+
+class Launches:
+    """Launches for the callers of one process. Who comes first leads, without waiting for others; who comes while a
+    transaction of the same kind of request is under way waits, and shares the next one. Each caller is answered after
+    the commit of its own rows, as if it had been alone."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._lock = threading.Lock()
+        # Of each kind that is under way, those who wait; who leads is not among them.
+        self._waiting: dict[LaunchRequest, list[_Turn]] = {}
+
+    def __call__(self, request: LaunchRequest) -> Launched:
+        """Accept a request; see ``launch`` for what it raises."""
+        if request.wanted_ip or request.group_name:
+            return self._alone(request)
+        turn, kind = _Turn(request), request.kind
+        with self._lock:
+            waiting = self._waiting.get(kind)
+            if waiting is None:
+                self._waiting[kind] = []
+            else:
+                waiting.append(turn)
+        if waiting is not None:
+            turn.woken.wait()
+        if turn.outcome is None:
+            self._lead(kind, turn)
+        if isinstance(turn.outcome, BaseException):
+            raise turn.outcome
+        assert turn.outcome is not None
+        return turn.outcome
+
+    def _lead(self, kind: LaunchRequest, leader: _Turn) -> None:
+        turns = [leader]
+        with self._lock:
+            waiting, instances = self._waiting[kind], leader.request.max_count
+            while waiting and len(turns) < MOST_REQUESTS:
+                instances += waiting[0].request.max_count
+                if instances > MOST_INSTANCES:
+                    break
+                turns.append(waiting.pop(0))
+        try:
+            self._run(turns)
+        except BaseException as error:
+            for turn in turns:
+                turn.outcome = turn.outcome or error
+        finally:
+            with self._lock:
+                following = self._waiting[kind].pop(0) if self._waiting[kind] else None
+                if following is None:
+                    del self._waiting[kind]
+            for turn in turns:
+                turn.woken.set()
+            if following is not None:
+                following.woken.set()
+
+    def _run(self, turns: Sequence[_Turn]) -> None:
+        requests = [t.request for t in turns]
+        if len(turns) > 1:
+            try:
+                together = self._cloud.write(lambda tx: launch_together(tx, requests))
+            except Unavailable:
+                raise
+            except (CloudError, IntegrityError, Separately) as error:
+                log.debug("launches that came together go one by one", requests=len(turns), reason=str(error))
+            else:
+                for turn, launched in zip(turns, together, strict=True):
+                    turn.outcome = launched
+                return
+        for turn in turns:
+            try:
+                turn.outcome = self._alone(turn.request)
+            except Exception as error:
+                turn.outcome = error
+
+    def _alone(self, request: LaunchRequest) -> Launched:
+        return self._cloud.write(lambda tx: launch(tx, request))
