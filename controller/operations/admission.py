@@ -37,7 +37,7 @@ def addresses_for(tx: Transaction, network: Network, least: int, most: int) -> i
         return most
     # No more are counted than are asked for: of one request's leases, not of thousands.
     values = {"network_id": network.id, "now": tx.now, "most": most - untouched}
-    free = untouched + (tx.session.scalar(_FREE_LEASES, values) or 0)
+    free = untouched + (tx.session.connection().scalar(_FREE_LEASES, values) or 0)
     if free < least:
         raise NoFreeAddress(
             network=network.name, cidr=network.cidr, free=free_addresses(tx, network), asked=least
@@ -108,7 +108,7 @@ def _room(tx: Transaction, image: Image, flavor: InstanceType, zone: str) -> int
         **({"zone": zone} if zone else {}),
         **({"hypervisor": image.hypervisor} if image.hypervisor else {}),
     }
-    return int(tx.session.scalar(_room_query(frozenset(values)), values) or 0)
+    return int(tx.session.connection().scalar(_room_query(frozenset(values)), values) or 0)
 
 
 @functools.cache

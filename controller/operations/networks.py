@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import netaddr
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from controller.db.models import Cloud, Instance, Lease, LeasePin, Network, NetworkKind
 from controller.domain.checks import check_name
@@ -28,6 +28,8 @@ DEFAULT_NAME = "default"
 _MAX_NUMBER = 0xFFFF
 # Prefix lengths of a network. A MAC address has two bytes for the address within it.
 _LARGEST, _SMALLEST = 16, 28
+# Part of every launch, so it is built once.
+_DEFAULT = select(Network).where(Network.project_id == bindparam("project"), Network.name == DEFAULT_NAME)
 
 
 def list_networks(tx: Transaction) -> Sequence[Network]:
@@ -87,11 +89,10 @@ def free_addresses_of(tx: Transaction, networks: Sequence[Network]) -> dict[str,
 
 def ensure_project_network(tx: Transaction, project_id: str) -> Network:
     """The project's default network; the first one who asks creates it."""
-    query = select(Network).where(Network.project_id == project_id, Network.name == DEFAULT_NAME)
-    found = tx.session.scalar(query)
+    found = tx.session.scalar(_DEFAULT, {"project": project_id})
     if found is None:
         _be_alone(tx)
-        found = tx.session.scalar(query)  # somebody else may have been first
+        found = tx.session.scalar(_DEFAULT, {"project": project_id})  # somebody else may have been first
     return found or create_network(tx, project_id, DEFAULT_NAME)
 
 

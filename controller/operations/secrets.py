@@ -44,12 +44,7 @@ def decrypt(settings: Settings, text: str) -> str:
     Raises:
         ConfigurationError: it was encrypted with another key.
     """
-    try:
-        return _fernet(settings.secret_key_file).decrypt(text.encode()).decode()
-    except InvalidToken:
-        raise ConfigurationError(
-            reason=f"{settings.secret_key_file} is not the key with which this database's secrets were encrypted"
-        ) from None
+    return _decrypt(settings.secret_key_file, text)
 
 
 def derived_key(settings: Settings, purpose: str) -> bytes:
@@ -77,6 +72,16 @@ def password_matches(password: str, stored: str) -> bool:
 def hash_token(token: str) -> str:
     """Tokens are long and random, a plain hash is enough."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _decrypt(path: Path, text: str) -> str:
+    """Kept for the texts that were asked for last: each signed request asks for its key's."""
+    try:
+        return _fernet(path).decrypt(text.encode()).decode()
+    except InvalidToken:
+        reason = f"{path} is not the key with which this database's secrets were encrypted"
+        raise ConfigurationError(reason=reason) from None
 
 
 @lru_cache(maxsize=8)

@@ -122,7 +122,7 @@ def find_access_key(tx: Transaction, access_key_id: str) -> tuple[Principal, str
     Raises:
         AuthenticationFailed: no such key, or key, user or project are disabled; it does not say which.
     """
-    row = tx.session.execute(_VALID_KEY, {"access_key_id": access_key_id}).one_or_none()
+    row = tx.session.connection().execute(_VALID_KEY, {"access_key_id": access_key_id}).one_or_none()
     if row is None:
         raise AuthenticationFailed(reason="the access key is not known or not valid any more")
     return Principal(row.id, row.name, row.project_id), decrypt(tx.settings, row.secret_encrypted)
