@@ -1,7 +1,7 @@
 """Leases that are pinned to hosts, as arrays: which hosts may carry which lease, and which are free."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -58,11 +58,30 @@ class PinnedLeases:
         """These leases are free again; False where some of them are not known."""
         return self._turn(lease_ids, free=True)
 
-    def next_for(self, host: int) -> int:
-        """The free lease that a host takes next: the one with the fewest other hosts, then the smallest id."""
-        number = next(n for n in self.classes_of_host[host] if self.class_free[n])
+    def next_for_few(self, hosts: Sequence[int]) -> list[int]:
+        """The free leases that some hosts take next, each the one with the fewest other hosts, then the smallest id.
+
+        Of several hosts each lease has to be pinned to a single one (``single``), so that none takes another's.
+        """
+        chosen: list[int] = []
+        following: dict[int, Iterator[int]] = {}
+        for host in hosts:
+            if host not in following:
+                number = next(n for n in self.classes_of_host[host] if self.class_free[n])
+                following[host] = self._free_of(number)
+            chosen.append(next(following[host]))
+        return chosen
+
+    def _free_of(self, number: int) -> Iterator[int]:
+        """The free leases of a class one by one, found as they are asked for."""
         of_class = self._by_class[self._start[number] : self._start[number + 1]]
-        return int(self.ids[of_class[self._free[of_class].argmax()]])
+        free = self._free[of_class]
+        at = int(free.argmax())
+        while at < len(free) and free[at]:
+            yield int(self.ids[of_class[at]])
+            at += 1
+            if at < len(free):
+                at += int(free[at:].argmax())
 
     def next_for_each(self, hosts: Ints) -> Ints:
         """The same for many at once, where every lease is pinned to a single host (``single``)."""

@@ -84,9 +84,9 @@ def _choose(
     if request.count <= _FEW and request.group_strategy != GroupStrategy.CLUSTER:
         if leases is None:
             return ranking.best(request.count), ()
-        if request.count == 1:
-            best = ranking.best(1)
-            return best, [leases.next_for(host) for host in best]
+        if request.count == 1 or leases.single:
+            best = ranking.best(request.count)
+            return best, leases.next_for_few(best)
 
     def layout(room: Ints, carried: Ints, count: int) -> Ints:
         if request.group_strategy != GroupStrategy.CLUSTER:

@@ -68,6 +68,7 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     instances = [i for i in instances if _is_understood(i, asked[i.reservation_id], strategies)]
     pools = lock_pools(tx, {i.network_id for i in instances if not asked[i.reservation_id].pinned})
     try:
+        view.begin()
         view.refresh(tx)
         decisions = [_decide(tx, group, asked, strategies, pools, view) for group in alike(instances)]
         return _carry_out(tx, decisions, view)

@@ -55,13 +55,15 @@ class SiteView:
         self._doubtful: set[str] = set()
         self._taken: list[tuple[Placement, Request, PinnedLeases | None]] = []
 
+    def begin(self) -> None:
+        """A transaction begins: what the last one took was committed."""
+        self._taken.clear()
+
     def refresh(self, tx: Transaction, *, fresh: bool = False) -> bool:
         """Make the fleet equal to the rows, as they are or, unless ``fresh``, were a moment ago.
 
         True when they were read now, False when what is known need not be read again.
         """
-        if not fresh:
-            self._taken.clear()  # a new transaction: what the last one took was committed
         now = self._monotonic()
         if fresh or now - self._all_read_at >= _ALL_VALID_S or self._until is None:
             if fresh and self._read_in is tx:

@@ -1,8 +1,9 @@
 """`bin/bench place`: decisions a second of the pure placement, without a server.
 
-Every instance is placed in four ways: all in one batch and one at a time, each without leases (pooled) and with one
-lease pinned to one host for each instance (pinned); in two more, each lease may go to any host of a rack of 16.
-What was decided is counted as taken before the next decision is made.
+Every instance is placed in nine ways: all in one batch, ten at a time, as doorbells come together, and one at a time;
+each without leases (pooled), with one lease pinned to one host for each instance (pinned), and with leases that may go
+to any host of a rack of 16. What was decided is counted as taken before the next decision is made. It is the
+scheduler's own way: ``place`` on what its view remembers, then ``SiteView.take``.
 
     bin/bench place --hosts 10000 --instances 100000
     bin/bench place --sweep          500, 2,000 and 10,000 hosts with 8,000 and 100,000 instances
@@ -20,20 +21,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from controller.conf.settings import Scheduler
 from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
 from scheduler.pins import PinnedLeases
-from scheduler.placement import commit, place
+from scheduler.placement import place
 from scheduler.policy import policy_for
+from scheduler.view import SiteView
 from tests.bench.harness import timed_s
 from tests.bench.svg import line_chart
 
 _ONE = Request(count=1, vcpus=2, memory_mib=4096, disk_gib=20, hypervisor="kvm", image="f00d")
 _RACK = 16
 _SWEEP = [(hosts, instances) for instances in (8_000, 100_000) for hosts in (500, 2_000, 10_000)]
-_MODES = ("pooled_batch", "pooled_singles", "pinned_batch", "pinned_singles", "rack_batch", "rack_singles")
+_SIZES = {"tens": 10, "singles": 1}
+_KINDS = ("pooled", "pinned", "rack")
+_MODES = tuple(f"{kind}_{way}" for kind in _KINDS for way in ("batch", *_SIZES))
 
 
 def main(argv: Sequence[str]) -> dict[str, object]:
@@ -81,11 +86,10 @@ class _Case:
         """All of them in one decision."""
         self._decide(self.request)
 
-    def singles(self) -> None:
-        """One decision for each."""
-        one = replace(self.request, count=1)
-        for _ in range(self.request.count):
-            self._decide(one)
+    def by(self, size: int) -> None:
+        """One decision for each so many."""
+        for done in range(0, self.request.count, size):
+            self._decide(replace(self.request, count=min(size, self.request.count - done)))
 
     def breaches(self) -> int:
         """What no placement may do."""
@@ -95,6 +99,8 @@ class _Case:
 
     def _build(self, rows: list[Host], instances: int, kind: str) -> None:
         self.fleet = Fleet(rows)
+        self.view = SiteView()
+        self.view.fleet = self.fleet
         self.host_ids: list[str] = []
         self.lease_ids: list[int] = []
         ids = self.fleet.ids
@@ -104,8 +110,9 @@ class _Case:
         self.leases = PinnedLeases(self.fleet, pairs) if width else None
 
     def _decide(self, request: Request) -> None:
+        self.view.begin()
         placement = place(request, self.fleet, policy=self.policy, leases=self.leases)
-        commit(placement, request, self.fleet, self.leases)
+        self.view.take(placement, request, self.leases)
         self.host_ids += placement.host_ids
         self.lease_ids += placement.lease_ids
 
@@ -115,10 +122,10 @@ def _measure(options: argparse.Namespace, hosts: int, instances: int) -> dict[st
     by_cpu: dict[str, float] = {}
     figures: Counter[str] = Counter()
     build_s: dict[str, float] = {}
-    for kind in ("pooled", "pinned", "rack"):
-        for way in ("batch", "singles"):
+    for kind in _KINDS:
+        for way in ("batch", *_SIZES):
             case = _Case(options, hosts, instances, kind)
-            work: Callable[[], None] = case.batch if way == "batch" else case.singles
+            work: Callable[[], None] = case.batch if way == "batch" else partial(case.by, _SIZES[way])
             begin_cpu_s = time.process_time()
             took_s = timed_s(work)
             modes[f"{kind}_{way}"] = round(instances / took_s)
@@ -141,7 +148,7 @@ def _measure(options: argparse.Namespace, hosts: int, instances: int) -> dict[st
 def _profile(case: _Case) -> list[dict[str, object]]:
     """The three functions in which single decisions spend most time themselves."""
     profile = cProfile.Profile()
-    profile.runcall(case.singles)
+    profile.runcall(case.by, 1)
     stats = pstats.Stats(profile).get_stats_profile()
     dearest = sorted(stats.func_profiles.items(), key=lambda f: -f[1].tottime)[:3]
     return [
