@@ -1,6 +1,7 @@
 """The cloud's private libvirtd: in its own mount namespace, beside any other libvirt of the machine.
 
-It and its guests outlive the agent: the agent may be restarted, upgraded or killed at any time.
+It and its guests outlive the agent: the agent may be restarted, upgraded or killed at any time. Where systemd runs,
+they are a unit of their own (``guest_unit``).
 """
 
 import fcntl
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import structlog
 
+from compute_agent import guest_unit
 from compute_agent.errors import HypervisorUnreachable
+from compute_agent.guest_unit import GuestUnit
 from compute_agent.half_started import forget_half_started
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError, DriverError
@@ -38,8 +41,16 @@ _PRIVATE = {
     "etc": "/etc/libvirt",
 }
 # Constant text: paths come as arguments only. Ends as tini, so the pid is the one that was started.
+# A machine that never had a libvirt of its own lacks the folders that ours has in their place.
 _ENTER = """
-while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
+exec >"$1" 2>&1
+echo $$ >"$2"
+shift 2
+while [ "$1" != -- ]; do
+    [ -e "$2" ] || mkdir -p -m 755 "$2"
+    mount --bind "$1" "$2"
+    shift 2
+done
 shift
 exec "$@"
 """
@@ -78,16 +89,16 @@ def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
             return
         _end(settings)
         forget_half_started(_root(settings) / "run/libvirt/qemu")
-        process = _start(settings)
+        ended = _start(settings)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(socket_uri(settings)):
-            if (status := process.poll()) is not None:
-                reason = f"libvirtd ended with status {status}: {_last_words(settings)}"
+            if how := ended():
+                reason = f"libvirtd ended ({how}): {_last_words(settings)}"
                 raise HypervisorUnreachable(what="Starting libvirtd", reason=reason)
             if time.monotonic() > deadline:
                 raise HypervisorUnreachable(what="Starting libvirtd", reason=f"no answer after {START_TIMEOUT_S:g} s")
             time.sleep(_POLL_S)
-        log.info("libvirtd started", pid=process.pid)
+        log.info("libvirtd started", pid=pid(settings))
 
 
 def stop(settings: Settings) -> None:
@@ -96,6 +107,8 @@ def stop(settings: Settings) -> None:
         return
     with _locked(settings):
         _end(settings)
+        if guest_unit.is_available(_root(settings)):
+            GuestUnit(settings.general.cloud_id).remove()
         short = _short_run(settings)
         if short.is_symlink():
             short.unlink()
@@ -158,36 +171,43 @@ def _locked(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _start(settings: Settings) -> "subprocess.Popen[bytes]":
+def _start(settings: Settings) -> Callable[[], str]:
+    """Start it; answers with a function that says how it has ended, and nothing while it runs.
+
+    Raises:
+        DriverError: it is not installed.
+    """
     unshare, tini, shell = _program("unshare"), _program("tini"), _program("sh")
     daemon = _program("libvirtd")
     _prepare(settings)
     mounts = {_root(settings) / name: target for name, target in _PRIVATE.items()}
     mounts |= _accounts(_root(settings) / "etc")
     binds = [str(p) for pair in mounts.items() for p in pair]
-    argv = [unshare, "--mount", "--propagation", "slave", "--", shell, "-ec", _ENTER, "pileus-libvirtd", *binds]
+    argv = [unshare, "--mount", "--propagation", "slave", "--", shell, "-ec", _ENTER, "pileus-libvirtd"]
+    argv += [str(_start_log(settings)), str(_pid_file(settings)), *binds]
     # A subreaper: without one each destroy waits seconds for a zombie where pid 1 reaps slowly.
     argv += ["--", tini, "-s", "--", daemon, "--config", str(_config(settings))]
-    with (_root(settings) / "log" / "start.log").open("wb") as output:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            start_new_session=True,
-        )
-    _pid_file(settings).write_text(f"{process.pid}\n")
-    return process
+    _start_log(settings).write_text("")
+    if guest_unit.is_available(_root(settings)):
+        unit = GuestUnit(settings.general.cloud_id)
+        unit.start(argv)
+        return unit.ended
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(argv, stdin=nothing, stdout=nothing, stderr=nothing, cwd="/", start_new_session=True)
+
+    def ended() -> str:
+        status = process.poll()
+        return "" if status is None else f"status {status}"
+
+    return ended
 
 
 def _prepare(settings: Settings) -> None:
     root = _root(settings)
     if root.is_relative_to("/run") or root.resolve().is_relative_to("/run"):
         raise ConfigurationError(reason="state_dir must not lie below /run: libvirtd gets a /run of its own")
-    for name, target in _PRIVATE.items():
+    for name in _PRIVATE:
         (root / name).mkdir(mode=0o755, exist_ok=True)
-        Path(target).mkdir(mode=0o755, parents=True, exist_ok=True)  # where there is no libvirt of the machine
     if _socket(settings).is_relative_to(_short_run(settings)):
         short = _short_run(settings)
         if short.is_symlink():
@@ -275,6 +295,10 @@ def _signal(settings: Settings, pid_file: Path, order: signal.Signals) -> bool:
     return True
 
 
+def _start_log(settings: Settings) -> Path:
+    return _root(settings) / "log" / "start.log"
+
+
 def _last_words(settings: Settings) -> str:
-    text = (_root(settings) / "log" / "start.log").read_text(errors="replace")
+    text = _start_log(settings).read_text(errors="replace")
     return " ".join(text.split())[-300:] or "no message"
