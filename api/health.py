@@ -1,4 +1,6 @@
-"""Whether this process can serve: its database answers, with tables that this release can work with."""
+"""Whether this process can serve: its database answers, with tables that are right, and its services do their work."""
+
+from typing import Any
 
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.release import RELEASE
@@ -6,12 +8,21 @@ from controller.operations import schema
 from controller.operations.cloud import Cloud
 
 
-def health(cloud: Cloud) -> tuple[dict[str, str], int]:
-    """The answer's document and its HTTP status: 200, or 503 with the reason."""
+def health(cloud: Cloud) -> tuple[dict[str, Any], int]:
+    """The answer's document and its HTTP status: 200, or 503 with the reason.
+
+    An API without its bus goes on accepting requests: that is 200, `degraded`.
+    """
     try:
         problem = cloud.read(schema.problem)
     except DatabaseUnavailable as error:
         problem = str(error)
     if problem:
         return {"status": "unavailable", "database": problem, "release": RELEASE}, 503
+    problems = cloud.health.problems()
+    told = {p.name: p.reason for p in problems}
+    if any(p.vital for p in problems):
+        return {"status": "unavailable", "database": "ok", "release": RELEASE, "problems": told}, 503
+    if problems:
+        return {"status": "degraded", "database": "ok", "release": RELEASE, "problems": told}, 200
     return {"status": "ok", "database": "ok", "release": RELEASE}, 200

@@ -13,6 +13,7 @@ from waitress.server import create_server
 from api.app import create_app
 from api.ec2.protocol import model
 from controller.domain.errors import ConfigurationError
+from controller.health import thread_problem
 from controller.operations.cloud import Cloud
 from controller.operations.image_pruning import prune
 from controller.workers.periodic import Periodic
@@ -88,6 +89,10 @@ class ApiService:
         if not self._thread.is_alive() and not self._server.task_dispatcher.threads:
             self._server.trigger.close()  # not before: whoever still works on a request pulls it
         self._thread = None
+
+    def problem(self) -> str:
+        """Why no request is answered."""
+        return thread_problem(self._thread, self._stopping.is_set())
 
     def destroy(self) -> None:
         """The API makes nothing on the machine."""

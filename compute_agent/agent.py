@@ -151,6 +151,7 @@ class Agent:
         ] = {}  # by instance, until told; one that is lost is found by the next ring
         self._unwritten: dict[str, _Outcome] = {}  # instance -> what the journal could not take yet
         self._outdated_lock = threading.Lock()
+        self.troubles: dict[str, str] = {}  # task -> why it failed when it was last tried
         self._sequence = int(clock().timestamp() * 1000)
         self._monotonic = monotonic
         self._begun: float | None = None

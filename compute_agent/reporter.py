@@ -99,12 +99,19 @@ class Reporter:
 
 
 def guarded(agent: Agent, task: Callable[[], T]) -> T | None:
-    """What the task returns; None when it failed: a timer goes on whatever happens."""
+    """What the task returns; None when it failed: a timer goes on whatever happens.
+
+    ``agent.troubles`` says which tasks failed when they were last tried.
+    """
     name = getattr(task, "__name__", "told")
     try:
-        return task()
+        done = task()
+        agent.troubles.pop(name, None)
+        return done  # noqa: TRY300
     except CloudError as error:
+        agent.troubles[name] = str(error)
         log.warning("not done, tried again later", host=agent.host, task=name, reason=str(error))
-    except Exception:
+    except Exception as error:
+        agent.troubles[name] = f"{type(error).__name__}: {error}"
         log.exception("not done, tried again later", host=agent.host, task=name)
     return None

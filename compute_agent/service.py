@@ -38,6 +38,7 @@ from controller.domain.messages import (
     RemoveTaps,
     host_queue,
 )
+from controller.health import thread_problem
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +125,21 @@ class ComputeService:
             log.warning("work still in hand is left behind")
         self._reporter.flush()
         self._close()
+
+    def problem(self) -> str:
+        """Why guests are not looked after: no hypervisor, no bus, a host whose last heartbeat was not sent."""
+        if self._stop.is_set():
+            return ""
+        for thread in self._threads:
+            if ended := thread_problem(thread, stopping=False):
+                return ended
+        troubled = [(a.host, t) for a in list(self._agents.values()) for t in list(a.troubles.values())[:1]]
+        if troubled:
+            host, trouble = troubled[0]
+            return f"{host}: {trouble}" + (f" (and {len(troubled) - 1} more hosts)" if len(troubled) > 1 else "")
+        if not self._consuming or self._consumer is None:
+            return "the hypervisor is being asked for its guests"
+        return self._consumer.problem()
 
     def describe(self) -> list[HostReported]:
         """What the hosts of this process are and have, as ``pileus join`` tells it; nothing need run.

@@ -40,9 +40,10 @@ def database_threads(name: str, settings: Settings) -> int:
 
 
 def connections(names: Iterable[str], settings: Settings) -> int:
-    """How many database connections one process of these services opens at most."""
+    """How many database connections one process of these services opens at most, that of its health included."""
     pool = settings.database.pool_size + settings.database.max_overflow
-    return min(pool, sum(database_threads(n, settings) for n in names))
+    threads = sum(database_threads(n, settings) for n in names)
+    return min(pool, threads) + 1 if threads else 0
 
 
 def check_pool(names: Iterable[str], settings: Settings) -> None:

@@ -17,6 +17,7 @@ from controller.domain.messages import (
     ReadNetworkEvidence,
     WireInstances,
 )
+from controller.health import thread_problem
 from controller.operations.cloud import Cloud
 from network import queries
 from network.bridges import is_host_local
@@ -46,6 +47,7 @@ class NetworkService:
         self._real = cloud.settings.network.driver == "linux"
         self._wiring = Wiring(cloud.settings)
         self._stop = threading.Event()
+        self._failed = ""
         self._consumer = BatchConsumer(cloud.settings, [QUEUE], self.handle, name=self.name)
         self._calls = QueueConsumer(cloud.settings, [NETWORK_EVIDENCE], self.answer, name=NETWORK_EVIDENCE)
         self._sweeper = threading.Thread(target=self._sweep_forever, name="network-sweep", daemon=True)
@@ -71,6 +73,12 @@ class NetworkService:
             consumer.join(_STOP_S)
         if self._sweeper.is_alive():
             self._sweeper.join(_STOP_S)
+
+    def problem(self) -> str:
+        """Why networks are not wired."""
+        found = (self._consumer.problem(), self._calls.problem())
+        swept = (self._failed, thread_problem(self._sweeper, self._stop.is_set())) if self._real else ()
+        return next(filter(None, (*found, *swept)), "")
 
     def destroy(self) -> None:
         """Remove all that this cloud's networks have on this host; needs neither the database nor the bus.
@@ -148,9 +156,12 @@ class NetworkService:
         while not self._stop.is_set():
             try:
                 self.sweep()
+                self._failed = ""
             except CloudError as error:
+                self._failed = f"networks are not swept: {error}"
                 log.warning("networks not swept, trying again", reason=str(error))
-            except Exception:
+            except Exception as error:
+                self._failed = f"networks are not swept: {type(error).__name__}: {error}"
                 log.exception("sweep of the networks failed")
             self._stop.wait(self._interval_s)
 

@@ -44,6 +44,10 @@ class SchedulerService:
         for consumer in self._consumers:
             consumer.join(_STOP_S)
 
+    def problem(self) -> str:
+        """Why nothing is placed."""
+        return next(filter(None, (c.problem() for c in self._consumers)), "")
+
     def destroy(self) -> None:
         """A scheduler leaves nothing on its machine."""
 

@@ -9,6 +9,7 @@ from waitress.server import create_server
 from waitress.task import WSGITask
 
 from api.metadata.app import LOCAL_ADDRESS
+from controller.health import thread_problem
 
 _THREADS = 4
 _MAX_BODY_BYTES = 4096
@@ -56,6 +57,10 @@ class Listener:
     def start(self) -> None:
         """Begin in a thread of its own."""
         self._thread.start()
+
+    def problem(self) -> str:
+        """Why nothing is served."""
+        return thread_problem(self._thread, self._stop.is_set())
 
     def stop(self, timeout_s: float = 5) -> None:
         """Finish what is under way and close the port."""

@@ -43,5 +43,9 @@ class MetadataService:
             self._listener.stop()
             self._listener = None
 
+    def problem(self) -> str:
+        """Why no guest is answered."""
+        return self._listener.problem() if self._listener else ""
+
     def destroy(self) -> None:
         """Nothing: this service leaves nothing on the host."""

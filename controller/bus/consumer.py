@@ -19,6 +19,7 @@ from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, NewerMessage, PoisonMessage, Unavailable
 from controller.domain.messages import Message, host_of
 from controller.domain.wire import decode, encode
+from controller.health import thread_problem
 from controller.outages import BUS, OUTAGES
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,16 @@ class QueueConsumer:
         self._priority = random.randrange(1, 1 << 15)  # noqa: S311 - no secret
         # Since when this consumer has had its broker without a break, by the monotonic clock.
         self.listening_since: float | None = None
+        self._lost = "not reached yet"
+        self._waiting_for = ""
+
+    def problem(self) -> str:
+        """Why nothing is consumed, or what is in hand is not done; empty when all is well."""
+        if ended := thread_problem(self._thread, self._stop.is_set()):
+            return ended
+        if self.listening_since is None:
+            return f"the bus is away: {self._lost}"
+        return self._waiting_for and f"waiting: {self._waiting_for}"
 
     def declare(self) -> bool:
         """Have the queues keep what is sent to them from now on; False where the broker cannot be asked: they are
@@ -97,15 +108,17 @@ class QueueConsumer:
                     self._consume(connection)
             except _LOST as error:
                 began, self.listening_since = self.listening_since is not None, None
+                self._lost = str(error) or type(error).__name__
                 if not self._stop.is_set():
                     if OUTAGES.is_news(BUS):
                         log.warning("bus lost, trying again", queues=self._names, reason=str(error))
                     self._stop.wait(self._settings.bus.retry_after_s)
                 if not began and repair.may_be_broken(error) and not self._stop.is_set():
                     self._mend()
-            except Exception:
+            except Exception as error:
                 # A bug, ours or the client library's: what was in hand is delivered again.
                 self.listening_since = None
+                self._lost = f"{type(error).__name__}: {error}"
                 log.exception("consumer failed, beginning anew", queues=self._names)
                 self._stop.wait(self._settings.bus.retry_after_s)
         self._publisher.close()
@@ -195,10 +208,17 @@ class QueueConsumer:
         raw.ack()
 
     def _carry_out(self, message: Message) -> Message | None:
+        try:
+            return self._carried_out(message)
+        finally:
+            self._waiting_for = ""
+
+    def _carried_out(self, message: Message) -> Message | None:
         while True:
             try:
                 return self._handler(message)
             except Unavailable as error:
+                self._waiting_for = str(error)
                 if self._stop.wait(1.0):
                     raise
                 OUTAGES.tell(log, "waiting", error, kind=message.KIND)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from controller.cli.checks import bus, database, files, machine
+from controller.cli.checks import services as running
 from controller.cli.checks.item import Probe, Status, Subject, run_probes
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_json, printable
@@ -48,7 +49,12 @@ def probes_for(subject: Subject) -> Mapping[str, Probe]:
     found: dict[str, Probe] = {"options": files.options} if subject.file else {}
     if here & _WITH_DATABASE:
         found |= {"database": database.probe, "secret key file": files.key_file, "connection pool": files.pool}
-    found |= {"bus": bus.probe, "state folder": files.state_dir, "open files": files.file_limit}
+    found |= {
+        "running services": running.probe,
+        "bus": bus.probe,
+        "state folder": files.state_dir,
+        "open files": files.file_limit,
+    }
     if "api" in here:
         found |= {"image store": files.image_store, "API port": machine.api_port}
     real_network = settings.network.driver == "linux"

@@ -12,7 +12,7 @@ from controller.cli.health import api_problem, local_api_url, wait_for
 from controller.cli.host_name import store_host_name
 from controller.cli.logs import set_up_logging
 from controller.cli.operator import Operator, pass_operator
-from controller.cli.serve import serve_here
+from controller.cli.serve import reload_of, serve_here
 from controller.cli.services import ORDER, make_services, service_names
 from controller.cli.state_folder import remove_state
 from controller.db.models import Host
@@ -35,7 +35,7 @@ def up(operator: Operator, foreground: bool, hosts: int) -> None:
     if foreground:
         _upgrade(operator)
         set_up_logging(settings)
-        sys.exit(serve_here(service_names(), settings, be_daemon=True))
+        sys.exit(serve_here(service_names(), settings, reload_of(operator), be_daemon=True))
     with daemon.alone():
         pid, process = daemon.pid(), None
         if pid is None:

@@ -57,7 +57,13 @@ def set_up_logging(settings: Settings, file: Path | None = None) -> None:
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(settings.general.log_level)
+    set_level(settings.general.log_level)
+
+
+def set_level(level: str) -> None:
+    """From which level on is logged; may be changed at any time."""
+    root = logging.getLogger()
+    root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 

@@ -1,29 +1,44 @@
 """`pileus serve`: services in the foreground, until a signal ends them in order."""
 
 import os
+import queue
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 import click
 import structlog
+from sqlalchemy import text
 
 from controller.cli.daemon import Daemon
+from controller.cli.health import bus_problem
+from controller.cli.health_file import HealthFile, health_file
 from controller.cli.host_name import store_host_name
-from controller.cli.logs import set_up_logging
+from controller.cli.logs import set_level, set_up_logging
 from controller.cli.operator import Operator, pass_operator
 from controller.cli.services import Service, make_services, service_names
+from controller.cli.systemd import notify
 from controller.conf.settings import Settings
+from controller.db.database import Database
 from controller.domain.errors import CloudError, ConfigurationError
+from controller.health import Health, Probe, Problem
 from controller.limits import check_at_start
 
 STOP_TIMEOUT_S = 30.0
+LOOK_EVERY_S = 1.0
+PROBE_EVERY_S, PROBE_LATE_S = 10.0, 20.0
+Reload: TypeAlias = Callable[[], None]
 log = structlog.get_logger(__name__)
+
+
+def _nothing() -> None:
+    """For who has nothing to be told."""
 
 
 @click.command()
@@ -47,19 +62,36 @@ def serve(operator: Operator, name: str, simulated: int | None, log_file: Path |
         )
     set_up_logging(settings, log_file)
     names = service_names() if name == "all" else [name]
-    sys.exit(serve_here(names, settings, be_daemon=name == "all"))
+    sys.exit(serve_here(names, settings, reload_of(operator), be_daemon=name == "all"))
 
 
-def serve_here(names: Sequence[str], settings: Settings, *, be_daemon: bool) -> int:
+def reload_of(operator: Operator) -> Reload:
+    """What a process of this cloud does at SIGHUP: take the log level from its file again."""
+
+    def reload() -> None:
+        level = operator.load().general.log_level
+        set_level(level)
+        log.info("configuration read again", log_level=level, rest="other changes take effect with a restart")
+
+    return reload
+
+
+def serve_here(names: Sequence[str], settings: Settings, reload: Reload, *, be_daemon: bool) -> int:
     """Run these services in this process; all of them together are what `status` and `down` look for.
+
+    ``reload`` is called at SIGHUP.
 
     Raises:
         ConfigurationError: the process would run out of connections or files.
     """
     check_at_start(names, settings)
+    health = Health()
     with ExitStack() as stack:
         ready = stack.enter_context(Daemon(settings.state_dir).held()) if be_daemon else _nothing
-        return run_services(make_services(names, settings, stack, registered=True), settings, ready)
+        services = make_services(names, settings, stack, health, registered=True)
+        add_probes(health, names, settings, stack)
+        file = stack.enter_context(health_file(settings, names))
+        return run_services(services, settings, ready, health=health, file=file, reload=reload)
 
 
 def simulated_hosts(count: int, *, alone: bool = True) -> dict[tuple[str, str], object]:
@@ -68,32 +100,38 @@ def simulated_hosts(count: int, *, alone: bool = True) -> dict[tuple[str, str], 
     return options if alone else {**options, ("network", "driver"): "none"}
 
 
-def _nothing() -> None:
-    pass
-
-
-def run_services(services: Sequence[Service], settings: Settings, ready: Callable[[], None] = _nothing) -> int:
+def run_services(
+    services: Sequence[Service],
+    settings: Settings,
+    ready: Callable[[], None] = _nothing,
+    *,
+    health: Health | None = None,
+    file: HealthFile | None = None,
+    reload: Reload = _nothing,
+) -> int:
     """Start them, wait for SIGTERM or SIGINT, stop them in reverse; a second signal ends the process at once.
+
+    ``ready`` is called when all have started; systemd is told so when they are also well. Whatever is not is told to
+    ``file`` and to systemd. At SIGHUP ``reload`` is called.
 
     Answers with the exit status: 1 when one of them could not be started or stopped, or ended all (``refused``).
     """
-    stop = threading.Event()
-    _stop_on_signals(stop)
+    signals = Signals()
     started: list[Service] = []
     status = 0
     log.info("starting", cloud_id=settings.general.cloud_id, state_dir=settings.general.state_dir, pid=os.getpid())
     try:
         for service in services:
-            if stop.is_set():
+            if signals.stopping:
                 break
             service.start()
             started.append(service)
             log.info("service started", service=service.name)
         ready()
-        notify("READY=1")
-        stop.wait()
+        _watch(signals, Report(health or Health(), file), reload)
     except CloudError as error:
         log.error("a service could not be started", reason=str(error))  # noqa: TRY400 - it says what to do
+        notify(f"STATUS={error}")
         status = 1
     except Exception:
         log.exception("a service could not be started")
@@ -115,27 +153,95 @@ def run_services(services: Sequence[Service], settings: Settings, ready: Callabl
     return status
 
 
-def notify(state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.settimeout(1)
-            out.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
-    except OSError as error:
-        log.warning("systemd could not be notified", reason=str(error))
+def add_probes(health: Health, names: Sequence[str], settings: Settings, stack: ExitStack) -> None:
+    """Have the engines asked as well: a service with nothing to do does not notice that they are away.
+
+    Whoever consumes from the bus knows by itself whether it is there.
+    """
+    if not set(names) <= {"compute"}:
+        database = Database(replace(settings, database=replace(settings.database, pool_size=1, max_overflow=0)))
+        stack.callback(database.close)
+        _add_probe(health, stack, "database", lambda: _database_problem(database))
+    if "api" in names and not settings.embedded_bus:
+        _add_probe(health, stack, "bus", lambda: bus_problem(settings), vital=False)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
+def _add_probe(health: Health, stack: ExitStack, name: str, ask: Callable[[], str], *, vital: bool = True) -> None:
+    probe = Probe(name, ask, PROBE_EVERY_S, PROBE_LATE_S)
+    health.add(name, probe.problem, vital=vital)
+    stack.callback(probe.stop)
+    probe.start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+
+def _database_problem(database: Database) -> str:
+    database.read(lambda session: session.execute(text("SELECT 1")))
+    return ""
+
+
+class Signals:
+    """What the process was told by signals, taken up by its main thread."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        # Reentrant: a handler may interrupt whoever reads from it.
+        self._orders: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._take)
+
+    def next(self, timeout_s: float) -> int | None:
+        """The next one, or None."""
+        try:
+            return self._orders.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGHUP:
+            if self.stopping:
+                os._exit(128 + number)
+            self.stopping = True
+        self._orders.put(number)
+
+
+class Report:
+    """Tells systemd, the log and the health file how the process is, whenever that changes."""
+
+    def __init__(self, health: Health, file: HealthFile | None) -> None:
+        self._health = health
+        self._file = file
+        self._told: list[Problem] | None = None
+        self._ready = False
+
+    def update(self) -> None:
+        """Look, and tell."""
+        problems = self._health.problems()
+        became_ready = not self._ready and not any(p.vital for p in problems)
+        if problems == self._told and not became_ready:
+            return
+        self._ready = self._ready or became_ready
+        text = "; ".join(f"{p.name}: {p.reason}" for p in problems)
+        status = ("not well: " if self._ready else "starting: ") + text if text else "well"
+        notify(*["READY=1"][:became_ready], f"STATUS={' '.join(status.split())}")
+        names = {p.name for p in problems}
+        if self._ready and names != {p.name for p in self._told or ()}:
+            if problems:
+                log.warning("not well", problems=text)
+            else:
+                log.info("well again")
+        if self._file:
+            self._file.write(problems, ready=self._ready)
+        self._told = problems
+
+
+def _watch(signals: Signals, report: Report, reload: Reload) -> None:
+    """Until the process is to end."""
+    while not signals.stopping:
+        report.update()
+        if signals.next(LOOK_EVERY_S) == signal.SIGHUP:
+            try:
+                reload()
+            except Exception as error:
+                log.warning("the configuration cannot be read again: all stays as it is", reason=str(error))
 
 
 def _give_up() -> None:

@@ -10,6 +10,7 @@ from controller.bus.bus import Bus
 from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
+from controller.health import Health
 from controller.operations import secrets
 from controller.operations.cloud import Cloud
 from controller.workers.register import ServiceRegister
@@ -30,6 +31,9 @@ class Service(Protocol):
     def stop(self) -> None:
         """End in bounded time. Guests, dnsmasq and libvirtd go on."""
 
+    def problem(self) -> str:
+        """What keeps it from its work now, empty when nothing does; returns at once."""
+
     def destroy(self) -> None:
         """Remove everything that it made on this machine, also when nothing runs."""
 
@@ -41,11 +45,17 @@ def service_names() -> list[str]:
 
 
 def make_services(
-    names: Sequence[str], settings: Settings, stack: ExitStack, *, registered: bool = False
+    names: Sequence[str],
+    settings: Settings,
+    stack: ExitStack,
+    health: Health | None = None,
+    *,
+    registered: bool = False,
 ) -> list[Service]:
     """These services, not yet started, on one bus and at most one database; ``stack`` closes both.
 
-    ``registered``: those that have the database are preceded by what keeps their rows.
+    ``health`` is told how to ask for their problems. ``registered``: those that have the database are preceded by what
+    keeps their rows.
 
     Raises:
         ConfigurationError: a service that is not installed, or a machine that was not told which cloud's it is.
@@ -53,7 +63,8 @@ def make_services(
     classes = [_load(name) for name in names]
     with_cloud = any(map(_takes_cloud, classes))
     _check_identity(settings, with_key=with_cloud)
-    cloud = Cloud.connect(settings) if with_cloud else None
+    health = health or Health()
+    cloud = Cloud.connect(settings, health) if with_cloud else None
     bus = cloud.bus if cloud else Bus(settings)
     stack.callback(bus.close)  # type: ignore[attr-defined]
     if cloud:
@@ -62,6 +73,8 @@ def make_services(
     if cloud and registered:
         in_it = [name for name, c in zip(names, classes, strict=True) if _takes_cloud(c)]
         made.insert(0, ServiceRegister(cloud, in_it))
+    for service in made:
+        health.add(service.name, service.problem)
     return made
 
 

@@ -11,9 +11,9 @@ from sqlalchemy.engine import make_url
 
 from controller.cli.daemon import Daemon
 from controller.cli.health import api_problem, bus_problem, database_problem
+from controller.cli.health_file import processes
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row
-from controller.cli.services import service_names
 from controller.conf.settings import Settings
 from controller.db.models import Host, Instance
 from controller.domain.states import State
@@ -40,6 +40,9 @@ def describe(operator: Operator) -> dict[str, Any]:
         "database": database_problem(operator.cloud),
         "bus": bus_problem(settings),
     }
+    running = processes(settings)
+    for process in running:
+        problems |= {p.name: p.reason for p in process.problems if not problems.get(p.name)}
     counts: dict[str, Any] = {"releases": {}, "hosts": {}, "instances": {}}
     if not problems["database"]:
         if reason := operator.read(schema.problem):
@@ -55,7 +58,7 @@ def describe(operator: Operator) -> dict[str, Any]:
         "healthy": up and not any(problems.values()),
         "pid": pid,
         "memory_mib": _memory_mib(pid) if pid else None,
-        "services": service_names() if pid else [],
+        "services": sorted({name for process in running for name in process.services}),
         "database": _engine(settings),
         "bus": settings.bus.url.partition(":")[0],
         "problems": {name: text for name, text in problems.items() if text},

@@ -13,6 +13,7 @@ from controller.db.database import Database
 from controller.domain.clock import Clock, system_clock
 from controller.domain.ids import IdSource
 from controller.domain.messages import Message
+from controller.health import Health
 from controller.operations.receivers import readable
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Transaction:
 class Cloud:
     """One process's cloud. ``write`` and ``read`` run an operation: a function of a Transaction.
 
-    ``server_clock`` is what the database's server takes for the time; None: it is asked.
+    ``server_clock`` is what the database's server takes for the time; None: it is asked. ``health`` is the process's.
     """
 
     settings: Settings
@@ -42,11 +43,15 @@ class Cloud:
     clock: Clock = system_clock
     ids: IdSource = field(default_factory=IdSource.system)
     server_clock: Clock | None = None
+    health: Health = field(default_factory=Health)
 
     @classmethod
-    def connect(cls, settings: Settings) -> "Cloud":
-        """A cloud on the real engines that the settings name; nothing is opened before it is used."""
-        return cls(settings, Database(settings), Bus(settings))
+    def connect(cls, settings: Settings, health: Health | None = None) -> "Cloud":
+        """A cloud on the real engines that the settings name; nothing is opened before it is used.
+
+        ``health`` is of the process that it is part of.
+        """
+        return cls(settings, Database(settings), Bus(settings), health=health or Health())
 
     def write(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in one transaction, then ring those of its doorbells that can be read (``readable``).

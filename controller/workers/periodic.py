@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from controller.domain.errors import Unavailable
+from controller.health import thread_problem
 from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
@@ -20,6 +21,11 @@ class Periodic:
         self._work = work
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._failed = ""
+
+    def problem(self) -> str:
+        """Why the last round was not done; empty when it was."""
+        return self._failed or thread_problem(self._thread, self._stop.is_set())
 
     def start(self) -> None:
         """Begin with a first round at once."""
@@ -35,9 +41,12 @@ class Periodic:
         while True:
             try:
                 self._work()
+                self._failed = ""
             except Unavailable as error:
+                self._failed = str(error)
                 OUTAGES.tell(log, "round skipped", error, work=self._name)
-            except Exception:
+            except Exception as error:
+                self._failed = f"{self._name} failed: {type(error).__name__}: {error}"
                 log.exception("round failed", work=self._name)
             if self._stop.wait(self._every_s):
                 return

@@ -72,6 +72,10 @@ class ServiceRegister:
         except Unavailable as error:
             log.warning("not signed off: the rows age", reason=str(error))
 
+    def problem(self) -> str:
+        """Why the rows are not kept."""
+        return self.refused or self._periodic.problem()
+
     def destroy(self) -> None:
         """The rows go with the database."""
 

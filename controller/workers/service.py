@@ -170,6 +170,11 @@ class ControllerService:
         except _AWAY as error:
             log.warning("the queue of heartbeats stays", reason=str(error))
 
+    def problem(self) -> str:
+        """Why agents are not heard, or nothing is swept."""
+        consumers = [c.problem() for c in self._consumers]
+        return next(filter(None, [*consumers, *(s.problem() for s in self._sweeps)]), "")
+
     def destroy(self) -> None:
         """The controller leaves nothing on its machine but the database."""
 

@@ -66,8 +66,8 @@ def test_a_pool_that_is_too_small_is_refused(tmp_path: Path) -> None:
 
 
 def test_connections_are_bounded_by_threads_and_by_the_pool(tmp_path: Path) -> None:
-    assert limits.connections(["api"], settings(tmp_path, api__threads=12)) == 12
-    assert limits.connections(["api"], settings(tmp_path, api__threads=64)) == 22
+    assert limits.connections(["api"], settings(tmp_path, api__threads=12)) == 13
+    assert limits.connections(["api"], settings(tmp_path, api__threads=64)) == 23
     assert limits.connections(["compute"], settings(tmp_path)) == 0
 
 

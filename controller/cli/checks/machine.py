@@ -21,8 +21,11 @@ _PACKAGES = {
     "nft": "nftables",
     "dnsmasq": "dnsmasq-base",
     "qemu-img": "qemu-utils",
-    "libvirtd": "libvirt-daemon-system",
+    "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
+    "tini": "tini",
+    "qemu": "qemu-system-x86",
 }
+_QEMU = "qemu-system-x86_64"
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _DNS_PORT = 53
 
@@ -35,7 +38,8 @@ def network_programs(subject: Subject) -> Sequence[Item]:
 def compute_programs(subject: Subject) -> Sequence[Item]:
     """The programs of a host; its own libvirtd only where no other is named."""
     wanted = {"ip": "ip", "qemu-img": "qemu-img"}
-    return _programs(wanted if subject.settings.compute.libvirt_uri else {**wanted, "libvirtd": "libvirtd"})
+    own = {"libvirtd": "libvirtd", "tini": "tini", "qemu": _QEMU}
+    return _programs(wanted if subject.settings.compute.libvirt_uri else wanted | own)
 
 
 def trunk(subject: Subject) -> Sequence[Item]:

@@ -34,7 +34,7 @@ def statuses(command: Command, *arguments: str) -> dict[str, str]:
 def test_a_new_cloud_is_well(command: Command) -> None:
     result = command.result("check")
     assert result.exit_code == 0, result.output
-    assert "ok    database        SQLite" in result.stdout
+    assert "ok    database         SQLite" in result.stdout
     assert set(statuses(command).values()) == {"ok"}
 
 
@@ -94,7 +94,7 @@ def test_tables_of_an_older_release(command: Command) -> None:
 
 
 def test_an_agent_is_not_asked_for_a_database(command: Command) -> None:
-    assert set(statuses(command, "compute")) == {"options", "bus", "state folder", "open files"}
+    assert set(statuses(command, "compute")) == {"options", "running services", "bus", "state folder", "open files"}
 
 
 def test_real_nodes_are_looked_at() -> None:

@@ -19,10 +19,12 @@ from tests.unit.cli.conftest import Command
 
 PROGRAM = """
 import sys, time
-from controller.cli.logs import set_up_logging
+from pathlib import Path
+from controller.cli.logs import set_level, set_up_logging
 from controller.cli.serve import run_services
 from controller.conf import Settings
 from controller.domain.errors import ConfigurationError
+from controller.health import Health
 
 class Service:
     def __init__(self, name):
@@ -41,9 +43,18 @@ class Service:
         if self.name == "rude":
             raise RuntimeError("not now")
 
+def reload():
+    if "unreadable" in sys.argv:
+        raise ConfigurationError(reason="that is no file")
+    set_level("DEBUG")
+    print("reloaded", flush=True)
+
 settings = Settings()
 set_up_logging(settings)
-sys.exit(run_services([Service(n) for n in sys.argv[1:]], settings))
+health = Health()
+health.add("compute", lambda: "" if Path(sys.argv[1]).exists() or "ill" not in sys.argv else "no hypervisor")
+health.add("bus", lambda: "away" if "lonely" in sys.argv else "", vital=False)
+sys.exit(run_services([Service(n) for n in sys.argv[2:]], settings, health=health, reload=reload))
 """
 
 
@@ -51,11 +62,12 @@ class Process:
     """Services in another process, up to the point where they run."""
 
     def __init__(self, tmp_path: Path, *names: str) -> None:
+        self.well = tmp_path / "well"
         self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.ready.bind(str(tmp_path / "notify"))
         self.ready.settimeout(30)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *names],
+            [sys.executable, "-c", PROGRAM, str(self.well), *names],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,17 +75,51 @@ class Process:
         )
 
     def told(self) -> str:
-        return self.ready.recv(100).decode()
+        return self.ready.recv(1000).decode()
 
     def end(self) -> tuple[int, list[str], str]:
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out.splitlines(), err
 
 
+def test_ready_is_who_can_do_its_work(tmp_path: Path) -> None:
+    running = Process(tmp_path, "ill")
+    assert running.told() == "STATUS=starting: compute: no hypervisor"
+    running.well.touch()
+    assert running.told() == "READY=1\nSTATUS=well"
+    running.well.unlink()
+    assert running.told() == "STATUS=not well: compute: no hypervisor"
+    running.process.terminate()
+    status, _, log = running.end()
+    assert status == 0
+    assert "no hypervisor" in log
+
+
+def test_what_is_not_vital_is_told_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    running = Process(tmp_path, "lonely")
+    assert running.told() == "READY=1\nSTATUS=not well: bus: away"
+    running.process.terminate()
+    running.end()
+
+
+@pytest.mark.parametrize(("name", "seen"), [("a", "reloaded"), ("unreadable", "that is no file")])
+def test_sighup_reads_again_and_ends_nothing(tmp_path: Path, name: str, seen: str) -> None:
+    running = Process(tmp_path, name)
+    running.told()
+    running.process.send_signal(signal.SIGHUP)
+    assert running.process.stdout and running.process.stderr
+    said = ""
+    while seen not in said:
+        said = (running.process.stdout if name == "a" else running.process.stderr).readline()
+        assert said, "it has ended"
+    running.process.terminate()
+    assert running.end()[0] == 0
+
+
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_in_reverse(tmp_path: Path, order: signal.Signals) -> None:
     running = Process(tmp_path, "a", "b")
-    assert running.told() == "READY=1"
+    assert running.told() == "READY=1\nSTATUS=well"
     running.process.send_signal(order)
     assert running.told() == "STOPPING=1"
     status, lines, _ = running.end()
