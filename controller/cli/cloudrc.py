@@ -29,7 +29,9 @@ def read_credentials(path: Path) -> Credentials | None:
     except OSError:
         return None
     found = {m[1]: "".join(shlex.split(m[2])) for m in map(_EXPORT.fullmatch, lines) if m}
-    user, _, password = found.get("ONE_AUTH_STRING", "").partition(":")
+    # Release 0.1 had user and password in one.
+    old_user, _, old_password = found.get("ONE_AUTH_STRING", "").partition(":")
+    user, password = found.get("PILEUS_USER", old_user), found.get("PILEUS_PASSWORD", old_password)
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "PILEUS_TOKEN")
     access_key, secret_key, token = (found.get(n, "") for n in names)
     if not (access_key and secret_key and user and password and token):
@@ -37,8 +39,13 @@ def read_credentials(path: Path) -> Credentials | None:
     return Credentials(access_key, secret_key, user, password, token)
 
 
-def write_cloudrc(path: Path, settings: Settings, credentials: Credentials, programs: Path) -> None:
-    """Write the file; ``programs`` is the folder where `aws` and `pileus` are, should they not be found otherwise."""
+def write_cloudrc(
+    path: Path, settings: Settings, credentials: Credentials, programs: Path, *, in_state: bool = True
+) -> None:
+    """Write the file; ``programs`` is the folder where `aws` and `pileus` are, should they not be found otherwise.
+
+    ``in_state``: `pileus` finds the configuration in the state folder.
+    """
     url = settings.public_url
     variables = {
         "AWS_ACCESS_KEY_ID": credentials.access_key,
@@ -49,12 +56,13 @@ def write_cloudrc(path: Path, settings: Settings, credentials: Credentials, prog
         "EC2_URL": f"{url}/ec2/",
         "EC2_ACCESS_KEY": credentials.access_key,
         "EC2_SECRET_KEY": credentials.secret_key,
-        "ONE_XMLRPC": f"{url}/RPC2",
-        "ONE_AUTH_STRING": f"{credentials.user}:{credentials.password}",
         "PILEUS_URL": url,
+        "PILEUS_USER": credentials.user,
+        "PILEUS_PASSWORD": credentials.password,
         "PILEUS_TOKEN": credentials.token,
-        "PILEUS_STATE": str(settings.state_dir),
     }
+    if in_state:
+        variables["PILEUS_STATE"] = str(settings.state_dir)
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
     folder = shlex.quote(str(programs))
     host = shlex.quote(url.split("://", 1)[1].rsplit(":", 1)[0].strip("[]"))
@@ -68,8 +76,13 @@ case ",${{no_proxy:-}}," in
 *,{host},*) ;;
 *) export no_proxy="${{no_proxy:+$no_proxy,}}"{host} NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}"{host} ;;
 esac
+# An aws before 2.13 (Debian 12 has 2.9) knows no variable for its endpoint. An --endpoint-url given to it wins.
+aws() {{ command aws --endpoint-url "$AWS_ENDPOINT_URL_EC2" "$@"; }}
+if [ -n "${{BASH_VERSION:-}}" ]; then
+    export -f aws
+fi
 # The clients that were installed with the cloud, behind those of the machine.
-if ! command -v aws >/dev/null 2>&1 || ! command -v pileus >/dev/null 2>&1; then
+if ! (unset -f aws && command -v aws) >/dev/null 2>&1 || ! command -v pileus >/dev/null 2>&1; then
     export PATH="$PATH:"{folder}
 fi
 """

@@ -31,9 +31,10 @@ PROJECT, USER = "default", "admin"
 @pass_operator
 def init(operator: Operator, simulated: int | None, port: int | None, cidr_pool: str | None) -> None:
     """Set up a cloud: configuration, keys, database, first project and user, cloudrc."""
-    if operator.config is not None:
-        raise click.UsageError(f"init writes {FILE_NAME} into the state folder: use --state, not --config")
-    folder, file = operator.folder, operator.file
+    if operator.config is not None and not operator.exists:
+        raise click.UsageError(f"--config names no file; without it init writes {FILE_NAME} into the state folder")
+    file = operator.file
+    folder = operator.load().state_dir if operator.config else operator.folder
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     if operator.exists:
         _change(file, operator.settings, simulated, port, cidr_pool)
@@ -51,7 +52,7 @@ def init(operator: Operator, simulated: int | None, port: int | None, cidr_pool:
     operator.write(schema.ensure_cloud_row)
     operator.write(instance_types.seed)
     credentials = operator.write(lambda tx: _credentials(tx, read_credentials(cloudrc)))
-    write_cloudrc(cloudrc, settings, credentials, Path(sys.executable).parent)
+    write_cloudrc(cloudrc, settings, credentials, Path(sys.executable).parent, in_state=operator.config is None)
     click.echo(f"cloud {settings.general.cloud_id} below {folder}, credentials in {cloudrc}")
 
 

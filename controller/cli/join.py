@@ -43,8 +43,6 @@ def join(operator: Operator, /, url: str, token: str, ca_file: Path | None, stat
     from standard input. Done again, it renews what the cloud knows of the host."""
     if state is not None:
         operator = Operator(state, None, operator.output)
-    if operator.config is not None:
-        raise click.UsageError("join writes pileus.conf into the state folder: use --state, not --config")
     url, token = checked_url(url), _token(token)
     own = _own_values(operator, **options)
     before = _settings_before(operator, own)
@@ -159,6 +157,7 @@ def _write(operator: Operator, values: Values, answer: Answer, before: Settings)
         raise ConfigurationError(reason=reason)
     text = changed_text(operator.file.read_text(), values) if operator.exists else new_text(_in_order(values))
     operator.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    operator.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_private(operator.file, text)
 
 
@@ -170,7 +169,7 @@ def _say(operator: Operator, before: Settings) -> None:
     if problem := bus_problem(operator.load()):
         click.echo(f"warning: the bus cannot be reached from here: {problem}", err=True)
     click.echo(f"configuration in {operator.file}; start the agent:")
-    click.echo(f"  pileus --state {operator.folder} serve compute")
-    if before.compute.driver == "libvirt":
+    click.echo(f"  pileus {' '.join(operator.arguments)} serve compute")
+    if operator.config and before.compute.driver == "libvirt":
         click.echo("or, with the units of etc/systemd:")
         click.echo("  systemctl enable --now pileus@compute")

@@ -27,6 +27,7 @@ from controller.cli.serve import serve
 from controller.cli.service import service
 from controller.cli.status import status
 from controller.cli.users import user
+from controller.conf.load import SITE_FILE, is_of_a_site
 from controller.db.database import unavailable
 from controller.domain.errors import CloudError
 from controller.domain.release import RELEASE
@@ -40,14 +41,16 @@ from controller.domain.release import RELEASE
 )
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Configuration file; else pileus.conf in the cloud's folder.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Configuration file; else pileus.conf in the cloud's folder, else /etc/pileus/pileus.conf.",
 )
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Form of what is printed.")
 @click.version_option(RELEASE, prog_name="pileus")
 @click.pass_context
 def pileus(context: click.Context, state: Path | None, config: Path | None, output: str) -> None:
     """A private cloud: set up, run and look after."""
+    if state is None and config is None and is_of_a_site():
+        config = SITE_FILE
     context.obj = Operator(state, config, output)
 
 

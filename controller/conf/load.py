@@ -14,6 +14,7 @@ from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
 
 FILE_NAME = "pileus.conf"
+SITE_FILE = Path("/etc/pileus", FILE_NAME)
 _CLOUD_ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -24,6 +25,11 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/pileus")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pileus"
+
+
+def is_of_a_site() -> bool:
+    """Whether the machine's cloud, when nobody names one, is what /etc/pileus/pileus.conf says."""
+    return not (os.environ.get("PILEUS_STATE") or (default_state_dir() / FILE_NAME).exists()) and SITE_FILE.exists()
 
 
 def load_settings(file: Path | None, overrides: Mapping[tuple[str, str], Any] | None = None) -> Settings:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,10 +21,14 @@ _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
 def create_key_file(path: Path) -> None:
-    """Write a new key, readable by its owner alone; an existing one stays."""
+    """Write a new key; an existing one stays.
+
+    It is readable by its owner alone, and by the group of a folder that gives its group to its files, as /etc/pileus.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = 0o640 if path.parent.stat().st_mode & stat.S_ISGID else 0o600
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         return
     with os.fdopen(descriptor, "w") as file:

@@ -35,7 +35,7 @@ def key_file(subject: Subject) -> Sequence[Item]:
         advice = "copy it from the machine where the cloud was set up, for the user that the services run as"
         return [fail("secret key file", str(error).rstrip("."), advice)]
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    if mode & 0o037:  # a group may read it: that of the services
         return [fail("secret key file", f"{path} has mode {mode:04o}", f"chmod 0600 {path}, if nobody has read it")]
     return [ok("secret key file", f"{path}, mode {mode:04o}")]
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from controller.cli.cloudrc import read_credentials
 from controller.cli.configuration_file import changed_text, new_text
+from controller.cli.main import pileus
 from controller.conf import load_settings
 from controller.domain.errors import ConfigurationError
 from tests.unit.cli.conftest import Command
@@ -16,7 +18,7 @@ from tests.unit.cli.conftest import Command
 VARIABLES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_EC2"),
     *("EC2_URL", "EC2_ACCESS_KEY", "EC2_SECRET_KEY"),
-    *("ONE_XMLRPC", "ONE_AUTH_STRING", "PILEUS_URL", "PILEUS_TOKEN", "PILEUS_STATE"),
+    *("PILEUS_URL", "PILEUS_USER", "PILEUS_PASSWORD", "PILEUS_TOKEN", "PILEUS_STATE"),
 )
 
 
@@ -30,8 +32,8 @@ def test_a_shell_finds_every_variable(command: Command) -> None:
     values = dict(zip(VARIABLES, sourced(command.state / "cloudrc", *VARIABLES), strict=True))
     assert all(values.values())
     assert values["AWS_ENDPOINT_URL_EC2"] == f"{values['PILEUS_URL']}/ec2/"
-    assert values["ONE_XMLRPC"] == f"{values['PILEUS_URL']}/RPC2"
-    assert values["ONE_AUTH_STRING"].startswith("admin:")
+    assert values["PILEUS_USER"] == "admin"
+    assert "ONE_" not in (command.state / "cloudrc").read_text()
     assert values["PILEUS_STATE"] == str(command.state)
 
 
@@ -96,8 +98,45 @@ def test_a_real_cloud_does_not_become_simulated(nowhere: Command, refused: Calla
     assert "another --state" in refused(nowhere, "init", "--simulated", "3")
 
 
-def test_config_is_no_place_for_init(command: Command) -> None:
-    assert command.result("--config", str(command.state / "pileus.conf"), "init").exit_code == 2
+def test_credentials_of_a_0_1_cloudrc(command: Command) -> None:
+    cloudrc = command.state / "cloudrc"
+    before = read_credentials(cloudrc)
+    assert before
+    lines = [line for line in cloudrc.read_text().splitlines() if not line.startswith("export PILEUS_USER=")]
+    lines = [line for line in lines if not line.startswith("export PILEUS_PASSWORD=")]
+    cloudrc.write_text("\n".join([*lines, f"export ONE_AUTH_STRING={before.user}:{before.password}"]))
+    command("init")
+    assert read_credentials(cloudrc) == before
+
+
+def test_an_aws_that_knows_no_variable_is_told_the_endpoint(command: Command, tmp_path: Path) -> None:
+    """Debian 12's aws is 2.9; tests/system/test_site_page.py runs the real one."""
+    (tmp_path / "aws").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "aws").chmod(0o755)
+    script = '. "$1"; aws ec2 describe-instances; bash -c "aws ec2 stop-instances"; echo "$AWS_ENDPOINT_URL_EC2"'
+    argv = ["/bin/bash", "-euc", script, "bash", str(command.state / "cloudrc")]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
+    first, second, url = done.stdout.splitlines()
+    assert (first, second) == (
+        f"--endpoint-url {url} ec2 describe-instances",
+        f"--endpoint-url {url} ec2 stop-instances",
+    )
+
+
+def test_a_site_is_set_up_by_its_configuration_file(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    folder.chmod(0o2750)
+    file = folder / "pileus.conf"
+    file.write_text((command.state / "pileus.conf").read_text() + f"\n[auth]\nsecret_key_file = {folder}/secret.key\n")
+    (command.state / "pileus.conf").unlink()
+    (command.state / "pileus.db").unlink()
+    done = CliRunner().invoke(pileus, ["--config", str(file), "init"])
+    assert done.exit_code == 0, done.output
+    assert (folder / "secret.key").stat().st_mode & 0o777 == 0o640
+    assert "PILEUS_STATE" not in (command.state / "cloudrc").read_text()
+    assert CliRunner().invoke(pileus, ["--config", str(tmp_path / "none"), "init"]).exit_code == 2
 
 
 @pytest.mark.parametrize("value", ["a\nb", " a", "a "])
