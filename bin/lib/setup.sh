@@ -5,11 +5,16 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
 # Debian packages, installed without their recommendations: what is needed is named.
 # shellcheck disable=SC2034 # the scripts that source this use them
-cloud_packages=(
-    python3 python3-venv
+host_packages=(
     gcc libc6-dev python3-dev pkg-config libvirt-dev  # libvirt-python is built against them
     libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils tini
-    dnsmasq-base nftables iproute2 kmod procps
+    iproute2 kmod procps
+)
+network_packages=(dnsmasq-base nftables iproute2 kmod procps)
+# shellcheck disable=SC2034
+cloud_packages=(
+    python3 python3-venv
+    "${host_packages[@]}" "${network_packages[@]}"
     openssh-client iputils-ping
     apt e2fsprogs mount util-linux gzip  # the demo image is made with them
 )
@@ -18,6 +23,8 @@ test_packages=(
     rabbitmq-server postgresql mariadb-server
     mmdebstrap  # a general cloud image is made with it
 )
+# shellcheck disable=SC2034
+soak_packages=(systemd-container slirp4netns)  # machines with a systemd of their own, and their way to the packages
 # A DHCP client, a resolver and an HTTP client in network namespaces. Debian's other busybox does as well, and one
 # package would push the other out.
 command -v busybox >/dev/null || test_packages+=(busybox-static)

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_LISTS = re.compile(r"\b(?:cloud|test)_packages\+?=\((.*?)\)$", re.MULTILINE | re.DOTALL)
+_LISTS = re.compile(
+    r"\b(?:cloud|host|network|test|soak)_packages\+?=\((.*?)\)(?:  #[^\n]*)?$", re.MULTILINE | re.DOTALL
+)
 
 
 def installed() -> set[str]:
     lists = _LISTS.findall((ROOT / "bin/lib/setup.sh").read_text())
-    assert len(lists) == 3
+    assert len(lists) == 6
     return {name for text in lists for line in text.splitlines() for name in line.partition("#")[0].split()}
 
 
