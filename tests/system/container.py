@@ -217,6 +217,7 @@ def _tell(tree: Path, name: str, hosts: Mapping[str, str]) -> None:
     lines = [f"{address} {who}" for who, address in hosts.items()]
     (tree / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
     (tree / "etc/resolv.conf").write_text(f"nameserver {_RESOLVER}\n")
+    (tree / "etc/apt/sources.list").unlink()
     for source in [Path("/etc/apt", part) for part in _APT] + [Path(c) for c in _CERTIFICATES]:
         _copy(source, tree / source.relative_to("/"))
     for text in _PIP:
@@ -238,6 +239,7 @@ def _package_folders() -> Sequence[str]:
     texts = [p.read_text() for p in (Path(t).expanduser() for t in _PIP) if p.exists()]
     texts += [v for k, v in os.environ.items() if k.startswith("PIP_")]
     found = {m for text in texts for m in re.findall(r"(?:^|[\s=]|file://)(/[\w./-]+)", text)}
+    found |= {f.removesuffix("/simple") for f in found}  # an index leads to files beside it
     return sorted(f for f in found if Path(f).is_dir())
 
 
