@@ -77,6 +77,11 @@ class Clients:
         """The instances that clients have heard of."""
         return list(dict.fromkeys(i for x in self.launches for answer in x.answers for i in answer))
 
+    def ends_itself(self, instance_id: str) -> bool:
+        """Whether it is to be terminated when it powers itself off."""
+        of = (x for x in self.launches if any(instance_id in answer for answer in x.answers))
+        return any(x.request.shutdown_behavior == "terminate" for x in of)
+
     def plan(self, requests: int, within_s: float) -> None:
         """Ask so many things at random times."""
         for n in range(requests):
@@ -139,6 +144,7 @@ class Clients:
         project_id, user_id, image_id = self._who
         least = 1 if single else random.choice((1, 1, 1, 2, 3))
         network_id = self._laboratory.small_network if single else self._network()
+        ends = Story.EARLY_OFF in self._stories
         groups = self._laboratory.groups if Story.GROUPS in self._stories and not single else ()
         token = f"token-{number}" if random.random() < 0.8 else ""
         launch = Launch(
@@ -152,6 +158,7 @@ class Clients:
                 client_token=token,
                 network_id=network_id,
                 group_name=random.choice(("", *groups)) if groups else "",
+                shutdown_behavior=random.choice(("", "stop", "terminate")) if ends else "",
             )
         )
         self.launches.append(launch)

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import OperationalError
 
 from controller.conf.settings import Settings
@@ -31,6 +32,9 @@ _OPTIONS = {
     "compute__simulated_disk_gib": 20,
     "compute__simulated_boot_s": 4.0,
 }
+# In a statement that leaves out what others have locked, where SQLite has no words for it.
+_SKIP_LOCKED = " /* skip locked */"
+_SHARE_LOCKED = 0.3
 SMALL_CIDR = "10.77.0.0/28"
 PINNED_CIDR = "10.78.0.0/24"
 
@@ -50,11 +54,13 @@ class Laboratory:
         made.close()
         self.settings: Settings = make_settings(folder, f"sqlite:///{self._file}", **_OPTIONS)
         self.database = Database(self.settings, pause=self._pause, jitter=lambda low, high: (low + high) / 2)
+        self.others_lock_leases = False
         self._hub: Hub | None = None
         self._down_until = 0.0
         self._witness: Callable[[Task], AbstractContextManager[None]] | None = None
         engine = self.database.engine
-        event.listen(engine, "before_cursor_execute", self._statement)
+        engine.dialect.statement_compiler = _Compiler
+        event.listen(engine, "before_cursor_execute", self._statement, retval=True)
         self._commit, self._rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         seams: dict[str, Any] = {"do_commit": self._do_commit, "do_rollback": self._do_rollback}
         vars(engine.dialect).update(seams)
@@ -121,10 +127,10 @@ class Laboratory:
         if self._hub is not None:
             self._hub.pause(seconds)
 
-    def _statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _statement(self, _connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> tuple[str, Any]:
         hub = self._hub
         if hub is None or hub.current is None or hub.current.dead:
-            return
+            return statement, values
         hub.point(statement[:40])
         if hub.now < self._down_until or hub.faults.strikes(Fault.STATEMENT_FAILS):
             hub.note(f"statement fails: {statement[:60]!r}")
@@ -133,6 +139,14 @@ class Laboratory:
             hub.current.writing = True
         elif hub.current.writing and hub.faults.strikes(Fault.RACE_LOST):
             raise _failure("database is locked: a race that was lost")
+        if self.others_lock_leases and statement.endswith(_SKIP_LOCKED) and self._are_locked(hub):
+            hub.note("others have locked some rows for a moment")
+            return f"SELECT * FROM ({statement}) LIMIT {hub.random.randint(0, 1)}", values
+        return statement, values
+
+    @staticmethod
+    def _are_locked(hub: Hub) -> bool:
+        return not hub.faults.calm and hub.random.random() < _SHARE_LOCKED
 
     def _do_commit(self, connection: Any) -> None:
         hub = self._hub
@@ -159,6 +173,14 @@ class Laboratory:
         self._rollback(connection)
         if self._hub is not None and self._hub.current is not None:
             self._hub.current.writing = False
+
+
+class _Compiler(SQLiteCompiler):
+    """SQLite's, which says where a real engine leaves out locked rows."""
+
+    def for_update_clause(self, select: Any, **_: Any) -> str:
+        """A remark."""
+        return _SKIP_LOCKED if select._for_update_arg.skip_locked else ""
 
 
 def _failure(reason: str) -> OperationalError:

@@ -269,7 +269,8 @@ class AgentProcess:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
         answer = self._agent.handle(message)
         if isinstance(message, ReconcileGuests | HostAccepted):
-            for spec in message.guests if isinstance(message, ReconcileGuests) else self._agent.pending():
+            offered = self._agent.heeded(message.guests) if isinstance(message, ReconcileGuests) else None
+            for spec in self._agent.pending() if offered is None else offered:
                 self._offer(spec)
             self._is_dirty()
         return answer

@@ -1,7 +1,7 @@
 """One seed's site: made, troubled, left in peace until nothing moves any more, and judged."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -20,7 +20,7 @@ from tests.simulation.hub import Hub, Process
 from tests.simulation.operators import Operators
 from tests.simulation.oracle import Oracle
 from tests.simulation.services import ControlPlane
-from tests.simulation.stories import Stories
+from tests.simulation.stories import Stories, Story
 from tests.simulation.verdict import Judge
 from tests.simulation.witness import Witness
 
@@ -61,13 +61,20 @@ class Outcome:
 class Site:
     """All processes and hosts of one seed."""
 
-    def __init__(self, seed: int, laboratory: Laboratory, echo: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        laboratory: Laboratory,
+        echo: Callable[[str], None] | None = None,
+        told: Collection[Story] | None = None,
+    ) -> None:
         self.seed = seed
         self._laboratory = laboratory
         random = Random(seed)
         self.hub = hub = Hub(random, Faults(random), echo)
         hub.faults.clock = lambda: hub.now
-        self.stories = Stories(seed)
+        self.stories = Stories(seed, told)
+        laboratory.others_lock_leases = Story.LOCKS in self.stories
         self.oracle = Oracle(hub, laboratory)
         laboratory.begin(hub)
         self.broker = Broker(hub, laboratory.settings.bus)
@@ -189,10 +196,15 @@ class Site:
             quiet = quiet + 1 if not [*self.judge.open(), *self.operators.waiting] else 0
 
 
-def run(seed: int, laboratory: Laboratory, echo: Callable[[str], None] | None = None) -> Outcome:
-    """One seed, from the first start to the verdict."""
+def run(
+    seed: int,
+    laboratory: Laboratory,
+    echo: Callable[[str], None] | None = None,
+    told: Collection[Story] | None = None,
+) -> Outcome:
+    """One seed, from the first start to the verdict; ``told``: with these stories instead of those that it draws."""
     with _logs() as logs:
-        site = Site(seed, laboratory, echo)
+        site = Site(seed, laboratory, echo, told)
         logs.append(site.judge.heard)
         try:
             return site.run()

@@ -1,5 +1,6 @@
 """What a seed's site is like, and what its operators do: drawn apart, each with a share of the seeds."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from random import Random
 
@@ -18,18 +19,21 @@ class Story(StrEnum):
     EARLY_OFF = "guests power themselves off as soon as they run"
     SILENCE = "a host is silent for longer than any deadline"
     REPAIR = "pileus audit --repair"
+    LOCKS = "leases are locked by others for a moment"
 
 
 # Those that are told so far.
-TOLD = {Story.SHORTAGE, Story.PINNED, Story.GROUPS, Story.REPAIR}
+TOLD = set(Story) - {Story.REMOVED, Story.RENAMED}
 
 
 class Stories:
     """One seed's stories. Drawn apart from its faults: a story more does not change those."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, told: Collection[Story] | None = None) -> None:
+        """``told``: these and no others, instead of drawn ones."""
         self.random = Random(f"stories of {seed}")
-        self._told = {story for story in Story if self.random.random() < _SHARE and story in TOLD}
+        drawn = {story for story in Story if self.random.random() < _SHARE and story in TOLD}
+        self._told = drawn if told is None else set(told)
 
     def __contains__(self, story: Story) -> bool:
         return story in self._told

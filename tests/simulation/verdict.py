@@ -62,6 +62,8 @@ class Judge:
             return None if by_name else "it has no row"
         state, launched_at, owner = rows[0]
         there = next(h for h in self.hosts if h.hardware == host)
+        if there.went_off[instance_id] and self._clients.ends_itself(instance_id):
+            return None  # as its owner asked for when it was launched
         if self._oracle.given_up:
             return None  # an operator's word, by the host's name
         if owner not in (None, there.name) and self._runs_on(owner, instance_id):
