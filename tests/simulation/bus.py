@@ -8,7 +8,7 @@ from controller.bus.topology import DEAD
 from controller.conf.settings import Bus as BusSettings
 from controller.domain.errors import BusUnavailable, CloudError, PoisonMessage, Unavailable
 from controller.domain.messages import Message
-from controller.domain.wire import decode, encode
+from controller.domain.wire import decode
 from tests.simulation.faults import Fault
 from tests.simulation.hub import Hub, Process
 
@@ -66,16 +66,18 @@ class Broker:
 
     def consume(self, process: Process, queue: str, handler: BatchHandler, *, batch: int = 1) -> None:
         """Consume until the process ends."""
-        self._open(process, queue, lambda letters: handler([decode(letter.body) for letter in letters]), batch)
+        read = process.release.read
+        self._open(process, queue, lambda letters: handler([decode(read(letter.body)) for letter in letters]), batch)
 
     def consume_calls(self, process: Process, queue: str, handler: CallHandler) -> None:
         """Consume as QueueConsumer does: one by one, what was asked is answered."""
 
         def handle(letters: Sequence[Letter]) -> None:
             for letter in letters:
-                answer = handler(decode(letter.body))
-                if answer is not None and letter.answer is not None:
-                    self._hub.at(0.01, partial(letter.answer, encode(answer)))
+                answer = handler(decode(process.release.read(letter.body)))
+                written = process.release.written(answer) if answer is not None else None
+                if written is not None and letter.answer is not None:
+                    self._hub.at(0.01, partial(letter.answer, written))
 
         self._open(process, queue, handle, 1)
 
@@ -256,7 +258,10 @@ class SimulatedBus:
         if not self._broker.reaches(self._process):
             raise BusUnavailable(what="The message bus", reason="the broker does not answer")
         answers: list[str] = []
-        letter = Letter(message.queue, encode(message), answer=answers.append)
+        body = self._process.release.written(message)
+        if body is None:
+            raise TimeoutError(f"{message.KIND} is not known here")
+        letter = Letter(message.queue, body, answer=answers.append)
         self._broker.publish(letter, hub.random.expovariate(200))
         end = hub.now + timeout_s
         while not answers and hub.now < end:
@@ -269,7 +274,10 @@ class SimulatedBus:
         return decode(answers[0])
 
     def _transmit(self, message: Message) -> None:
-        hub = self._hub
+        hub, release = self._hub, self._process.release
+        body = release.written(message)
+        if body is None:
+            return
         if hub.faults.strikes(Fault.MESSAGE_LOST):
             hub.note(f"lost: {summary(message)}")
             return
@@ -279,7 +287,7 @@ class SimulatedBus:
             if hub.faults.strikes(Fault.MESSAGE_LATE):
                 delay_s = hub.random.choice((1, 10, 100, 1000)) * hub.random.random()
             hub.note(f"{summary(message)}, there in {delay_s:.3f} s")
-            self._broker.publish(Letter(message.queue, encode(message)), delay_s)
+            self._broker.publish(Letter(release.queue(message), body), delay_s)
 
 
 def summary(message: Message) -> str:

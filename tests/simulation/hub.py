@@ -17,6 +17,7 @@ from typing import TypeVar
 from controller.domain.errors import CloudError
 from tests.clouds import START
 from tests.simulation.faults import Fault, Faults
+from tests.simulation.releases import Release
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class Process:
 
     name: str
     boot: Callable[["Process"], None]
+    release: Release = field(default_factory=Release)
     incarnation: int = 0
     alive: bool = False
     gone: bool = False

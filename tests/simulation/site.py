@@ -19,6 +19,7 @@ from tests.simulation.hosts import Host, WatchedSite, with_failures
 from tests.simulation.hub import Hub, Process
 from tests.simulation.operators import Operators
 from tests.simulation.oracle import Oracle
+from tests.simulation.releases import NextRelease, OldRelease
 from tests.simulation.services import ControlPlane
 from tests.simulation.stories import Stories, Story
 from tests.simulation.verdict import Judge
@@ -29,6 +30,7 @@ _PATIENCE_S = 3600
 _LOOK_EVERY_S = 60
 # What is settled stays so for as long as a heartbeat may still change something.
 _QUIET_LOOKS = 2
+_SHARE_OLD = _SHARE_NEXT = 0.35
 
 
 @dataclass
@@ -96,6 +98,8 @@ class Site:
             host.process.skew_s = random.choice((0, 0, 3600, -3600, 5)) * random.random()
         self.judge.hosts, self.judge.guests = self.hosts, self.guests
         self.oracle.hosts, self.oracle.processes = self.hosts, lambda: self.processes
+        if Story.MIXED in self.stories:
+            self._mix_releases()
         self.operators = Operators(self)
         self.judge.repairs = lambda: self.operators.repairs
         self._copied_at: float | None = None
@@ -136,6 +140,15 @@ class Site:
         self.oracle.outages.append((self.hub.now, self.hub.now + seconds))
         self._laboratory.down_until(self.hub.now + seconds)
 
+    def _mix_releases(self) -> None:
+        """Some services and agents are of 0.1, some agents of the next release."""
+        random = self.stories.random
+        for process in [*self.plane.others, *(h.process for h in self.hosts)]:
+            if random.random() < _SHARE_OLD:
+                process.release = OldRelease()
+            elif process not in self.plane.others and random.random() < _SHARE_NEXT:
+                process.release = NextRelease(random)
+
     @property
     def pinned_network(self) -> str:
         """The network whose leases are imported."""
@@ -174,6 +187,8 @@ class Site:
         """No more faults: everything is there and stays there."""
         hub = self.hub
         hub.faults.calm = True
+        for process in self.processes:
+            process.release.calm = True
         hub.note("--- peace ---")
         self._laboratory.down_until(0)
         self.broker.come_up()

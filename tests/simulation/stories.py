@@ -20,6 +20,7 @@ class Story(StrEnum):
     SILENCE = "a host is silent for longer than any deadline"
     REPAIR = "pileus audit --repair"
     LOCKS = "leases are locked by others for a moment"
+    MIXED = "neighbouring releases side by side"
 
 
 # Those that are told so far.
