@@ -98,12 +98,12 @@ class Operators:
             else:
                 self._later(self._random.uniform(5, 300), lambda: self._bring_back(host))
 
-        self._give_up(host.name, removed)
+        self._give_up(host.name, removed, fenced=dies and self._random.random() < 0.5)
 
-    def _give_up(self, name: str, then: Callable[[], None]) -> None:
+    def _give_up(self, name: str, then: Callable[[], None], *, fenced: bool = False) -> None:
         def work(tx: Transaction) -> None:
             with suppress(HostNotFound):  # it was removed, and nobody was told, or it never was heard of
-                give_up(tx, name)
+                give_up(tx, name, fenced=fenced)
 
         self._site.oracle.given_up.add(name)
         self._until_done(f"{name} is removed by force", work, then)

@@ -78,7 +78,7 @@ class Oracle:
     def free_addresses(self, network_id: str) -> int:
         """Addresses that a guest of the network could have now."""
         kind, cidr = self._laboratory.peek("SELECT kind, cidr FROM networks WHERE id = ?", network_id)[0]
-        taken = "instance_id IS NOT NULL OR free_after > ?"
+        taken = "instance_id IS NOT NULL OR quarantine_host IS NOT NULL OR free_after > ?"
         now = str(self._hub.true_time - timedelta(seconds=10))[:19]
         ((count, unusable),) = self._laboratory.peek(
             f"SELECT count(*), coalesce(sum({taken}), 0) FROM leases WHERE network_id = ?", now, network_id
@@ -91,7 +91,8 @@ class Oracle:
         """Whether this very address is nobody's."""
         now = str(self._hub.true_time - timedelta(seconds=10))[:19]
         return not self._laboratory.peek(
-            "SELECT 1 FROM leases WHERE network_id = ? AND ip = ? AND (instance_id IS NOT NULL OR free_after > ?)",
+            "SELECT 1 FROM leases WHERE network_id = ? AND ip = ?"
+            " AND (instance_id IS NOT NULL OR quarantine_host IS NOT NULL OR free_after > ?)",
             network_id,
             ip,
             now,
@@ -188,7 +189,8 @@ class Oracle:
         which = "AND l.ip = ?" if failed.wanted_ip else "AND ? = ''"
         ((free,),) = self._laboratory.peek(
             "SELECT count(*) FROM leases l JOIN lease_pins p ON p.lease_id = l.id"
-            f" WHERE l.network_id = ? AND p.host_id = ? AND l.instance_id IS NULL {which}",
+            f" WHERE l.network_id = ? AND p.host_id = ? AND l.instance_id IS NULL"
+            f" AND l.quarantine_host IS NULL {which}",
             failed.network_id,
             host,
             failed.wanted_ip,

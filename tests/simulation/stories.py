@@ -24,7 +24,7 @@ class Story(StrEnum):
 
 
 # Those that are told so far.
-TOLD = set(Story) - {Story.REMOVED, Story.RENAMED}
+TOLD = set(Story)
 
 
 class Stories:

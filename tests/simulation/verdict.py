@@ -46,13 +46,22 @@ class Judge:
         asked = self._asked(instance_id)
         short = f"{instance_id[:8]} on {host}"
         if after is None:
-            if not asked["terminate"] and (why := self._may_not_go(host, instance_id)):
-                self._breach(f"{short} is destroyed, {why} and its owner did not ask for it")
+            if not asked["terminate"]:
+                self._goes_unasked(host, instance_id, short)
         elif before is Power.RUNNING and after is Power.SHUT_OFF and not asked["stop"] and not asked["reboot"]:
             self._breach(f"{short} is shut off and nobody asked for it")
         elif after is Power.RUNNING:
             self._booting(host, instance_id)
             self._shares_address(host, instance_id, ip)
+
+    def _goes_unasked(self, host: str, instance_id: str, short: str) -> None:
+        there = next(h for h in self.hosts if h.hardware == host)
+        if there.went_off[instance_id] and self._clients.ends_itself(instance_id):
+            return  # as its owner asked for when it was launched
+        if why := self._may_not_go(host, instance_id):
+            self._breach(f"{short} is destroyed, {why} and its owner did not ask for it")
+        if instance_id not in {disk.instance_id for disk in self.guests.kept(host)}:
+            self._breach(f"{short} is destroyed, and its disk is not set aside")
 
     def _may_not_go(self, host: str, instance_id: str) -> str | None:
         """What speaks against it that a guest goes whose owner did not ask for that; None where nothing does."""
@@ -62,8 +71,6 @@ class Judge:
             return None if by_name else "it has no row"
         state, launched_at, owner = rows[0]
         there = next(h for h in self.hosts if h.hardware == host)
-        if there.went_off[instance_id] and self._clients.ends_itself(instance_id):
-            return None  # as its owner asked for when it was launched
         if self._oracle.given_up:
             return None  # an operator's word, by the host's name
         if owner not in (None, there.name) and self._runs_on(owner, instance_id):
