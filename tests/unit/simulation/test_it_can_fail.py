@@ -11,7 +11,16 @@ from controller.db.models import Lease, Network
 from controller.domain import states
 from controller.domain.sightings import SIGHTINGS, Sight
 from controller.domain.states import Event, State
-from controller.operations import events, heartbeats, launch, lifecycle, pooled_leases, sweeps
+from controller.operations import (
+    events,
+    given_up_hosts,
+    heartbeats,
+    launch,
+    lifecycle,
+    pooled_leases,
+    stray_guests,
+    sweeps,
+)
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.leases import is_free
 from controller.operations.pooled_leases import Addresses, claim_addresses
@@ -115,6 +124,15 @@ def _deletes_expire(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(states, "TRANSITIONS", {**states.TRANSITIONS, (State.DELETING, Event.EXPIRED): State.ERROR})
 
 
+def _strays_go_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(stray_guests, "_LOOKS", 1)
+    patch.setattr(stray_guests, "_owner_shows_it", lambda *_: True)
+
+
+def _addresses_are_not_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(given_up_hosts, "quarantine", lambda *_: None)
+
+
 _BUGS: Mapping[Patch, Collection[Story] | None] = {
     _nobody_rings_again: None,
     _claims_are_kept: None,
@@ -128,6 +146,8 @@ _BUGS: Mapping[Patch, Collection[Story] | None] = {
     _refused_ones_keep_addresses: (Story.SHORTAGE,),
     _a_locked_lease_is_taken: (Story.SHORTAGE, Story.LOCKS),
     _deletes_expire: (Story.SILENCE,),
+    _strays_go_at_once: (Story.RENAMED,),
+    _addresses_are_not_kept: (Story.REMOVED,),
 }
 
 
