@@ -87,8 +87,8 @@ class Judge:
         for other in self.hosts:
             for other_id, (power, other_ip, _) in self.guests.guests(other.hardware).items():
                 same = other_ip == ip and power is Power.RUNNING and (other.hardware, other_id) != (host, instance_id)
-                # Of what was placed, and given, after the copy of the database was made nothing is known any more: it may
-                # be placed once more. That there is one of it in the end, the verdict finds.
+                # What was placed after the copy of the database was made is not known any more, and may be placed
+                # again; that there is one of it in the end, the verdict finds.
                 if same and not (self._oracle.restored_at and not self._holds(ip, instance_id, other_id)):
                     self._breach(f"{instance_id[:8]} on {host} runs with {ip}, as {other_id[:8]} on {other.hardware}")
 
