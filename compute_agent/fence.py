@@ -37,6 +37,7 @@ class Fence:
         self._clock = clock
         self._monotonic = monotonic
         self._asked: tuple[int, float] = (-1, 0.0)  # the last heartbeat: its number, when it was sent
+        self._first_asked: int | None = None  # the number of the first one
         self._time: tuple[datetime, float] | None = None  # the controllers' time at a moment of the monotonic clock
         self._in_doubt = False
         self._old_senders = False
@@ -48,7 +49,8 @@ class Fence:
         """Read what the journal knows of this boot."""
         self.boot_id = boot_id
         self.epoch, accepted = self._journal.accepted(self._host)
-        self.accepted = bool(accepted) and accepted == boot_id
+        # What waits may do so because of what an earlier run found.
+        self.accepted = bool(accepted) and accepted == boot_id and not self._journal.waiting(self._host)
         self._old_senders = self._journal.old_senders(self._host)
 
     @property
@@ -64,6 +66,8 @@ class Fence:
 
     def asked(self, sequence: int) -> None:
         """The heartbeat of this number is being sent."""
+        if self._first_asked is None:
+            self._first_asked = sequence
         self._asked = (sequence, self._monotonic())
 
     def now(self) -> datetime:
@@ -74,8 +78,9 @@ class Fence:
         return at + timedelta(seconds=self._monotonic() - then)
 
     def accept(self, message: HostAccepted) -> bool:
-        """Take an answer, durably; False where it is of another boot, or of an older epoch. Twice is once."""
-        if message.boot_id != self.boot_id or message.epoch < self.epoch:
+        """Take an answer, durably; False where it is of another boot, of an older epoch, or for an earlier run of the
+        agent. Twice is once."""
+        if message.boot_id != self.boot_id or message.epoch < self.epoch or not self._was_asked(message.sequence):
             log.info("late answer not taken", host=self._host, epoch=message.epoch, own=self.epoch)
             return False
         self._learn_time(message)
@@ -120,6 +125,10 @@ class Fence:
             return bool(expires_at) and self.now() > datetime.fromisoformat(expires_at) + _TOLERANCE
         except (ValueError, TypeError):
             return True
+
+    def _was_asked(self, sequence: int) -> bool:
+        """Whether this run has sent that heartbeat; 0: the answer does not say which one it is for."""
+        return not sequence or (self._first_asked is not None and self._first_asked <= sequence <= self._asked[0])
 
     def _learn_time(self, message: HostAccepted) -> None:
         """The controller's clock said ``at`` between our question and now."""

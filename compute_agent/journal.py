@@ -194,11 +194,20 @@ class Journal:
             db.execute("INSERT OR REPLACE INTO boots VALUES (?, ?)", (host, boot_id))
             if known is None:
                 return 0
-            return db.execute(
-                "UPDATE guests SET pending = 1, waits = 1 WHERE host = ?"
-                " AND (pending OR (built AND event = 'RUNNING' AND spec IS NOT NULL))",
+            again = db.execute(
+                "UPDATE guests SET pending = 1, waits = 1 WHERE host = ? AND (pending"
+                " OR (built AND event = 'RUNNING' AND spec IS NOT NULL AND done_generation = generation))",
                 (host,),
             ).rowcount
+            # The last wish was dropped with an older epoch: it is no work for that, unless it was to run, too.
+            dropped = db.execute(
+                "SELECT instance, spec FROM guests WHERE host = ? AND NOT pending"
+                " AND built AND event = 'RUNNING' AND spec IS NOT NULL AND done_generation < generation",
+                (host,),
+            ).fetchall()
+            to_run = [(host, i) for i, spec in dropped if decode_guest(spec).desired is Desired.RUNNING]
+            db.executemany("UPDATE guests SET pending = 1, waits = 1 WHERE host = ? AND instance = ?", to_run)
+            return again + len(to_run)
 
     def accepted(self, host: str) -> tuple[int, str]:
         """The epoch that this host obeys and the boot that a controller has answered for; 0 and nothing at first."""
@@ -209,8 +218,8 @@ class Journal:
     def accept(self, host: str, epoch: int, boot_id: str, runs: Collection[str]) -> None:
         """A controller has answered for this boot, durably: what waited goes on, or is dropped.
 
-        Of what waits, guests are started that ``runs`` names. With another epoch than before, what is pending was
-        wished in an older one and is dropped: it is wished again if it still is.
+        Of what waits, guests are started that ``runs`` names. With another epoch than before, all else that is pending
+        was wished in an older one and is dropped: it is wished again if it still is.
         """
         with self._write(durable=True) as db:
             known = db.execute("SELECT epoch FROM acceptances WHERE host = ?", (host,)).fetchone()
@@ -221,7 +230,7 @@ class Journal:
             dropped = [
                 (host, instance)
                 for instance, spec in waiting
-                if instance not in runs and (renewed or decode_guest(spec).desired is Desired.RUNNING)
+                if (instance not in runs if decode_guest(spec).desired is Desired.RUNNING else renewed)
             ]
             db.executemany("UPDATE guests SET pending = 0 WHERE host = ? AND instance = ?", dropped)
             db.execute("UPDATE guests SET waits = 0 WHERE host = ? AND waits", (host,))

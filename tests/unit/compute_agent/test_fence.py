@@ -195,6 +195,46 @@ def test_after_a_boot_another_epoch_starts_what_it_names(
     assert driver.list_guests() == {instance(1): Power.RUNNING, instance(2): Power.SHUT_OFF}
 
 
+def test_after_a_boot_another_epoch_does_not_remove_what_it_names(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, boot: Callable[[str], None]
+) -> None:
+    """What waits was wished in an older epoch: the database was restored, and these are to run."""
+    agent = new_agent()
+    accept(agent, 5)
+    order(agent, 5, guest(1), guest(2), guest(3))
+    until = (NOW + timedelta(seconds=600)).isoformat()
+    wishes = guest(1, 2, Desired.ABSENT, keep_disk=False), guest(2, 2, Desired.SHUT_OFF)
+    agent.handle(ReconcileGuests(HOST, wishes, 5, until))
+    boot("b2")
+    rebooted = new_agent()
+    accept(rebooted, 7, 1, 2, 3, boot_id="b2")
+    work_all(rebooted)
+    assert driver.list_guests() == {
+        instance(1): Power.SHUT_OFF,
+        instance(2): Power.SHUT_OFF,
+        instance(3): Power.RUNNING,
+    }
+
+
+def test_what_another_epoch_dropped_is_no_work_after_a_boot(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, boot: Callable[[str], None]
+) -> None:
+    agent = new_agent()
+    accept(agent, 5)
+    order(agent, 5, guest(1), guest(2))
+    until = (NOW + timedelta(seconds=600)).isoformat()
+    agent.handle(ReconcileGuests(HOST, (guest(1, 2, Desired.ABSENT, keep_disk=False),), 5, until))
+    accept(agent, 7)
+    boot("b2")
+    rebooted = new_agent()
+    assert journal.in_hand(HOST) == {instance(2)}
+    accept(rebooted, 7, 1, 2, boot_id="b2")
+    work_all(rebooted)
+    assert driver.list_guests() == {instance(1): Power.SHUT_OFF, instance(2): Power.RUNNING}
+    order(rebooted, 7, guest(1, 2, Desired.ABSENT))  # if it still is wished
+    assert instance(1) not in driver.list_guests()
+
+
 def test_a_restart_after_the_expiry_asks_before_it_begins(
     new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
 ) -> None:
@@ -209,6 +249,41 @@ def test_a_restart_after_the_expiry_asks_before_it_begins(
     accept(late, 1, 2)
     work_all(late)
     assert driver.list_guests() == {instance(2): Power.RUNNING}
+
+
+def test_what_was_held_waits_for_an_answer_whatever_the_clock_says_then(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+) -> None:
+    """Killed before the answer came, and the clock set right: what waits is not forgotten."""
+    agent = new_agent()
+    accept(agent)
+    until = (NOW + timedelta(seconds=600)).isoformat()
+    agent.handle(ReconcileGuests(HOST, (guest(1),), 1, until))
+    Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0).begin()
+    restarted = new_agent()
+    work_all(restarted)
+    assert driver.list_guests() == {}
+    accept(restarted, 1, 1)
+    work_all(restarted)
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
+
+
+def test_an_answer_to_an_earlier_run_of_the_agent_is_none(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+) -> None:
+    """It may have waited in the queue while the agent was away, and says neither what runs now nor the time."""
+    agent = new_agent()
+    accept(agent)
+    until = (NOW + timedelta(seconds=600)).isoformat()
+    agent.handle(ReconcileGuests(HOST, (guest(1),), 1, until))
+    asked = beat(agent, bus).sequence
+    late = Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0)
+    late.begin()
+    beat(late, bus)
+    accept(late, 1, 1, sequence=asked)
+    work_all(late)
+    assert driver.list_guests() == {}
+    assert beat(late, bus).asks
 
 
 def test_started_without_an_answer_only_where_that_is_configured(
