@@ -150,7 +150,7 @@ BREAKS: dict[str, tuple[Sequence[str], Sequence[int], str, str]] = {
         [1], "building", "nothing says until when",
     ),
     "no reason": (["UPDATE instances SET reason = '' WHERE id = :failed"], [1], "failed", "nothing says why"),
-    "no such state": (["UPDATE instances SET state = 'LOST' WHERE id = :failed"], [1], "failed", "'LOST' is not in"),
+    "no such state": (["UPDATE instances SET state = 'LOST' WHERE id = :second"], [1], "second", "'LOST' is not in"),
     "launch index twice": (
         ["UPDATE instances SET launch_index = 0 WHERE id IN (:active, :second)"],
         [2], "", "2 instances have launch index 0",
