@@ -33,6 +33,9 @@ DeadHandler = Callable[[bytes, dict[str, str]], None]
 
 _ATTEMPTS, _ERROR, _FROM = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
 
+# So often an agent removes the queue that services of release 0.1 declare for it, should there be any.
+_LEAVE_EVERY_S = 600.0
+
 
 class _BusLostError(Exception):
     """The broker went while a handler waited; told apart from what a handler itself may raise."""
@@ -144,10 +147,13 @@ class QueueConsumer:
         )
         with consumer:
             self._leave_old_queues(connection)
-            self.listening_since = time.monotonic()
+            self.listening_since = left_at = time.monotonic()
             OUTAGES.over(BUS)
             while not self._stop.is_set():
                 self._receive(connection)
+                if time.monotonic() - left_at > _LEAVE_EVERY_S:
+                    self._leave_old_queues(connection)
+                    left_at = time.monotonic()
 
     def _declare(self, channel: Any) -> None:
         """Declare the queues. The broker is not waited for at each of them but the last: a process of many simulated
@@ -161,7 +167,7 @@ class QueueConsumer:
 
     def _leave_old_queues(self, connection: Connection) -> None:
         """Remove what release 0.1 declared for the same messages: no one reads it any more. A doorbell in it is rung
-        again."""
+        again. Services of 0.1 declare it anew with each command, and what is sent after them would fill it."""
         hosts = [n for n in self._names if host_of(n)]
         if hosts and not self._settings.embedded_bus:
             with connection.channel() as channel:

@@ -127,6 +127,20 @@ def test_an_agents_queue_is_light_and_its_old_one_is_removed(
 
 
 @pytest.mark.functional
+def test_an_old_queue_that_services_of_0_1_declare_again_is_removed_while_the_agent_runs(
+    broker_settings: Settings, broker_bus: Bus, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all commands for ever would be kept in it, on disk, and then end as dead letters."""
+    monkeypatch.setattr("controller.bus.consumer._LEAVE_EVERY_S", 0.5)
+    old = Topology(broker_settings).durable(host_queue("h1"))
+    with Listener(broker_settings, [host_queue("h1")], nothing) as listener:
+        wait_for(lambda: _arrives(broker_bus, listener))
+        with Connection(broker_settings.bus.url) as connection:
+            old(connection.channel()).declare()
+        wait_for(lambda: old.name not in rabbitmq.ctl("list_queues", "name").split())
+
+
+@pytest.mark.functional
 def test_an_agent_of_0_1_gets_its_commands(broker_settings: Settings, broker_bus: Bus) -> None:
     old = Topology(broker_settings).durable(host_queue("h1"))
     assert waiting(broker_settings, old) == []
