@@ -7,7 +7,7 @@ the rows again.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -34,9 +34,12 @@ _SEEN_ROW: Mapping[str, TypeEngine[Any]] = {"host": String(), "sequence": BigInt
 
 @dataclass(frozen=True)
 class _Known:
+    """``sequence`` is that of the last heartbeat that we took; a later one in the row is another controller's."""
+
     told: int
     rows: Rows
     until: float
+    sequence: int
 
 
 class QuietHosts:
@@ -54,7 +57,7 @@ class QuietHosts:
 
     def remember(self, message: HostReported, rows: Rows) -> None:
         """A heartbeat, and the rows that it was compared with, left nothing to do."""
-        self._known[message.host] = _Known(hash(_told(message)), rows, self._monotonic() + _TRUSTED_S)
+        self._known[message.host] = _Known(hash(_told(message)), rows, self._monotonic() + _TRUSTED_S, message.sequence)
 
     def _rows(self, host: str) -> Rows | None:
         known = self._known.get(host)
@@ -75,12 +78,16 @@ class QuietHosts:
             last |= {
                 row.id: row.heartbeat_sequence
                 for row in tx.session.execute(query.with_for_update(key_share=True))
-                if same[row.id].epoch in (0, row.epoch) and not same[row.id].asks
+                if same[row.id].epoch in (0, row.epoch)
+                and not same[row.id].asks
+                and row.heartbeat_sequence == self._known[row.id].sequence
             }
         heard = [m for m in same.values() if m.host in last and (m.sequence > last[m.host] or not m.sequence)]
         warn_of_clocks(tx, heard)
         numbers = [{"host": m.host, "sequence": m.sequence} for m in heard]
         update_rows(tx.session, lambda row: _seen(row, tx.now), _SEEN_ROW, numbers)
+        for m in heard:
+            self._known[m.host] = replace(self._known[m.host], sequence=m.sequence)
         taken = {m.host for m in heard}
         return [m for m in messages if m.host not in taken]
 

@@ -97,6 +97,17 @@ def test_a_host_that_was_lost_is_up_again_with_the_same_heartbeat(
     assert last(site)[0]
 
 
+def test_what_another_controller_has_heard_since_is_not_taken_for_what_we_heard(
+    site: TestCloud, controller: ControllerService
+) -> None:
+    """The agent was started with other labels, told them to another controller, and was started as before."""
+    other = ControllerService(site.cloud)
+    controller.handle([site.beat("h1", sequence=1, labels=("ssd",))])
+    other.handle([site.beat("h1", sequence=2, labels=("slow",))])
+    controller.handle([site.beat("h1", sequence=3, labels=("ssd",))])
+    assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1")).labels == "ssd"
+
+
 def test_a_late_one_is_not_taken(site: TestCloud, controller: ControllerService) -> None:
     ids = active(site)
     for sequence in (1, 5):
