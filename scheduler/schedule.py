@@ -159,13 +159,17 @@ def _plan_pinned(
     anew first."""
     policy = policy_for(tx.settings.scheduler)
     fresh, contended = bool(first.wanted_ip), False
-    if first.wanted_ip:
-        leases = view.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
-    else:
-        leases = view.leases(tx, first.network_id)
+
+    def look() -> PinnedLeases:
+        if first.wanted_ip:
+            return view.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
+        return view.leases(tx, first.network_id)
+
+    leases = look()
     for _ in range(_PLANS):
         placement = place(request, view.fleet, policy=policy, leases=leases)
         if len(placement.host_ids) < request.count and view.refresh(tx, fresh=True):
+            leases = look()  # the fleet may have gained hosts
             continue
         if len(placement.host_ids) < request.count and not fresh:
             leases, fresh = view.leases(tx, first.network_id, fresh=True), True
@@ -176,6 +180,8 @@ def _plan_pinned(
         if len(free) == len(placement.lease_ids):
             return placement, leases
         leases.take(set(placement.lease_ids) - free)
+        if contended and not fresh:  # another scheduler took more than one plan shows
+            leases, fresh = view.leases(tx, first.network_id, fresh=True), True
         contended = True
     raise ClaimConflict(kind="network", id=first.network_id)
 

@@ -170,16 +170,57 @@ def test_groups_that_are_placed_together_do_not_take_the_same_room(site: TestClo
     assert set(site.states(second)) == {State.ERROR}
 
 
+def pinned(site: TestCloud, hosts: Sequence[str]) -> str:
+    """A network with a lease for each of these hosts."""
+    network = site.cloud.write(
+        lambda tx: create_network(tx, None, "pinned", "10.64.0.0/24", kind=NetworkKind.PINNED)
+    ).id
+    pin(site, network, hosts)
+    return network
+
+
+def pin(site: TestCloud, network: str, hosts: Sequence[str]) -> None:
+    leases = [f"10.64.0.{n},02:00:00:00:00:{n:02x},m{n},{host}" for n, host in enumerate(hosts, 2)]
+    file = read_leases("\n".join(["ip,mac,name,hosts", *leases]).encode(), LeaseFormat.CSV)
+    site.cloud.write(lambda tx: import_leases(tx, network, file))
+
+
+def test_a_host_that_joined_a_moment_ago_takes_what_the_others_have_no_room_for(
+    site: TestCloud, view: SiteView
+) -> None:
+    network = pinned(site, ["h1"] * 2)
+    site.cloud.read(lambda tx: view.leases(tx, network))
+    site.heartbeat("h2", memory_mib=256)
+    pin(site, network, ["h1", "h1", "h2"])
+    site.launch(3, network_id=network)
+    assert place(site, view) == 3
+
+
+def test_leases_that_another_scheduler_took_cost_no_transaction_each(site: TestCloud) -> None:
+    site.heartbeat("h1", memory_mib=8192, vcpus=64)
+    view = SiteView(lambda: 0.0)
+    network = pinned(site, ["h1"] * 40)
+    site.cloud.read(view.refresh)
+    site.cloud.read(lambda tx: view.leases(tx, network))
+    site.launch(30, network_id=network)
+    assert place(site, SiteView()) == 30
+    site.launch(1, network_id=network)
+    (bell,) = site.bus.take(ScheduleReservation)
+    begun = []
+
+    def work(tx: Transaction) -> int:
+        begun.append(tx)
+        return schedule(tx, [bell.reservation_id], view)
+
+    assert site.cloud.write(work) == 1
+    assert len(begun) == 1
+
+
 def test_leases_that_came_back_are_found_without_reading_all(site: TestCloud) -> None:
     now = [0.0]
     view = SiteView(lambda: now[0])
     site.heartbeat("h1", memory_mib=4096)
-    rows = ["ip,mac,name,hosts", *(f"10.64.0.{n},02:00:00:00:00:{n:02x},m{n},h1" for n in range(2, 6))]
-    file = read_leases("\n".join(rows).encode(), LeaseFormat.CSV)
-    network = site.cloud.write(
-        lambda tx: create_network(tx, None, "pinned", "10.64.0.0/24", kind=NetworkKind.PINNED)
-    ).id
-    site.cloud.write(lambda tx: import_leases(tx, network, file))
+    network = pinned(site, ["h1"] * 4)
     ids = site.launch(4, network_id=network)
     assert place(site, view) == 4
     known = site.cloud.read(lambda tx: view.leases(tx, network))
