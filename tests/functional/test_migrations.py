@@ -1,12 +1,14 @@
 """Migrations on the three engines: up from nothing, equal to the models, down again, up with data in it."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, select, text, update
+from sqlalchemy import Engine, create_engine, event, inspect, select, text, update
 
 from controller.db.database import Database
 from controller.db.models import Base, Instance, Lease
@@ -102,6 +104,57 @@ def test_a_delete_that_release_01_gave_up_is_awaited_again(tmp_path: Path, datab
     site.report(ids, Event.GONE)
     assert site.states(ids) == [State.DELETED, State.ERROR, State.ERROR]
     site.close()
+
+
+@pytest.mark.parametrize("where", ["CREATE TABLE services", "ix_leases_free"])
+def test_an_upgrade_that_was_killed_is_taken_up_again(tmp_path: Path, database_url: str, where: str) -> None:
+    settings = make_settings(tmp_path, database_url)
+    schema.upgrade(settings, "0004")
+    with killed_at(where), pytest.raises(KilledError):
+        schema.upgrade(settings)
+    schema.upgrade(settings)
+    database = Database(settings)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    database.close()
+    with killed_at("DROP TABLE stray_guests"), pytest.raises(KilledError):
+        schema.downgrade(settings, "0004")
+    schema.downgrade(settings, "0004")
+    assert schema.current(settings) == "0004"
+
+
+class KilledError(Exception):
+    """Stands for kill -9 between two statements."""
+
+
+@contextmanager
+def killed_at(where: str) -> Iterator[None]:
+    def kill(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if where in statement:
+            raise KilledError
+
+    event.listen(Engine, "before_cursor_execute", kill)
+    yield
+    event.remove(Engine, "before_cursor_execute", kill)
+
+
+def test_an_older_release_finds_claims_of_its_own_size(tmp_path: Path, database_url: str) -> None:
+    """It knows nothing of what a hypervisor needs beside a guest, and takes a larger claim for wrong."""
+    site = TestCloud.create(tmp_path, database_url)
+    site.heartbeat("h1", guest_overhead_mib=64)
+    site.heartbeat("h2")
+    ids = site.launch(3)
+    reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
+    assert site.cloud.write(lambda tx: schedule(tx, reservations, SiteView())) == 3
+    site.close()
+    schema.downgrade(site.cloud.settings, "0004")
+    database = Database(site.cloud.settings)
+    with database.engine.connect() as connection:
+        claimed = connection.execute(text("SELECT host_id, sum(memory_mib) FROM claims GROUP BY host_id")).all()
+        used = connection.execute(text("SELECT id, memory_used_mib FROM hosts WHERE memory_used_mib > 0")).all()
+    database.close()
+    assert {host: int(mib) for host, mib in claimed} == {row.id: row.memory_used_mib for row in used}
+    assert sum(mib for _, mib in used) == 3 * 128
 
 
 def test_a_migration_that_loses_against_the_services_is_begun_again(tmp_path: Path, postgresql: PostgreSQL) -> None:
