@@ -75,12 +75,12 @@ class Qcow2Disks(DiskBackend):
         if not (folder / _DISK).exists():
             return
         target = self._kept / f"{instance_id}@{removed_at.astimezone(UTC):{_STAMP}}"
+        _find_base_beside(folder / _DISK)  # first: where it is now, it is beside it as well
         try:
             self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.rename(target)
         except OSError as error:
             raise DiskError(what="Setting the disk aside", reason=str(error)) from error
-        _find_base_beside(target / _DISK)
 
     def kept(self) -> Sequence[KeptDisk]:
         found = []

@@ -3,18 +3,24 @@
 import hashlib
 import os
 import signal
+import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import libvirt
 import pytest
 
 from compute_agent import libvirtd
+from compute_agent.agent import Agent, HostOptions
+from compute_agent.disks.contract import BaseImage
+from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
+from compute_agent.journal import Journal
 from compute_agent.libvirt_driver import opening
 from compute_agent.libvirt_driver.connection import _EventLoop, answers
 from compute_agent.libvirt_driver.driver import LibvirtDriver
@@ -22,14 +28,24 @@ from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
 from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
 from controller.domain.ids import IdSource, domain_uuid
-from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, Power
+from controller.domain.messages import (
+    Desired,
+    GuestSpec,
+    HostAccepted,
+    ImageSpec,
+    NicSpec,
+    Power,
+    ReconcileGuests,
+)
 from controller.programs import run
 from tests.faults import row
+from tests.unit.compute_agent.conftest import MemoryBus, work_all
 
 pytestmark = pytest.mark.system
 
 VLAN = 3999
 INTERFACES = Path("/sys/class/net")
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 # Prints "up" on the first serial port by the BIOS, then halts for ever: mov ax,0e00h+c; mov dx,3f8h; out dx,al.
 BOOT_SECTOR = b"\xba\xf8\x03" + b"".join(b"\xb0" + bytes([c]) + b"\xee" for c in b"up\n") + b"\xfa\xf4\xeb\xfd"
 
@@ -335,6 +351,140 @@ def test_a_failed_spawn_leaves_nothing_behind(
     assert driver.list_guests() == {}
     assert list((settings.state_dir / "instances").glob("*")) == []
     assert not (INTERFACES / names.tap_name(settings.general.cloud_id, spec.instance_id)).exists()
+
+
+def disk_of(settings: Settings, instance_id: str) -> Path:
+    return settings.state_dir / "instances" / instance_id / "disk.qcow2"
+
+
+def write(disk: Path) -> None:
+    """What a guest has written, behind what is its image's."""
+    run(["qemu-io", "-f", "qcow2", "-c", "write -P 0x5a 4M 64k", str(disk)])
+
+
+def assert_readable(disk: Path) -> None:
+    """By itself: what the guest has written, and of its image what it has not."""
+    raw = disk.with_suffix(".raw")
+    run(["qemu-img", "check", "-q", "-f", "qcow2", str(disk)])
+    run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(raw)])
+    with raw.open("rb") as file:
+        assert file.read(len(BOOT_SECTOR)) == BOOT_SECTOR
+        file.seek(4 * 1024 * 1024)
+        assert file.read(64 * 1024) == b"\x5a" * (64 * 1024)
+    raw.unlink()
+
+
+def test_the_disk_of_a_removed_guest_is_kept_and_pruned(
+    settings: Settings, driver: LibvirtDriver, spec: GuestSpec, tmp_path: Path
+) -> None:
+    """It stays readable with its image, which is not evicted, for as long as is said and the clock is known."""
+    driver.spawn(spec)
+    driver.shut_off(spec.instance_id, 0)
+    write(disk_of(settings, spec.instance_id))
+    no_cache = LibvirtDriver(replace(settings, compute=replace(settings.compute, image_cache_max_gib=0)))
+    now = [NOW]
+    options = HostOptions(keep_disks_s=7 * 86400)
+    journal = Journal(tmp_path / "journal.db")
+    agent = Agent(
+        "node",
+        no_cache,
+        journal,
+        MemoryBus(),
+        lambda: now[0],
+        grace_s=0,
+        options=options,
+        monotonic=lambda: now[0].timestamp(),
+    )
+    try:
+        agent.begin()
+        agent.handle(HostAccepted("node", driver.boot_id, 1, NOW.isoformat(), 0, ()))
+        absent = replace(spec, generation=2, desired=Desired.ABSENT, keep_disk=True)
+        agent.handle(ReconcileGuests("node", (absent,), 1, (NOW + timedelta(seconds=600)).isoformat()))
+        work_all(agent)
+        assert driver.list_guests() == {}
+        assert not disk_of(settings, spec.instance_id).parent.exists()
+        assert [(k.instance_id, k.removed_at) for k in driver.kept()] == [(spec.instance_id, NOW.isoformat())]
+        (kept,) = (settings.state_dir / "removed-disks").glob("*/disk.qcow2")
+        assert driver.kept()[0].size_bytes == kept.stat().st_blocks * 512 > 0
+        now[0] += timedelta(days=6)
+        agent.tidy()
+        assert spec.image is not None
+        driver.remove_images([spec.image.sha256])
+        assert driver.images() == (spec.image.sha256,)
+        assert_readable(kept)
+        now[0] += timedelta(days=1, seconds=1)
+        agent.tidy()
+        assert (driver.kept(), list(kept.parent.parent.iterdir())) == ([], [])
+        agent.tidy()
+        assert driver.images() == ()
+    finally:
+        journal.close()
+        no_cache.close()
+
+
+def test_the_owners_delete_removes_at_once_what_was_kept(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    for n in range(2):
+        driver.spawn(spec)
+        driver.destroy(spec.instance_id, keep=NOW + timedelta(seconds=n))
+    driver.destroy(spec.instance_id, keep=NOW + timedelta(seconds=2))  # without a disk there is nothing to keep
+    other = replace(spec, instance_id=IdSource.system().new("i"))
+    driver.spawn(other)
+    driver.destroy(other.instance_id, keep=NOW)
+    driver.spawn(spec)
+    assert sorted(k.instance_id for k in driver.kept()) == sorted([spec.instance_id] * 2 + [other.instance_id])
+    driver.destroy(spec.instance_id)
+    assert not disk_of(settings, spec.instance_id).parent.exists()
+    assert [k.instance_id for k in driver.kept()] == [other.instance_id]
+
+
+def test_a_failed_spawn_leaves_a_disk_that_was_there(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    driver.spawn(spec)
+    driver.shut_off(spec.instance_id, 0)
+    write(disk_of(settings, spec.instance_id))
+    driver._remove_domain(spec.instance_id)  # as after the loss of libvirt's own notes
+    with pytest.raises(DriverError, match="Starting the guest"):
+        driver.spawn(replace(spec, memory_mib=100_000_000))
+    assert driver.list_guests() == {}
+    assert not (INTERFACES / names.tap_name(settings.general.cloud_id, spec.instance_id)).exists()
+    assert_readable(disk_of(settings, spec.instance_id))
+    driver.spawn(spec)
+    assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
+
+
+def test_a_kept_disk_over_an_image_on_another_file_system(settings: Settings, image: ImageSpec) -> None:
+    """There the base is a symbolic link."""
+    instances, instance_id = settings.state_dir / "instances", IdSource.system().new("i")
+    disks = Qcow2Disks(instances)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        path = Path(elsewhere) / "halt.qcow2"
+        path.write_bytes((settings.image_store / "halt.qcow2").read_bytes())
+        disk = disks.create(instance_id, BaseImage(path, "qcow2", image.virtual_size_bytes), 1)
+        assert (disk.path.parent / "base").is_symlink()
+        write(disk.path)
+        disks.set_aside(instance_id, NOW)
+        (kept,) = (settings.state_dir / "removed-disks").glob("*/disk.qcow2")
+        assert_readable(kept)
+        assert bases_in_use(instances) == {path.stat().st_ino}
+
+
+def test_a_disk_that_cannot_be_set_aside_is_as_it_was(settings: Settings, image: ImageSpec) -> None:
+    """Whoever was stopped in between has a disk that can be read, and begins again."""
+    instance_id = IdSource.system().new("i")
+    disks = Qcow2Disks(settings.state_dir / "instances")
+    base = BaseImage(settings.image_store / "halt.qcow2", "qcow2", image.virtual_size_bytes)
+    write(disks.create(instance_id, base, 1).path)
+    (settings.state_dir / "removed-disks").write_text("no folder")
+    with pytest.raises(DiskError, match="Setting the disk aside"):
+        disks.set_aside(instance_id, NOW)
+    assert_readable(disk_of(settings, instance_id))
+    (settings.state_dir / "removed-disks").unlink()
+    disks.set_aside(instance_id, NOW)
+    (kept,) = (settings.state_dir / "removed-disks").glob("*/disk.qcow2")
+    assert_readable(kept)
 
 
 def test_a_larger_image_than_disk_is_refused(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
