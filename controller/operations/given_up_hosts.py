@@ -1,13 +1,13 @@
 """A host that will never be back: forgotten, with an end for all that it carried."""
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
-from controller.db.models import Host, Instance
+from controller.db.models import Host, Instance, Lease, LeasePin
 from controller.domain.errors import Conflict, HostNotFound, InUse
 from controller.domain.states import Event
 from controller.operations import quarantine as quarantines
 from controller.operations.cloud import Transaction
-from controller.operations.held import chunks
+from controller.operations.held import CHUNK, chunks
 from controller.operations.hosts import remove_host
 from controller.operations.leases import quarantine
 from controller.operations.lifecycle import lock_instances, move
@@ -17,12 +17,13 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     """Remove a host that is down; its instances end in ERROR, or DELETED where that was asked. Answers how many
     instances that were. Their addresses are in quarantine until the host is seen again without their guests, or is
     fenced; with ``fenced`` an operator says at once that the host is dead. Should it come back all the same, it starts
-    nothing, and what runs there is removed, but for the disks (``stray_guests``).
+    nothing, and what runs there is removed, but for the disks (``stray_guests``). Leases that are pinned to other hosts
+    too stay pinned to those.
 
     Raises:
         HostNotFound
         Conflict: the host is heard of.
-        InUse: leases are pinned to it, or an instance is in a state that is unknown here.
+        InUse: leases are pinned to it alone, or an instance is in a state that is unknown here.
     """
     host = tx.session.get(Host, host_id)
     if host is None:
@@ -44,6 +45,7 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         reason_code="Server.InternalError",
     )
     tx.session.flush()
+    _unpin(tx, host_id)
     # The host comes last, as it does whenever several kinds of rows are locked (see ``held``).
     tx.session.refresh(host, with_for_update=True)
     _require_down(host)
@@ -52,6 +54,20 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     if fenced:
         quarantines.fence(tx, host_id)
     return len(instances)
+
+
+def _unpin(tx: Transaction, host_id: str) -> None:
+    """Take this host's pins from the leases that have others, too. One in use cannot be imported without its host."""
+    pinned = select(LeasePin.lease_id).where(LeasePin.host_id == host_id)
+    ids = tx.session.scalars(select(Lease.id).where(Lease.id.in_(pinned)).order_by(Lease.id).with_for_update()).all()
+    for n in range(0, len(ids), CHUNK):
+        others = LeasePin.lease_id.in_(ids[n : n + CHUNK]), LeasePin.host_id != host_id
+        elsewhere = tx.session.scalars(select(LeasePin.lease_id).where(*others).distinct()).all()
+        tx.session.execute(
+            delete(LeasePin)
+            .where(LeasePin.host_id == host_id, LeasePin.lease_id.in_(elsewhere))
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _require_down(host: Host) -> None:

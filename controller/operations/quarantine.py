@@ -6,6 +6,7 @@ host's new epoch, shows those guests no more, or until an operator says that the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy import func, select
@@ -65,8 +66,10 @@ def fence(tx: Transaction, host_id: str) -> int:
     return len(ids)
 
 
-def list_quarantined(tx: Transaction, network_id: str = "", host_id: str = "") -> list[Quarantined]:
-    """What is kept: of one network, of one host, or all."""
+def list_quarantined(
+    tx: Transaction, network_id: str = "", host_id: str = "", before: datetime | None = None
+) -> list[Quarantined]:
+    """What is kept: of one network, of one host, since ``before``, or all."""
     query = (
         select(Network.name, Lease.ip, Lease.mac, Lease.quarantine_host, Lease.quarantine_instance)
         .join(Network, Network.id == Lease.network_id)
@@ -77,6 +80,8 @@ def list_quarantined(tx: Transaction, network_id: str = "", host_id: str = "") -
         query = query.where(Lease.network_id == network_id)
     if host_id:
         query = query.where(Lease.quarantine_host == host_id)
+    if before is not None:
+        query = query.where(Lease.released_at < before)
     rows = tx.session.execute(query)
     return [Quarantined(network, ip, mac, host or "", instance or "") for network, ip, mac, host, instance in rows]
 

@@ -40,7 +40,7 @@ def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mappi
     known = {(s.host_id, s.instance_id): s for s in _known(tx, shown)}
     for stray in known.values():
         _look(tx, stray, shown, strangers)
-    rows = _instances(tx, {i for guests in strangers.values() for i in guests})
+    rows = read_instances(tx, {i for guests in strangers.values() for i in guests})
     for h in heard:
         host = h.message.host
         if h.epoch and strangers[host]:
@@ -59,6 +59,24 @@ def held_strays(tx: Transaction) -> Sequence[StrayGuest]:
     return tx.session.scalars(query.order_by(StrayGuest.host_id, StrayGuest.instance_id)).all()
 
 
+def read_instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
+    """The rows of these instances, but for those in a state of a newer release."""
+    found: dict[str, Instance] = {}
+    for chunk in chunks(sorted(ids)):
+        query = select(Instance).where(Instance.id.in_(chunk), Instance.state.in_(list(State)))
+        found |= {i.id: i for i in tx.session.scalars(query)}
+    return found
+
+
+def why_left_alone(tx: Transaction, stray: StrayGuest, instance: Instance) -> str:
+    """Why this guest may be the only one of its instance; empty where it may go."""
+    if instance.host_id is None and instance.state not in (State.ERROR, *DELETED_BY_OWNER):
+        return f"left alone: its instance is {instance.state} and on no host"
+    if instance.host_id is not None and not _owner_shows_it(tx, stray):
+        return f"left alone: its instance is {instance.state} on {instance.host_id}, which does not show it running"
+    return ""
+
+
 def purge(tx: Transaction) -> None:
     """Forget removals that count no more, and strays of hosts that say nothing any more."""
     over = (StrayGuest.times_seen == 0) & (StrayGuest.removal_sent_at < tx.now - _HOUR)
@@ -74,14 +92,6 @@ def _known(tx: Transaction, hosts: Iterable[str]) -> list[StrayGuest]:
     for chunk in chunks(sorted(hosts)):
         query = select(StrayGuest).where(or_(StrayGuest.host_id.in_(chunk), StrayGuest.owner_host.in_(chunk)))
         found += tx.session.scalars(query.order_by(StrayGuest.host_id, StrayGuest.instance_id).with_for_update())
-    return found
-
-
-def _instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
-    found: dict[str, Instance] = {}
-    for chunk in chunks(sorted(ids)):
-        query = select(Instance).where(Instance.id.in_(chunk), Instance.state.in_(list(State)))
-        found |= {i.id: i for i in tx.session.scalars(query)}
     return found
 
 
@@ -152,10 +162,8 @@ def _seen(tx: Transaction, stray: StrayGuest, instance: Instance, guest: GuestSt
     stray.power, stray.generation = guest.power, guest.generation
     if stray.owner_host != instance.host_id:
         stray.owner_host, stray.owner_seen_at = instance.host_id, None
-    if instance.host_id is None and instance.state != State.ERROR:
-        return f"left alone: its instance is {instance.state} and on no host"
-    if instance.host_id is not None and not _owner_shows_it(tx, stray):
-        return f"left alone: its instance is {instance.state} on {instance.host_id}, which does not show it running"
+    if reason := why_left_alone(tx, stray, instance):
+        return reason
     if stray.times_seen < _LOOKS:
         return "to be removed: waits for a second look"
     return ""

@@ -20,6 +20,7 @@ from compute_agent.libvirt_driver.driver import LibvirtDriver
 from controller.conf import Settings, load_settings
 from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec
 from controller.domain.names import bridge_name, nft_table, tap_name
+from network.dnsmasq_files import served_lines
 from tests.servers.guarded import wait_until
 from tests.system.running_cloud import RunningCloud, processes_with, run
 from tests.system.test_libvirt_driver import BOOT_SECTOR, INTERFACES, qemu_pids
@@ -125,17 +126,19 @@ def test_what_was_changed_on_the_network_node_is_mended(cloud: RunningCloud, gue
     """The service's own sweep may be quicker; afterwards all is as it was in any case."""
     (network,) = cloud.pileus_json("network", "list")
     folder = cloud.state / "network" / network["id"]
-    hosts = (folder / "hosts").read_text()
+    served = served_lines(folder)
+    assert len(served) == 1
     argument = f"--conf-file={folder}/dnsmasq.conf"
     (pid,) = processes_with(argument)
     table = nft_table(cloud.cloud_id)
     before = run(["nft", "-s", "list", "table", "inet", table])
     run(["nft", "flush", "chain", "inet", table, "from_guest"])
-    (folder / "hosts").write_text("")
+    for file in (folder / "hosts", *(folder / "hosts.d").iterdir()):
+        file.write_text("")
     os.kill(pid, 9)
     told = audit(cloud, "--repair")
     assert told["breaches"] == []
-    assert (folder / "hosts").read_text() == hosts
+    assert served_lines(folder) == served
     wait_until(lambda: len(processes_with(argument)) == 1, deadline_s=10, what=lambda: "no dnsmasq")
     assert run(["nft", "-s", "list", "table", "inet", table]) == before
     assert (INTERFACES / bridge_name(cloud.cloud_id, network["vlan"])).exists()

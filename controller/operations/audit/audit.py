@@ -14,6 +14,7 @@ from controller.operations.audit import (
     on_network,
     placement,
     quotas,
+    wrong_hosts,
 )
 from controller.operations.audit.breach import Breach, Check
 from controller.operations.audit.evidence import Evidence, EvidenceCheck
@@ -38,6 +39,7 @@ def audit(tx: Transaction, seen: Evidence | None = None) -> list[Breach]:
     """
     _take_snapshot(tx.session)
     found = [breach for check in CHECKS for breach in check(tx)]
+    found += [breach for look in wrong_hosts.CHECKS for breach in look(tx, seen or Evidence())]
     if seen is not None:
         found += [breach for look in EVIDENCE_CHECKS for breach in look(tx, seen)]
     return sorted(found, key=lambda b: (b.promise, b.subject, b.what))

@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import func, select
 
-from controller.db.models import Claim, Host, Instance, Project
+from controller.db.models import Claim, Host, Instance, Project, RemovedHost
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import (
     Desired,
@@ -150,8 +150,9 @@ def _epochs(tx: Transaction, host_ids: Sequence[str]) -> tuple[dict[str, int], s
     """The epochs of these hosts, and until when a command sent now may be carried out."""
     found: dict[str, int] = {}
     for chunk in chunks(host_ids):
-        rows = tx.session.execute(select(Host.id, Host.epoch).where(Host.id.in_(chunk)))
-        found.update((row.id, row.epoch) for row in rows)
+        for table in (RemovedHost, Host):  # one that has joined again is in both
+            rows = tx.session.execute(select(table.id, table.epoch).where(table.id.in_(chunk)))
+            found.update((row.id, row.epoch) for row in rows)
     return found, (tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)).isoformat()
 
 

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
+from controller.operations import quarantine
 from controller.operations.audit.audit import audit
 from controller.operations.audit.breach import Breach
 from controller.operations.audit.evidence import TIMEOUT_S, Evidence, MakeExecutor, gather
@@ -14,6 +16,7 @@ from controller.operations.cloud import Cloud
 
 # Looks after a repair until what was mended must be seen to be.
 _LOOKS = 5
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class _Auditor:
         self._wishes = wishes
         self._pause = pause
         self._executor = executor
-        self._down: Sequence[str] = ()
+        self._seen = Evidence()
+        self._quarantined: Sequence[quarantine.Quarantined] = ()
 
     def look(self) -> list[Breach]:
         first = self._once()
@@ -79,20 +83,30 @@ class _Auditor:
         return [b for b in self._once() if not b.proof or b.key in suspects]
 
     def notes(self) -> list[str]:
-        if not self._wishes.evidence:
-            return ["only the database was looked at: no host, no DHCP, no firewall"]
-        if not self._down:
-            return []
-        named = ", ".join(self._down[:10]) + (", ..." if len(self._down) > 10 else "")
-        return [f"hosts that are down were not looked at: {named}"]
+        """What an operator should know and that breaks no promise, by what was seen last."""
+        found = [] if self._wishes.evidence else ["only the database was looked at: no host, no DHCP, no firewall"]
+        if self._seen.down:
+            found.append(f"hosts that are down were not looked at: {_named(self._seen.down)}")
+        kept = {h: len(e.kept) for h, e in sorted(self._seen.hosts.items()) if e.kept}
+        if kept:
+            found.append(f"{sum(kept.values())} disks of removed guests are kept, on {_named(list(kept))}")
+        if self._quarantined:
+            hosts = sorted({q.host for q in self._quarantined})
+            where = f"because of {_named(hosts)}: where one is surely dead, `pileus host fence` frees them"
+            found.append(f"{len(self._quarantined)} addresses are in quarantine for more than a day, {where}")
+        return found
 
     def _once(self) -> list[Breach]:
         # The hosts first, then the rows: what appears on a host in between has had its row before.
         seen: Evidence | None = None
         if self._wishes.evidence:
-            seen = gather(self._cloud, self._wishes.timeout_s, self._executor)
-            self._down = seen.down
+            seen = self._seen = gather(self._cloud, self._wishes.timeout_s, self._executor)
+        self._quarantined = self._cloud.read(lambda tx: quarantine.list_quarantined(tx, before=tx.now - _DAY))
         return self._cloud.read(lambda tx: audit(tx, seen))
+
+
+def _named(hosts: Sequence[str]) -> str:
+    return ", ".join(hosts[:10]) + (", ..." if len(hosts) > 10 else "")
 
 
 def document(report: Report) -> dict[str, Any]:
