@@ -33,7 +33,7 @@ def database_threads(name: str, settings: Settings) -> int:
     return {
         "api": settings.api.threads,
         "scheduler": settings.scheduler.consumers,
-        "controller": 5,  # events, heartbeats, dead letters, sweep, purge
+        "controller": 6,  # events, heartbeats, dead letters, sweep, queues, purge
         "network": 2 if settings.network.driver == "none" else 3,  # the queue, the auditor's calls, the sweep
         "metadata": 0 if settings.network.driver == "none" else _METADATA_THREADS,
     }.get(name, 0)
