@@ -7,7 +7,7 @@ each message.
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -69,6 +69,10 @@ class Message:
     def queue(self) -> str:
         """The name of the queue that this message is for."""
         raise NotImplementedError
+
+    def for_oldest(self) -> "Sequence[Message]":
+        """What says the same to a service of version 1: where that ignores a field that matters, something else."""
+        return (self,)
 
 
 # --- parts -----------------------------------------------------------------------------------------------
@@ -166,8 +170,8 @@ class GuestState:
 
 @dataclass(frozen=True)
 class ScheduleReservation(Message):
-    """To a scheduler: the rows of this reservation that are REQUESTED want a host, and those of ``more``. One that does
-    not know of ``more`` leaves these to the sweep."""
+    """To a scheduler: the rows of this reservation that are REQUESTED want a host, and those of ``more``. One of
+    version 1 does not know of ``more``: it gets a doorbell for each."""
 
     KIND = "ScheduleReservation"
     reservation_id: str
@@ -176,6 +180,9 @@ class ScheduleReservation(Message):
     @property
     def queue(self) -> str:
         return "schedule"
+
+    def for_oldest(self) -> Sequence[Message]:
+        return [ScheduleReservation(r) for r in (self.reservation_id, *self.more)] if self.more else (self,)
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,20 @@ GONE_AFTER_S = 60
 
 def readable(session: Session, messages: Sequence[Message], now: datetime) -> list[Message]:
     """Those that their receivers can read, as far as the rows know. Doorbells and commands are told again by what the
-    rows say, so one that is held back is not lost. A reader ignores fields that it does not know: they need nothing."""
+    rows say, so one that is held back is not lost. A reader ignores fields that it does not know: where it must not,
+    what services are sent is put in words of the oldest version (``for_oldest``)."""
+    worded = {m: w for m in messages for w in [m.for_oldest()] if w != (m,)}
     newer = {m for m in messages if m.SINCE > OLDEST_VERSION and not m.ASKED_FOR}
-    if not newer:
+    if not newer and not worded:
         return list(messages)
     hosts = {host for m in newer if (host := _host(m))}
-    by_host = {row.id: row.speaks for row in session.execute(select(Host.id, Host.speaks).where(Host.id.in_(hosts)))}
-    others = services_read(session, now) if any(not _host(m) for m in newer) else OLDEST_VERSION
+    query = select(Host.id, Host.speaks).where(Host.id.in_(hosts))
+    by_host = {row.id: row.speaks for row in session.execute(query)} if hosts else {}
+    others = services_read(session, now) if worded or any(not _host(m) for m in newer) else OLDEST_VERSION
     return [
-        m
+        said
         for m in messages
+        for said in (worded.get(m, (m,)) if others <= OLDEST_VERSION else (m,))
         if m not in newer or (by_host.get(host, OLDEST_VERSION) if (host := _host(m)) else others) >= m.SINCE
     ]
 

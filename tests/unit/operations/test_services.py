@@ -1,10 +1,11 @@
 """The rows of the services that run: renewed, aged, removed, and what they say of the messages that all can read."""
 
 import pytest
+from sqlalchemy import update
 
-from controller.db.models import Cloud
+from controller.db.models import Cloud, Service
 from controller.domain.errors import InUse, InvalidParameter
-from controller.domain.messages import Message, ReconcileGuests, RemoveImages, host_of
+from controller.domain.messages import Message, ReconcileGuests, RemoveImages, ScheduleReservation, host_of
 from controller.domain.release import RELEASE
 from controller.operations import services
 from controller.operations.cloud import Transaction
@@ -111,6 +112,25 @@ def test_no_host_is_sent_what_its_agent_cannot_read(site: TestCloud) -> None:
     assert sent(site, "stranger") == ["ReconcileGuests"]
     site.heartbeat("h2")  # an agent of 0.1 again
     assert sent(site, "h2") == ["ReconcileGuests"]
+
+
+def rung(site: TestCloud) -> list[Message]:
+    """What leaves for the schedulers as one doorbell for three reservations."""
+    site.bus.sent.clear()
+    site.cloud.write(lambda tx: tx.outbox.append(ScheduleReservation("r-1", ("r-2", "r-3"))))
+    return list(site.bus.sent)
+
+
+def test_one_doorbell_a_reservation_while_a_service_may_know_of_no_other(site: TestCloud) -> None:
+    each = [ScheduleReservation(f"r-{n}") for n in (1, 2, 3)]
+    together = [ScheduleReservation("r-1", ("r-2", "r-3"))]
+    migrated_from_01(site)
+    renew(site, API, SCHEDULER)
+    assert rung(site) == each
+    site.cloud.write(lambda tx: services.require(tx, RELEASE))
+    assert rung(site) == together
+    site.cloud.write(lambda tx: tx.session.execute(update(Service).values(speaks=1)))
+    assert rung(site) == each
 
 
 def test_agents_send_what_every_service_has_always_read() -> None:
