@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 from sqlalchemy import func, select
@@ -89,7 +90,7 @@ def store_lock(settings: Settings, *, exclusive: bool = False) -> Iterator[bool]
 
     ``exclusive`` does not wait: False when it could not be had.
     """
-    with (settings.image_store / _LOCK).open("a") as file:
+    with _open_lock(settings.image_store / _LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
         except BlockingIOError:
@@ -98,13 +99,23 @@ def store_lock(settings: Settings, *, exclusive: bool = False) -> Iterator[bool]
             yield True
 
 
+def _open_lock(path: Path) -> TextIO:
+    try:
+        return path.open("a")
+    except PermissionError:  # of another user, who was the first to import: to read it is enough
+        return path.open()
+
+
 def _files(tx: Transaction, store: Path, after_s: float, unknown: bool) -> list[StoredFile]:
     stored = [(entry, match["sha256"]) for entry in os.scandir(store) if (match := _FILE.fullmatch(entry.name))]
     needed = _needed(tx, {sha256 for _, sha256 in stored}, after_s)
     known = _known(tx, {sha256 for _, sha256 in stored})
     found = []
     for entry, sha256 in stored:
-        status = entry.stat()
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue  # another run removes files
         why = needed.get(sha256, "")
         if not why and tx.now - datetime.fromtimestamp(status.st_mtime, UTC) < timedelta(seconds=after_s):
             why = "just stored"

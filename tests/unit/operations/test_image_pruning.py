@@ -1,6 +1,7 @@
 """Image files that nothing needs are removed, from the store and from caches; those that something needs never."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -141,6 +142,24 @@ def test_an_import_that_is_under_way_is_not_robbed(site: TestCloud) -> None:
         os.utime(file)  # stored again just now, its row is not there yet
     site.clock.now = datetime.now(UTC)
     assert reasons(site) == ["just stored"]
+
+
+def test_a_store_into_which_another_user_imported_first_is_looked_after(site: TestCloud) -> None:
+    """root imports an image, the API runs as another user."""
+    conf, is_root = site.cloud.settings, os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        lock = Path(folder, ".lock")
+        lock.touch()
+        lock.chmod(0o444)
+        if is_root:
+            os.seteuid(65534)
+        try:
+            with store_lock(replace(conf, images=replace(conf.images, store=folder)), exclusive=True) as locked:
+                assert locked
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 def test_a_file_without_a_row_goes_by_command_only(site: TestCloud) -> None:
