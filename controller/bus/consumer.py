@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Consumer
 
 from controller.bus import memory, repair
 from controller.bus.connection import BROKER_ERRORS, connect, drain
 from controller.bus.publisher import Letter, Publisher
-from controller.bus.topology import DEAD, Topology
+from controller.bus.removal import remove_unused
+from controller.bus.topology import DEAD, Topology, is_light
 from controller.bus.unread import UNREAD
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, NewerMessage, PoisonMessage, Unavailable
@@ -116,8 +118,11 @@ class QueueConsumer:
                     if OUTAGES.is_news(BUS):
                         log.warning("bus lost, trying again", queues=self._names, reason=str(error))
                     self._stop.wait(self._settings.bus.retry_after_s)
-                if not began and repair.may_be_broken(error) and not self._stop.is_set():
-                    self._mend()
+                if not began and not self._stop.is_set():
+                    if isinstance(error, PreconditionFailed):
+                        self._renew()
+                    elif repair.may_be_broken(error):
+                        self._mend()
             except Exception as error:
                 # A bug, ours or the client library's: what was in hand is delivered again.
                 self.listening_since = None
@@ -132,6 +137,16 @@ class QueueConsumer:
             repair.mend(self._settings, [self._queue(n) for n in self._names])
         except BROKER_ERRORS as error:
             log.warning("queues not looked after", queues=self._names, reason=str(error))
+
+    def _renew(self) -> None:
+        """The queues were declared with other settings. Light ones that are consumed no longer can be declared anew;
+        what is in them is said again."""
+        try:
+            for name in filter(is_light, self._names):
+                if remove_unused(self._settings, name):
+                    log.warning("a queue of other settings was removed", queue=name)
+        except BROKER_ERRORS as error:
+            log.warning("queues not renewed", queues=self._names, reason=str(error))
 
     def _consume(self, connection: Connection) -> None:
         self._held = []  # what an earlier connection delivered is delivered again

@@ -149,6 +149,34 @@ def test_an_agent_of_0_1_gets_its_commands(broker_settings: Settings, broker_bus
 
 
 @pytest.mark.functional
+def test_heartbeats_are_heard_after_their_queues_length_was_configured_anew(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
+    for length in (100, 200):
+        settings = make_settings(
+            tmp_path,
+            bus__url=rabbitmq.url,
+            bus__max_heartbeats=length,
+            DEFAULT__cloud_id="0ddba117",
+            bus__retry_after_s=0.2,
+        )
+        bus, got = Bus(settings), list[Message]()
+        consumer = QueueConsumer(settings, [HEARTBEATS], got.append, "test")
+        consumer.start()
+
+        def listens(consumer: QueueConsumer = consumer) -> bool:
+            return consumer.listening_since is not None
+
+        def heard(got: list[Message] = got) -> bool:
+            return got == [heartbeat(1)]
+
+        wait_for(listens)
+        bus.send(heartbeat(1))
+        wait_for(heard)
+        consumer.stop()
+        consumer.join(10)
+        bus.close()
+
+
+@pytest.mark.functional
 def test_too_many_heartbeats_push_out_the_oldest_and_leave_no_dead_letters(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
     settings = make_settings(
         tmp_path, bus__url=rabbitmq.url, bus__max_heartbeats=100, DEFAULT__cloud_id="0ddba115", bus__retry_after_s=0.2
