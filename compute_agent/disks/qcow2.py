@@ -1,5 +1,6 @@
 """Disks as qcow2 overlays: a guest's writes in a file of its own, all else read from the image."""
 
+import errno
 import json
 import os
 import shutil
@@ -28,12 +29,12 @@ class Qcow2Disks(DiskBackend):
     """``<instances>/<id>/disk.qcow2`` over ``<instances>/<id>/base``, a hard link to the image.
 
     The link keeps the image's bytes as long as the guest lives, whatever the cache does. What is set aside is the whole
-    folder, as ``<kept>/<id>@<time>``.
+    folder, as ``<kept>/<id>@<time>``: see ``_kept_folders``.
     """
 
     def __init__(self, instances: Path) -> None:
         self._instances = instances
-        self._kept = instances.with_name("removed-disks")
+        self._kept = _kept_folders(instances)
 
     def create(self, instance_id: str, base: BaseImage, size_gib: int) -> Disk:
         if found := self.find(instance_id):
@@ -74,17 +75,16 @@ class Qcow2Disks(DiskBackend):
         folder = instance_folder(self._instances, instance_id)
         if not (folder / _DISK).exists():
             return
-        target = self._kept / f"{instance_id}@{removed_at.astimezone(UTC):{_STAMP}}"
+        name = f"{instance_id}@{removed_at.astimezone(UTC):{_STAMP}}"
         _find_base_beside(folder / _DISK)  # first: where it is now, it is beside it as well
         try:
-            self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.rename(target)
+            _move(folder, [kept / name for kept in self._kept])
         except OSError as error:
             raise DiskError(what="Setting the disk aside", reason=str(error)) from error
 
     def kept(self) -> Sequence[KeptDisk]:
         found = []
-        for folder in sorted(self._kept.iterdir()) if self._kept.is_dir() else ():
+        for folder in sorted(f for kept in self._kept if kept.is_dir() for f in kept.iterdir()):
             instance_id, _, stamp = folder.name.partition("@")
             if is_id(instance_id, INSTANCE) and (at := _moment(stamp)) is not None:
                 found.append(KeptDisk(instance_id, at.isoformat(), _allocated(folder / _DISK)))
@@ -92,13 +92,13 @@ class Qcow2Disks(DiskBackend):
 
     def drop_kept(self, disk: KeptDisk) -> None:
         at = datetime.fromisoformat(disk.removed_at)
-        folder = self._kept / f"{disk.instance_id}@{at.astimezone(UTC):{_STAMP}}"
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise DiskError(what="Removing a disk that was set aside", reason=str(error)) from error
+        for kept in self._kept:
+            try:
+                shutil.rmtree(kept / f"{disk.instance_id}@{at.astimezone(UTC):{_STAMP}}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise DiskError(what="Removing a disk that was set aside", reason=str(error)) from error
 
     def list(self) -> frozenset[str]:
         if not self._instances.is_dir():
@@ -112,13 +112,39 @@ class Qcow2Disks(DiskBackend):
 def bases_in_use(instances: Path) -> frozenset[int]:
     """The inodes of the images that overlays are over."""
     found = set()
-    kept = instances.with_name("removed-disks")
-    for path in (*instances.glob(f"*/{_BASE}"), *kept.glob(f"*/{_BASE}")):
-        try:
-            found.add(path.stat().st_ino)
-        except FileNotFoundError:
-            continue  # its guest was destroyed meanwhile
+    for folder in (instances, *_kept_folders(instances)):
+        for path in folder.glob(f"*/{_BASE}"):
+            try:
+                found.add(path.stat().st_ino)
+            except FileNotFoundError:
+                continue  # its guest was destroyed meanwhile
     return frozenset(found)
+
+
+def _kept_folders(instances: Path) -> tuple[Path, Path]:
+    """Where disks are set aside: beside those in use, or, where these are in a file system of their own, among them.
+    A disk is never copied for that."""
+    return instances.with_name("removed-disks"), instances / ".removed-disks"
+
+
+def _move(folder: Path, targets: Sequence[Path]) -> None:
+    """Move it to the first of these that is in its file system.
+
+    Raises:
+        OSError
+    """
+    *others, last = targets
+    for target in others:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    last.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.rename(last)
 
 
 def _link(image: Path, link: Path) -> Path:

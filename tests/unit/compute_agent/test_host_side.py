@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,32 @@ def test_a_disk_is_made_once_and_keeps_its_base(
     disks.remove(instance(1))
     assert disks.find(instance(1)) is None
     assert list(disk.path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_disk_is_set_aside_and_pruned(tmp_path: Path, base: BaseImage, elsewhere: bool) -> None:
+    """Also where the folder of the disks in use is in a file system of its own."""
+    folder = tmp_path / "instances"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if elsewhere:
+            folder.symlink_to(other)
+            assert folder.stat().st_dev != tmp_path.stat().st_dev
+        disks = Qcow2Disks(folder)
+        for n in (1, 2):
+            disks.create(instance(n), base, 1)
+            disks.set_aside(instance(n), datetime(2026, 1, n, tzinfo=UTC))
+            disks.set_aside(instance(n), datetime(2026, 2, n, tzinfo=UTC))  # there is none any more
+        assert disks.list() == frozenset()
+        assert bases_in_use(folder) == {base.path.stat().st_ino}
+        one, two = disks.kept()
+        assert (one.instance_id, one.removed_at) == (instance(1), "2026-01-01T00:00:00+00:00")
+        (path,) = (Path(other) if elsewhere else tmp_path).rglob(f"{instance(1)}@*/disk.qcow2")
+        assert run(["qemu-img", "check", "-q", str(path)]) == ""
+        for _ in range(2):
+            disks.drop_kept(one)
+        assert disks.kept() == [two]
+        disks.drop_kept(two)
+        assert (disks.kept(), bases_in_use(folder)) == ([], frozenset())
 
 
 def test_a_failed_disk_leaves_nothing(tmp_path: Path, base: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
