@@ -101,7 +101,10 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
             if _differs(*row, seen.get(i)) and not (i in pending and _is_off(seen.get(i)))
         }
     # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
-    instances = lock_instances(tx, differing)
+    # What is no host's own, too: see ``stray_guests``.
+    own = {i for on_host in carried.values() for i in on_host}
+    strange = {g.instance_id for host in carried for g in newest[host].guests} - own
+    instances = lock_instances(tx, differing.keys() | strange)
     written = len(tx.outbox)
     heard = heartbeats.report_all(tx, newest.values())
     tx.session.flush()

@@ -95,4 +95,10 @@ def _give_up(site: TestCloud) -> None:
     site.clock.advance(3600)
     while site.cloud.write(heartbeats.mark_lost):
         pass
-    assert site.cloud.write(lambda tx: give_up(tx, site.instance(one).host_id or "")) == 1
+    host = site.instance(one).host_id or ""
+    generation = site.instance(one).generation
+    assert site.cloud.write(lambda tx: give_up(tx, host, fenced=True)) == 1
+    # It comes back, and is to remove the guest: by a generation that the row is given, too.
+    for sequence in (10, 11):
+        site.heartbeat(host, sequence=sequence, guests=(GuestState(one, generation + 5, Power.RUNNING),))
+    assert site.instance(one).generation == generation + 6
