@@ -13,6 +13,7 @@ from controller.db.models import Image, ImageState, Instance
 from controller.domain.ids import IMAGE, IdSource
 from controller.domain.messages import GuestReport, GuestsChanged, HostReported, Message, ReconcileGuests
 from controller.domain.states import Event, State
+from controller.domain.wire import VERSION
 from controller.operations import instance_types, instances, projects, schema, users
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_heartbeats, apply_reports
@@ -138,7 +139,8 @@ class TestCloud:
         values: dict[str, Any] = {
             "host": host,
             "at": self.clock().isoformat(),
-            "boot_id": "b1",
+            "boot_id": f"{host}-b1",
+            "speaks": VERSION,
             "hypervisor": "simulated",
             "vcpus": 8,
             "memory_mib": 16384,

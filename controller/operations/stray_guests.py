@@ -1,19 +1,20 @@
 """Guests that a host shows though their rows place them elsewhere, or nowhere: looked at twice, then removed or left.
 
 Only the owner's delete removes a guest at once and with its disk. One whose host was given up, or whose failed build
-was cleaned up, goes after a second look; one that lives elsewhere only while the host of its row shows it running.
-No more than so many go at once and in an hour; the rest is held. Disks are set aside. All of it is shown by
-`pileus host show`. What has no row at all is left to the audit: a database that was restored from yesterday must not
-remove today's guests.
+was cleaned up, goes after a second look; one that lives elsewhere only while the host of its row, another machine,
+shows it running. No more than so many go at once and in an hour; the rest is held. Disks are set aside: what cannot do
+that is not told to remove any. All of it is shown by `pileus host show`. What has no row at all is left to the audit,
+unless its address is kept because it was given up here: a database that was restored from yesterday must not remove
+today's guests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 
-from controller.db.models import Cloud, Instance, StrayGuest
+from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
 from controller.domain.messages import Desired, GuestSpec, GuestState, Power, ReconcileGuests
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -29,6 +30,8 @@ _AGAIN_S = 60  # until a removal without effect is sent again
 _HOUR = timedelta(hours=1)
 _FORGOTTEN_AFTER = timedelta(days=7)
 _MOST_SEEN = 1000
+# Agents that read an older version of the messages remove the disk with the guest.
+_KEEPS_DISKS_SINCE = 2
 
 
 def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mapping[str, object]]) -> None:
@@ -44,7 +47,8 @@ def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mappi
     for h in heard:
         host = h.message.host
         if h.epoch and strangers[host]:
-            _decide(tx, h, [(rows[i], g) for i, g in sorted(strangers[host].items()) if i in rows], known)
+            found = rows | _given_up(tx, host, strangers[host].keys() - rows.keys())
+            _decide(tx, h, [(found[i], g) for i, g in sorted(strangers[host].items()) if i in found], known)
 
 
 def list_strays(tx: Transaction, host_id: str) -> Sequence[StrayGuest]:
@@ -95,6 +99,18 @@ def _known(tx: Transaction, hosts: Iterable[str]) -> list[StrayGuest]:
     return found
 
 
+def _given_up(tx: Transaction, host: str, ids: Iterable[str]) -> dict[str, Instance]:
+    """Those without a row that were given up with this host, as their addresses tell; as failed ones."""
+    found: dict[str, Instance] = {}
+    for chunk in chunks(sorted(ids)):
+        query = select(Lease.quarantine_instance)
+        query = query.where(Lease.quarantine_host == host, Lease.quarantine_instance.in_(chunk))
+        for instance_id in tx.session.scalars(query.where(~exists().where(Instance.id == Lease.quarantine_instance))):
+            nothing = {"project_id": "", "vcpus": 0, "memory_mib": 0, "disk_gib": 0}
+            found[instance_id or ""] = Instance(id=instance_id, state=State.ERROR, generation=0, **nothing)
+    return found
+
+
 def _look(
     tx: Transaction,
     stray: StrayGuest,
@@ -119,6 +135,7 @@ def _decide(
     known: Mapping[tuple[str, str], StrayGuest],
 ) -> None:
     host = heard.message.host
+    same_machine = _same_machine(tx, heard, {i.host_id for i, _ in guests if i.host_id is not None})
     deleted = [(i, g) for i, g in guests if i.state in DELETED_BY_OWNER and i.host_id is None]
     going = [_absent(i, g, keep_disk=False) for i, g in deleted]
     candidates = []
@@ -127,6 +144,11 @@ def _decide(
             continue
         stray = known.get((host, instance.id)) or _new(tx, host, instance.id)
         reason = _seen(tx, stray, instance, guest)
+        if instance.host_id in same_machine:
+            stray.owner_seen_at = None  # it speaks of this very guest
+            reason = f"left alone: {instance.host_id} is this very machine, with the same boot id"
+        elif heard.message.speaks < _KEEPS_DISKS_SINCE:
+            reason = "left alone: its host's agent cannot keep the disk: upgrade it to 0.2 or newer"
         if reason:
             _hold(stray, reason)
         else:
@@ -148,6 +170,17 @@ def _decide(
         remember(tx, {spec.instance_id: spec.generation for spec in going})
         until = tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)
         tx.outbox.append(ReconcileGuests(host, tuple(going), heard.epoch, until.isoformat()))
+
+
+def _same_machine(tx: Transaction, heard: Heard, owners: Iterable[str]) -> set[str]:
+    """Those of these hosts that are the machine which was heard of, by another name: they show one guest, not two."""
+    if not heard.message.boot_id:
+        return set()
+    found: set[str] = set()
+    for chunk in chunks(sorted(owners)):
+        query = select(Host.id).where(Host.id.in_(chunk), Host.boot_id == heard.message.boot_id)
+        found.update(tx.session.scalars(query))
+    return found
 
 
 def _new(tx: Transaction, host: str, instance_id: str) -> StrayGuest:

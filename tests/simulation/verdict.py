@@ -68,7 +68,7 @@ class Judge:
         rows = self._laboratory.peek("SELECT state, launched_at, host_id FROM instances WHERE id = ?", instance_id)
         if not rows:
             by_name = self._oracle.restored_at is not None and self.repairs() > 0
-            return None if by_name else "it has no row"
+            return None if by_name or self._oracle.given_up else "it has no row"
         state, launched_at, owner = rows[0]
         there = next(h for h in self.hosts if h.hardware == host)
         if self._oracle.given_up:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, select
 
-from controller.db.models import Instance
+from controller.db.models import Host, Instance
 from controller.domain.messages import HostEvidence, Power
 from controller.domain.names import tap_name
 from controller.domain.states import State
@@ -18,6 +18,9 @@ from controller.operations.held import chunks
 
 _HEXADECIMAL = "0123456789abcdef"
 _SEE_BOTH = "look at both hosts, then `virsh destroy` the one that is too much"
+_ONE_MACHINE = (
+    "both names are one machine, by its boot id: stop the agent that has the wrong one, then remove that host"
+)
 _NEWER = "only a newer release knows this state: look with that one"
 _REPAIR = "`pileus audit --repair` removes it, if nothing of it is needed"
 
@@ -39,10 +42,15 @@ _COLUMNS = (Instance.id, Instance.state, Instance.generation, Instance.host_id, 
 def strays(tx: Transaction, evidence: Evidence) -> list[Breach]:
     """Every domain and every disk belongs to an instance that is on this host."""
     rows = read_rows(tx, evidence.hosts.values())
-    return [breach for host in sorted(evidence.hosts) for breach in _strays(evidence.hosts[host], rows, evidence)]
+    boots = {row.id: row.boot_id for row in tx.session.execute(select(Host.id, Host.boot_id))}
+    return [
+        breach for host in sorted(evidence.hosts) for breach in _strays(evidence.hosts[host], rows, evidence, boots)
+    ]
 
 
-def _strays(seen: HostEvidence, rows: Mapping[str, Row], evidence: Evidence) -> Iterator[Breach]:
+def _strays(
+    seen: HostEvidence, rows: Mapping[str, Row], evidence: Evidence, boots: Mapping[str, str]
+) -> Iterator[Breach]:
     generations = {d.instance_id: d.generation for d in seen.disks}
     powers = {g.instance_id: g.power for g in seen.guests}
     generations |= {g.instance_id: g.generation for g in seen.guests}
@@ -69,6 +77,8 @@ def _strays(seen: HostEvidence, rows: Mapping[str, Row], evidence: Evidence) -> 
                 remedy, advice = None, _NEWER
             elif not _has_guest(evidence.hosts.get(row.host_id), instance_id):
                 remedy, advice = None, _SEE_BOTH
+            elif boots.get(row.host_id, "") == boots.get(seen.host) != "":
+                remedy, advice = None, _ONE_MACHINE
         yield Breach(5, f"{seen.host} has {thing} of it, {owner}", instance_id, advice, remedy, f"stray on {seen.host}")
 
 

@@ -240,6 +240,20 @@ def test_a_second_domain_of_an_instance_goes_if_the_first_is_there(good: GoodSit
     assert good.site.instance(good.active).generation == 1  # its own host knows no other
 
 
+def test_a_guest_that_two_names_of_one_machine_show_stays(good: GoodSite) -> None:
+    host = good.host_of(good.active)
+    other = "h2" if host == "h1" else "h1"
+    for name in (host, other):
+        good.site.heartbeat(name, boot_id="same", guests=good.bus.hosts[name].guests)
+    good.change(other, guests=(*good.bus.hosts[other].guests, GuestState(good.active, 1, Power.RUNNING)))
+    expect(good, 5, good.active, f"{other} has a domain (running) of it, its instance is ACTIVE on {host}")
+    report = good.repair()
+    assert [(b.subject, b.advice.partition(":")[0]) for b in report.breaches] == [
+        (good.active, "both names are one machine, by its boot id")
+    ]
+    assert good.absent() == []
+
+
 def test_a_tap_of_nobody_goes(good: GoodSite) -> None:
     stray = f"{tap_name(CLOUD_ID, STRANGER)}"
     good.change("h1", taps=(*good.bus.hosts["h1"].taps, stray, tap_name(CLOUD_ID, good.building, 1)))

@@ -106,11 +106,12 @@ def sent(site: TestCloud, host: str) -> list[str]:
 
 
 def test_no_host_is_sent_what_its_agent_cannot_read(site: TestCloud) -> None:
+    site.heartbeat("h1", speaks=1)
     site.heartbeat("h2", release="0.2.0", speaks=2)
     assert sent(site, "h2") == ["RemoveImages", "ReconcileGuests"]
     assert sent(site, "h1") == ["ReconcileGuests"]
     assert sent(site, "stranger") == ["ReconcileGuests"]
-    site.heartbeat("h2")  # an agent of 0.1 again
+    site.heartbeat("h2", speaks=1)  # an agent of 0.1 again
     assert sent(site, "h2") == ["ReconcileGuests"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from controller.db.models import StrayGuest
 from controller.domain.messages import Desired, GuestState, Power
 from controller.domain.states import Event, State
-from controller.operations import given_up_hosts, heartbeats, hosts, instances, stray_guests, sweeps
+from controller.operations import given_up_hosts, heartbeats, hosts, instances, quarantine, stray_guests, sweeps
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -158,3 +158,42 @@ def test_an_unknown_host_is_told_nothing(site: TestCloud) -> None:
         site.heartbeat("h9", guests=shown(one), asks=True)
     assert site.bus.sent == []
     assert [h.id for h in site.cloud.read(hosts.list_hosts)] == []
+
+
+def test_two_names_of_one_machine_remove_nothing(site: TestCloud) -> None:
+    """Two agents on one hypervisor show the same guest, not two."""
+    (one,) = active(site)
+    for _ in range(5):
+        site.heartbeat("h2", guests=shown(one), boot_id="same")
+        site.heartbeat("h1", guests=shown(one), boot_id="same")
+    assert removed(site) == []
+    assert [s.reason for s in strays(site)] == ["left alone: h1 is this very machine, with the same boot id"]
+
+
+def test_an_agent_that_cannot_keep_the_disk_is_not_told_to_remove_a_guest(site: TestCloud) -> None:
+    """Release 0.1 removes the disk with the guest, whatever it is told."""
+    one, two = give_up_many(site, 2)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [two]))
+    for _ in range(3):
+        site.heartbeat(guests=shown(one, two), speaks=1)
+        assert {(i, keep) for _, i, keep in removed(site)} == {(two, False)}
+    assert [s.reason for s in strays(site, "h1")] == [
+        "left alone: its host's agent cannot keep the disk: upgrade it to 0.2 or newer"
+    ]
+
+
+def test_what_was_given_up_goes_though_its_row_is_gone(site: TestCloud) -> None:
+    """Its owner deleted it, and its host came back a week later: the address is kept until the guest is gone."""
+    one, two = give_up_many(site, 2)
+    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one, two]))
+    site.clock.advance(2 * 86400)
+    site.cloud.write(sweeps.purge)
+    stranger = "i-0000000000000dead"
+    gone = []
+    for _ in range(3):
+        site.heartbeat(guests=shown(one, two, stranger))
+        gone.append(removed(site))
+    assert gone == [[], [("h1", one, True), ("h1", two, True)], []]
+    assert len(site.cloud.read(quarantine.list_quarantined)) == 2
+    site.heartbeat(guests=shown(stranger), epoch=3)
+    assert site.cloud.read(quarantine.list_quarantined) == []
