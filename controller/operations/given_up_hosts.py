@@ -37,6 +37,7 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     if not fenced:
         for ids in chunks([i.id for i in instances]):
             quarantine(tx, host_id, ids)
+    _unpin(tx, host_id)
     move(
         tx,
         instances,
@@ -45,7 +46,6 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         reason_code="Server.InternalError",
     )
     tx.session.flush()
-    _unpin(tx, host_id)
     # The host comes last, as it does whenever several kinds of rows are locked (see ``held``).
     tx.session.refresh(host, with_for_update=True)
     _require_down(host)
