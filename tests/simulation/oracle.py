@@ -153,6 +153,8 @@ class Oracle:
                 return None if self._a_host_was_away(failed.entered) else "no host was away for long"
             case (Event.FAILED, _):
                 return self._failure(failed)
+            case (Event.GONE, _):  # a delete that the row does not know any more
+                return None if self.restored_at is not None else "no older copy of the database was put back"
         return f"nothing explains {failed.event}"
 
     def _refusal(self, failed: Failed, needed: int) -> str | None:
