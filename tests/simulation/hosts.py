@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from controller.domain.messages import (
     GuestSpec,
     HostAccepted,
     Message,
+    OffCause,
     Power,
     ReadHostEvidence,
     ReconcileGuests,
@@ -80,6 +81,11 @@ class HostDriver(SimulatedDriver):
         self._hub.point("hypervisor begins to remove")
         super()._forget(instance_id)
         self._hub.point("hypervisor has removed it")
+
+    def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:
+        """As a hypervisor knows it: what a boot of the host took down did not shut itself down."""
+        by_itself = self._on.went_off
+        return {i: OffCause.SHUTDOWN if by_itself[i] else OffCause.UNKNOWN for i in instance_ids}
 
     @property
     def boot_id(self) -> str:
