@@ -12,11 +12,18 @@ from compute_agent.journal import Journal
 from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.db.models import Claim, Lease
-from controller.domain.messages import GuestsChanged, ReconcileGuests, ScheduleReservation, WireInstances
+from controller.domain.messages import (
+    GuestsChanged,
+    HostAccepted,
+    HostReported,
+    ReconcileGuests,
+    ScheduleReservation,
+    WireInstances,
+)
 from controller.domain.states import State
 from controller.operations import sweeps
 from controller.operations.audit.audit import audit
-from controller.operations.events import apply_reports
+from controller.operations.events import apply_heartbeats, apply_reports
 from controller.operations.instances import terminate
 from network.service import NetworkService
 from scheduler.schedule import schedule
@@ -54,12 +61,21 @@ class Line:
         )
         self.agent = Agent(HOST, self.driver, self._journal, self.site.bus, self.site.clock, grace_s=0)
         self.agent.begin()
+        self._be_accepted()
         self._network = NetworkService(self.site.cloud)
 
     def close(self) -> None:
         self.site.close()
         self._journal.close()
         self._hardware.close()
+
+    def _be_accepted(self) -> None:
+        """The agent learns the epoch of its host, without which it heeds no command."""
+        self.agent.heartbeat()
+        heartbeats = self.site.bus.take(HostReported)
+        self.site.cloud.write(lambda tx: apply_heartbeats(tx, heartbeats))
+        for answer in self.site.bus.take(HostAccepted):
+            self.agent.handle(answer)
 
     def place(self) -> None:
         for bell in self.site.bus.take(ScheduleReservation):
