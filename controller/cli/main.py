@@ -1,39 +1,64 @@
 """The operator's command, `pileus`."""
 
+import importlib
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from controller.cli.audit import audit
-from controller.cli.check import check
-from controller.cli.db import db
-from controller.cli.dead_letters import dead_letter
-from controller.cli.hosts import host
-from controller.cli.images import image
-from controller.cli.init import init
-from controller.cli.instance_types import instance_type
-from controller.cli.instances import instance
-from controller.cli.join import join
-from controller.cli.lifecycle import down, up
-from controller.cli.networks import network
 from controller.cli.operator import Operator
 from controller.cli.output import printable
-from controller.cli.projects import project
-from controller.cli.serve import serve
-from controller.cli.service import service
-from controller.cli.status import status
-from controller.cli.users import user
 from controller.conf.load import SITE_FILE, is_of_a_site
 from controller.db.database import unavailable
 from controller.domain.errors import CloudError
 from controller.domain.release import RELEASE
 
+# Where each command is found, in the order of the list of them.
+_COMMANDS: Mapping[str, str] = {
+    "init": "controller.cli.init:init",
+    "up": "controller.cli.lifecycle:up",
+    "down": "controller.cli.lifecycle:down",
+    "status": "controller.cli.status:status",
+    "serve": "controller.cli.serve:serve",
+    "join": "controller.cli.join:join",
+    "db": "controller.cli.db:db",
+    "host": "controller.cli.hosts:host",
+    "network": "controller.cli.networks:network",
+    "image": "controller.cli.images:image",
+    "instance": "controller.cli.instances:instance",
+    "instance-type": "controller.cli.instance_types:instance_type",
+    "project": "controller.cli.projects:project",
+    "user": "controller.cli.users:user",
+    "dead-letter": "controller.cli.dead_letters:dead_letter",
+    "service": "controller.cli.service:service",
+    "audit": "controller.cli.audit:audit",
+    "check": "controller.cli.check:check",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for: a service that runs for months keeps in memory what it needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """The names, as in the list of them."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """The command, or None: there is none of that name."""
+        where = _COMMANDS.get(cmd_name)
+        if where is None:
+            return None
+        module, _, name = where.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -52,29 +77,6 @@ def pileus(context: click.Context, state: Path | None, config: Path | None, outp
     if state is None and config is None and is_of_a_site():
         config = SITE_FILE
     context.obj = Operator(state, config, output)
-
-
-for command in (
-    init,
-    up,
-    down,
-    status,
-    serve,
-    join,
-    db,
-    host,
-    network,
-    image,
-    instance,
-    instance_type,
-    project,
-    user,
-    dead_letter,
-    service,
-    audit,
-    check,
-):
-    pileus.add_command(command)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,9 +30,11 @@ from controller.db.database import Database
 from controller.domain.errors import CloudError, ConfigurationError
 from controller.health import Health, Probe, Problem
 from controller.limits import check_at_start
+from controller.memory import give_back, limit_arenas
 
 STOP_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 1.0
+GIVE_BACK_EVERY_S = 30.0
 PROBE_EVERY_S, PROBE_LATE_S = 10.0, 20.0
 Reload: TypeAlias = Callable[[], None]
 log = structlog.get_logger(__name__)
@@ -84,6 +87,7 @@ def serve_here(names: Sequence[str], settings: Settings, reload: Reload, *, be_d
     Raises:
         ConfigurationError: the process would run out of connections or files.
     """
+    limit_arenas()
     check_at_start(names, settings)
     health = Health()
     with ExitStack() as stack:
@@ -235,8 +239,12 @@ class Report:
 
 def _watch(signals: Signals, report: Report, reload: Reload) -> None:
     """Until the process is to end."""
+    given_back = time.monotonic()
     while not signals.stopping:
         report.update()
+        if time.monotonic() - given_back > GIVE_BACK_EVERY_S:
+            give_back()
+            given_back = time.monotonic()
         if signals.next(LOOK_EVERY_S) == signal.SIGHUP:
             try:
                 reload()

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, String, Update, insert, update
+from sqlalchemy import ColumnElement, Integer, String, Update, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import update_rows
+from controller.db.bulk import insert_rows, update_rows
 from controller.db.models import Claim, Host, HostMode
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -80,4 +80,4 @@ def claim_hosts(
         }
         for i in instances
     ]
-    tx.session.execute(insert(Claim.__table__), claims)  # type: ignore[arg-type]
+    insert_rows(tx.session, Claim.__table__, claims)

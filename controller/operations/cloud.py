@@ -1,10 +1,12 @@
 """What doors, workers and commands hold in their hands: settings, database, bus, clock and ids, passed in."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+import structlog
 from sqlalchemy.orm import Session
 
 from controller.bus.bus import Bus, Sender
@@ -17,6 +19,10 @@ from controller.health import Health
 from controller.operations.receivers import readable
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# What locks rows for longer makes others wait for it: it is told by name.
+SLOW_S = 1.0
 
 
 @dataclass
@@ -56,11 +62,14 @@ class Cloud:
     def write(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in one transaction, then ring those of its doorbells that can be read (``readable``).
 
-        See ``Database.write`` for what it raises.
+        One that takes longer than ``SLOW_S`` is logged. See ``Database.write`` for what it raises.
         """
         sent: list[Message] = []
+        begin = cpu = 0.0
 
         def work(session: Session) -> T:
+            nonlocal begin, cpu
+            begin, cpu = time.monotonic(), time.thread_time()
             tx = Transaction(session, self.clock(), self.ids, self.settings)
             session.info["now"] = tx.now
             result = operation(tx)
@@ -69,6 +78,10 @@ class Cloud:
             return result
 
         result = self.database.write(work)
+        if (took_s := time.monotonic() - begin) > SLOW_S:
+            name = getattr(operation, "__qualname__", type(operation).__name__)
+            cpu_s = round(time.thread_time() - cpu, 2)
+            log.warning("a transaction took long", operation=name, seconds=round(took_s, 2), cpu_seconds=cpu_s)
         self.bus.ring(sent)
         return result
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, bindparam, insert, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
+from controller.db.bulk import insert_rows
 from controller.db.models import (
     Image,
     ImageState,
@@ -189,9 +190,9 @@ def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[Laun
     _count_quota(tx, given.project, given.flavor, sum(count for _, count in counted))
     made = [(request, count, _reservation(tx, request, given)) for request, count in counted]
     tx.session.flush()  # the network may be new
-    tx.session.execute(insert(Reservation.__table__), [row for _, _, row in made])  # type: ignore[arg-type]
+    insert_rows(tx.session, Reservation.__table__, [row for _, _, row in made])
     rows = [row for request, count, of in made for row in _rows(tx, request, of["id"], given, count)]
-    tx.session.execute(insert(Instance.__table__), rows)  # type: ignore[arg-type]
+    insert_rows(tx.session, Instance.__table__, rows)
     names = HeldInstance.__slots__
     instances = [HeldInstance(**{name: row[name] for name in names}) for row in rows]
     details = {

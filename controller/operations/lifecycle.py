@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, String, Update, delete, insert, select, update
+from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import update_rows
+from controller.db.bulk import insert_rows, update_rows
 from controller.db.models import Claim, Host, Instance, Project, Step
 from controller.domain.messages import Message, ScheduleReservation, WireInstances
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
@@ -79,9 +79,7 @@ def move(
         values |= _reason(event, before, after, detail if isinstance(detail, str) else "", reason_code)
         if first_boot:
             values["launched_at"] = tx.now
-        _write(tx, group, after, values, newer)
-        if event is Event.PLACED:
-            _write_hosts(tx, group)
+        _write(tx, group, after, values, newer, with_hosts=event is Event.PLACED)
     tell(tx, [i for i, _, _ in moved], event, detail)
 
 
@@ -119,8 +117,7 @@ def tell(tx: Transaction, instances: Iterable[HeldInstance | Instance], event: s
         {"instance_id": i.id, "at": tx.now, "event": str(event), "state": str(i.state), "detail": text(i)}
         for i in instances
     ]
-    if lines:
-        tx.session.execute(insert(Step.__table__), lines)  # type: ignore[arg-type]
+    insert_rows(tx.session, Step.__table__, lines)
 
 
 def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Message]:
@@ -153,8 +150,20 @@ def _reason(event: Event, before: State, after: State, detail: str, code: str) -
     return {}
 
 
-def _write(tx: Transaction, group: Sequence[HeldInstance], after: State, values: dict[str, Any], newer: bool) -> None:
-    _update(tx, [i.id for i in group], values | ({"generation": Instance.generation + 1} if newer else {}))
+def _write(
+    tx: Transaction,
+    group: Sequence[HeldInstance],
+    after: State,
+    values: dict[str, Any],
+    newer: bool,
+    *,
+    with_hosts: bool,
+) -> None:
+    written = values | ({"generation": Instance.generation + 1} if newer else {})
+    if with_hosts:
+        _write_hosts(tx, group, written)
+    else:
+        _update(tx, [i.id for i in group], written)
     for instance in group:
         instance.state = after
         instance.generation += newer
@@ -163,21 +172,22 @@ def _write(tx: Transaction, group: Sequence[HeldInstance], after: State, values:
         instance.launched_at = values.get("launched_at", instance.launched_at)
 
 
-def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance]) -> None:
+def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance], values: Mapping[str, Any]) -> None:
+    """Write to each row its own host, and ``values`` to all, in one go: each version of a row is one in each index."""
+
+    def place(row: Callable[[str], ColumnElement[Any]]) -> Update:
+        table = Instance.__table__
+        return update(table).where(table.c.id == row("instance")).values(host_id=row("host"), **values)  # type: ignore[arg-type]
+
     if tx.session.get_bind().dialect.name == "postgresql":
         rows = [{"instance": i.id, "host": i.host_id} for i in placed]
-        update_rows(tx.session, _place, _PLACE_ROW, rows)
+        update_rows(tx.session, place, _PLACE_ROW, rows)
         return
     by_host: dict[str | None, list[str]] = defaultdict(list)
     for instance in placed:
         by_host[instance.host_id].append(instance.id)
     for host_id, ids in by_host.items():
-        _update(tx, ids, {"host_id": host_id})
-
-
-def _place(row: Callable[[str], ColumnElement[Any]]) -> Update:
-    table = Instance.__table__
-    return update(table).where(table.c.id == row("instance")).values(host_id=row("host"))  # type: ignore[arg-type]
+        _update(tx, ids, {**values, "host_id": host_id})
 
 
 def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import netaddr
-from sqlalchemy import ColumnElement, String, Update, func, insert, select, update
+from sqlalchemy import ColumnElement, String, Update, func, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import update_rows
+from controller.db.bulk import insert_rows, update_rows
 from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -124,8 +124,7 @@ def _insert(tx: Transaction, network: Network, instances: Sequence[HeldInstance]
         }
         for instance, offset in zip(instances, offsets, strict=False)
     ]
-    if rows:
-        tx.session.execute(insert(Lease.__table__), rows)  # type: ignore[arg-type]
+    insert_rows(tx.session, Lease.__table__, rows)
 
 
 def _mac(number: int, offset: int) -> str:

@@ -3,23 +3,25 @@
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from sqlalchemy import func, select
 
-from controller.db.models import Host, Step
+from controller.db.models import Host, Instance, Step
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
 from tests.bench.deployment import Deployment, states_of, wait_until
 
 _DEADLINE_S = 600
 _POLL_S = 0.5
+_IS_RUNNING = select(Instance.id).where(Instance.state == State.ACTIVE)
 
 
 def lose_contact(site: Deployment, count: int) -> dict[str, object]:
     """Stop the process of all agents until every host is down and every instance UNKNOWN, then let it go on."""
     agents = site.processes["compute"]
     strange: Counter[str] = Counter()
-    lost_before, back_before = site.cloud.read(_verdicts)
+    before, epochs = site.cloud.read(_verdicts), site.cloud.read(_epochs)
 
     def all_are(state: State) -> bool:
         site.check_alive()
@@ -38,22 +40,34 @@ def lose_contact(site: Deployment, count: int) -> dict[str, object]:
     wait_until(lambda: all_are(State.ACTIVE), _DEADLINE_S, lambda: str(states_of(site)), pause_s=_POLL_S)
     wait_until(lambda: site.cloud.read(_down) == 0, _DEADLINE_S, pause_s=_POLL_S)
     back_s = time.monotonic() - begin
-    lost, back = site.cloud.read(_verdicts)
-    again = abs(lost - lost_before - count) + abs(back - back_before - count)
+    told = site.cloud.read(_verdicts)
+    told.subtract(before)
+    given_up = dict(epochs.items() ^ site.cloud.read(_epochs).items())
+    wrong = sum(told[i, event] != 1 for i in site.cloud.read(_running) for event in (Event.HOST_LOST, Event.RUNNING))
     return {
         "contact_lost_s": round(lost_s, 1),
         "contact_back_s": round(back_s, 1),
-        "false_verdicts": sum(strange.values()) + again,
+        "false_verdicts": sum(strange.values()) + wrong + len(given_up),
     }
 
 
-def _verdicts(tx: Transaction) -> tuple[int, int]:
-    """How often an instance was taken for out of contact, and how often for running."""
-    query = (
-        select(Step.event, func.count()).where(Step.event.in_((Event.HOST_LOST, Event.RUNNING))).group_by(Step.event)
+def _verdicts(tx: Transaction) -> Counter[tuple[str, str]]:
+    """How often each instance was taken for out of contact, and how often for running."""
+    query = select(Step.instance_id, Step.event, func.count()).where(
+        Step.event.in_((Event.HOST_LOST, Event.RUNNING)), Step.instance_id.in_(_IS_RUNNING)
     )
-    found = {str(event): int(n) for event, n in tx.session.execute(query)}
-    return found.get(Event.HOST_LOST, 0), found.get(Event.RUNNING, 0)
+    return Counter(
+        {(i, str(event)): int(n) for i, event, n in tx.session.execute(query.group_by(Step.instance_id, Step.event))}
+    )
+
+
+def _epochs(tx: Transaction) -> dict[str, int]:
+    """Each host's epoch: one that was given up, or registered again, has another."""
+    return {str(host): int(epoch) for host, epoch in tx.session.execute(select(Host.id, Host.epoch))}
+
+
+def _running(tx: Transaction) -> Sequence[str]:
+    return tx.session.scalars(_IS_RUNNING).all()
 
 
 def _down(tx: Transaction) -> int:

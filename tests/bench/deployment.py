@@ -1,10 +1,12 @@
 """A whole site for a benchmark: private servers, each service a process of its own, hosts simulated or this one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +37,9 @@ SERVICES = ("api", "scheduler", "network", "controller", "compute")
 GUEST_TYPE = "bench.tiny"
 # Leases of one pinned network: a /16 has 65,536 addresses.
 _IN_A_NETWORK = 50_000
+# A cloud's environment (requirements/cloud.lock) has no rich; that of the tests has, and structlog would import it.
+_MAIN = "import sys; sys.modules['rich'] = None; from controller.cli.main import main; main()"
+_SLOW = re.compile(r"a transaction took long .*?operation=(\S+) .*?seconds=([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,18 @@ class Deployment:
     def services_rss_mib(self) -> float:
         """Resident memory of all services together, simulated agents left out."""
         return round(sum(_rss_mib(p.pid) for n, p in self.processes.items() if n != "compute"), 1)
+
+    def pss_mib(self) -> dict[str, float]:
+        """Memory of each process of ours, what it shares with others by its share."""
+        return {n: round(psutil.Process(p.pid).memory_full_info().pss / 2**20, 1) for n, p in self.processes.items()}
+
+    def slow_transactions(self) -> dict[str, str]:
+        """How often a service logged that a transaction took long, by operation, and the longest of each."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for file in sorted(self.folder.glob("*.log")):
+            for operation, seconds in _SLOW.findall(file.read_text(errors="replace")):
+                found[f"{file.stem} {operation}"].append(float(seconds))
+        return {name: f"{len(times)} up to {max(times)} s" for name, times in found.items()}
 
     def servers_mib(self) -> dict[str, float]:
         """Memory of the broker and the database, what their processes share counted once."""
@@ -221,7 +238,7 @@ class Deployment:
                 process.wait(10)
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "controller.cli.main", "--state", str(self.folder), *arguments]
+        return [sys.executable, "-c", _MAIN, "--state", str(self.folder), *arguments]
 
     def _destroy(self) -> None:
         """The guests, their networks and the host's libvirtd, by the cloud's own command."""

@@ -12,8 +12,11 @@ transaction that was seen, looked for ten times a second. `queue_depth_max` has 
 queue. `servers_mib` is the memory of broker and database.
 
 `--contact-loss` stops all agents at once for longer than `[controller] host_down_after_s` and lets them go on:
-`false_verdicts` counts instances that were anything but UNKNOWN meanwhile, were given up more than once, or are not
-ACTIVE again.
+`false_verdicts` counts, each by itself, instances that were anything but UNKNOWN meanwhile, or were not taken for lost
+and for running exactly once, and hosts that were given up.
+
+`services_rss_mib` counts what several services share for each of them, `services_pss_mib` once. `slow_transactions`
+are those that took longer than a second, as the services logged them.
 """
 
 import argparse
@@ -102,7 +105,8 @@ def _measure(site: Deployment, instances: int, ways: Sequence[str], *, contact_l
             watcher.pause()
             result |= _claim_times(site)
             result["rss_mib"], result["services_rss_mib"] = site.rss_mib(), site.services_rss_mib()
-            result["servers_mib"] = site.servers_mib()
+            result["pss_mib"], result["servers_mib"] = site.pss_mib(), site.servers_mib()
+            result["services_pss_mib"] = round(sum(s for n, s in site.pss_mib().items() if n != "compute"), 1)
             if way == ways[-1]:
                 result |= _heartbeats(site)
                 if contact_loss:
@@ -120,6 +124,7 @@ def _measure(site: Deployment, instances: int, ways: Sequence[str], *, contact_l
             watcher.pause()
     result |= totals
     result |= watcher.result()
+    result["slow_transactions"] = site.slow_transactions()
     result["audit_breaches"] = sum(int(str(v)) for k, v in result.items() if k.endswith("_audit_breaches"))
     result["delete_per_s"] = round(statistics.median(deletes), 1)
     return result

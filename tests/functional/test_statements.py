@@ -12,6 +12,7 @@ from controller.domain.messages import GuestReport, GuestsChanged, ScheduleReser
 from controller.domain.states import Event, State
 from controller.operations import hosts, instances
 from controller.operations.events import apply_reports
+from controller.operations.networks import create_network
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 from tests.clouds import TestCloud
@@ -66,3 +67,25 @@ def test_updates_do_not_grow_with_the_hosts(tmp_path: Path, postgresql: PostgreS
         assert Counter(used.values()) == {COUNT // count: count}
         site.close()
     assert found[16] == found[1], found
+
+
+def test_rows_of_one_request_are_one_statement_a_table(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    count = 1200
+    site = TestCloud.create(tmp_path, postgresql.new_database(), quota__instances=count, quota__vcpus=count)
+    for n in range(2):
+        site.heartbeat(f"h{n}", vcpus=count, memory_mib=2**21, disk_gib=2**15)
+    wide = site.cloud.write(lambda tx: create_network(tx, site.project_id, "wide", "10.64.0.0/16"))
+    with counted(site) as seen:
+        ids = site.launch(count, network_id=wide.id)
+        (bell,) = site.bus.take(ScheduleReservation)
+        site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView()))
+    assert site.states(ids) == [State.BUILDING] * count
+    inserted = Counter(s.split()[2] for s in seen if s.startswith("INSERT"))
+    assert inserted == {"reservations": 1, "instances": 1, "steps": 2, "leases": 1, "claims": 1}
+    # State and host together: each version of a row is one in each of its indexes.
+    assert sum(s.startswith("UPDATE instances") for s in seen) == 1
+    views = site.views(ids)
+    assert [v.instance.launch_index for v in views] == list(range(count))
+    assert len({v.ip for v in views}) == len({v.mac for v in views}) == count
+    assert Counter(v.instance.host_id for v in views) == {"h0": count // 2, "h1": count // 2}
+    site.close()
