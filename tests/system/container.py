@@ -122,7 +122,9 @@ class Container:
         argv += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"]
         argv += [f"--bind-ro={path}" for path in _package_folders()]
         self._groups = _new_groups(f"pileus-test-{os.getpid()}-{self.name}")
-        words = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _BOOT, "sh"]
+        # A /sys of its own network, and kernel settings of it that may be written.
+        words = ["env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"]
+        words += ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _BOOT, "sh"]
         words += [f"/proc/{self._network}/ns/net", str(network), *map(str, self._groups), "--", *argv]
         self._nspawn = Guarded(words, log=self._folder / f"{self.name}.console")
         self._nspawn.wait_until(self._is_up, deadline_s=120, what=f"{self.name} has not booted")

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ class Story:
         self.forwarded = "0\n" if "pileus_" in run(["nft", "list", "tables"]) else IP_FORWARD.read_text()
         self.cloud = RunningCloud(state, state / "venv/bin")
         self.port = free_ports(1)[0]
+        began = time.monotonic()
         self.said = RunningCloud.quickstart(state, "--port", str(self.port))
+        self.took_s = time.monotonic() - began
         self.demo = Shell(state / "demo-key.pem")
         self.key = state.parent / "mine.pem"
         self.shell = Shell(self.key)

@@ -75,6 +75,10 @@ class Site:
         """Process ids of the QEMU processes on the host."""
         return self.node.attempt("pgrep -f '^/usr/bin/qemu-system.*-name guest='").stdout.split()
 
+    def agent(self) -> str:
+        """The process id of the agent."""
+        return self.node.run("systemctl show -p MainPID --value pileus@compute").strip()
+
     def status(self) -> str:
         return self.node.run("systemctl show -p StatusText --value pileus@compute")
 
@@ -116,11 +120,19 @@ def test_the_services_run_with_the_rights_of_their_units(site: Site) -> None:
 
 @pytest.mark.parametrize("order", ["kill -s HUP", "reload", "restart", "kill", "kill -s KILL"])
 def test_what_is_done_to_the_agent_reaches_no_guest(site: Site, order: str) -> None:
-    before = site.guests()
+    before, agent = site.guests(), site.agent()
     assert before
     site.node.run(f"systemctl {order} pileus@compute")
-    site.node.wait("systemctl is-active pileus@compute && ! systemctl is-active pileus@compute | grep -q deact")
+    if order in ("kill -s HUP", "reload"):
+        site.node.wait("journalctl -u pileus@compute --since -1min | grep 'configuration read again'")
+        assert site.agent() == agent
+    else:
+        site.node.wait(
+            "systemctl is-active pileus@compute &&"
+            f' [ "$(systemctl show -p MainPID --value pileus@compute)" != {agent} ]'
+        )
     assert site.guests() == before
+    assert site.status().strip() == "well"
 
 
 def test_hup_reads_the_log_level_again_and_ends_no_service(site: Site) -> None:
@@ -158,3 +170,34 @@ def test_a_service_without_its_broker_or_database_says_so(site: Site) -> None:
         assert site.control.attempt("pileus status").returncode == 1
         site.control.run(f"systemctl start {server}")
         site.control.wait("systemctl show -p StatusText pileus@scheduler | grep '=well'")
+
+
+def test_what_is_done_to_the_all_in_one_unit_reaches_no_guest(site: Site) -> None:
+    """The last: node1 leaves the site and becomes a cloud of its own."""
+    node = site.node
+    node.run("systemctl disable --now pileus@compute; systemctl kill guests-5117e001; systemctl stop guests-5117e001")
+    node.run("mv /var/lib/pileus /var/lib/pileus.host; mv /etc/pileus/pileus.conf /etc/pileus/host.conf")
+    node.run("/usr/local/src/pileus/bin/install all", timeout_s=_PATIENCE_S)
+    node.run("pileus --state /var/lib/pileus init; systemctl enable --now pileus-all")
+    node.run("pileus image import /usr/local/src/demo.qcow2 --name demo --public")
+    aws = ". /var/lib/pileus/cloudrc; unset -f aws; /opt/pileus/bin/aws ec2"
+    image = node.run(f"{aws} describe-images --query 'Images[0].ImageId' --output text").strip()
+    node.run(f"{aws} run-instances --image-id {image} --instance-type p1.tiny")
+    node.run(f"{aws} wait instance-running")
+    address = node.run(
+        f"{aws} describe-instances --query 'Reservations[0].Instances[0].PrivateIpAddress' --output text"
+    ).strip()
+    node.wait(f"ping -c 1 -W 2 {address}", deadline_s=300)
+    (guest,) = site.guests()
+    for order in ("kill -s HUP", "restart", "kill -s KILL"):
+        before = node.run("systemctl show -p MainPID --value pileus-all").strip()
+        node.run(f"systemctl {order} pileus-all")
+        if order == "kill -s HUP":
+            node.wait("journalctl -u pileus-all | grep 'configuration read again'")
+            assert node.run("systemctl show -p MainPID --value pileus-all").strip() == before
+        else:
+            node.wait(
+                f'systemctl is-active pileus-all && [ "$(systemctl show -p MainPID --value pileus-all)" != {before} ]'
+            )
+        assert site.guests() == [guest], order
+        node.run(f"ping -c 1 -W 10 {address}")
