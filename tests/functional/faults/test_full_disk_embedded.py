@@ -83,7 +83,8 @@ def test_full(site: SiteProcesses, storm: Storm, disk: Volume, step: str) -> Non
 @row(
     fault="kill -9 of the cloud's process while the disk is full, and started again",
     strikes="100 instances claimed, guests booting",
-    seen="it comes up with what is there and refuses what needs room; with room again what was accepted comes true",
+    seen="it comes up with what is there, `/healthz` says what is full, what needs room is refused; with "
+    "room again what was accepted comes true",
 )
 def test_killed_while_full(site: SiteProcesses, storm: Storm, disk: Volume) -> None:
     with ExitStack() as stack:
@@ -92,11 +93,14 @@ def test_killed_while_full(site: SiteProcesses, storm: Storm, disk: Volume) -> N
         storm.launch_until_refused()
         site.kill("all")
         site.start("all")
-        wait_until(lambda: api_problem(site.settings) == "", deadline_s=60, what=site.logs)
+        wait_until(lambda: "is full" in api_problem(site.settings), deadline_s=60, what=site.logs)
+        described = storm.ec2.describe_instances()["Reservations"]
+        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(storm.launched)
         storm.launch_until_refused()
         assert storm.refusals == {(503, "Unavailable")}
     storm.prove()
     site.assert_alive()
+    wait_until(lambda: api_problem(site.settings) == "", deadline_s=60, what=lambda: api_problem(site.settings))
 
 
 @contextmanager
