@@ -83,7 +83,7 @@ def test_the_temporary_queue_is_gone(conf: Path, rabbitmq: RabbitMQ) -> None:
 def test_more_processes_than_the_database_has_connections(conf: Path) -> None:
     status, seen = check(conf, "--processes", "api=40")["connections"]
     assert status == "fail"
-    assert "40 api: 320" in seen
+    assert "40 api: 360" in seen
 
 
 @pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)

@@ -15,19 +15,18 @@ from sqlalchemy import select
 from api.service import ApiService
 from controller.conf.settings import Api, Database, General, Quota, Settings
 from controller.db import database
-from controller.db.models import Host, Image, ImageState, Instance
+from controller.db.models import Image, ImageState, Instance
 from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
 from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
 from controller.domain.states import Event, State
 from controller.operations import heartbeats, instance_types, projects, schema, users
-from controller.operations.claims import claim_hosts
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.events import apply_reports
-from controller.operations.held import HeldInstance
 from controller.operations.lifecycle import lock_instances, move
-from controller.operations.pooled_leases import choose_addresses, claim_addresses, lock_pools
 from controller.operations.secrets import create_key_file
+from scheduler.schedule import schedule
+from scheduler.view import SiteView
 
 REGION = "pileus"
 _OUTCOME = {
@@ -173,21 +172,8 @@ class Site:
 
 
 def _place(tx: Transaction) -> None:
-    requested = tx.session.scalars(select(Instance.id).where(Instance.state == State.REQUESTED)).all()
-    instances = lock_instances(tx, sorted(requested))
-    host = tx.session.scalars(select(Host.id).where(Host.up).order_by(Host.id)).first()
-    if not instances or host is None:
-        return
-    for instance in instances:
-        instance.host_id = host
-    claim_hosts(tx, instances)
-    by_network: dict[str, list[HeldInstance]] = defaultdict(list)
-    for instance in instances:
-        by_network[instance.network_id].append(instance)
-    for network_id, of_network in by_network.items():
-        pool = lock_pools(tx, [network_id])[network_id]
-        claim_addresses(tx, pool, of_network, choose_addresses(tx, pool, len(of_network)))
-    move(tx, instances, Event.PLACED)
+    wanted = tx.session.scalars(select(Instance.reservation_id).where(Instance.state == State.REQUESTED).distinct())
+    schedule(tx, sorted(wanted), SiteView())
 
 
 def _reports(tx: Transaction) -> list[GuestsChanged]:
