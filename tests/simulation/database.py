@@ -87,6 +87,11 @@ class Laboratory:
             self._peeker = sqlite3.connect(self._file, isolation_level=None)
         return self._peeker.execute(statement, values).fetchall()
 
+    def was_made_by_0_1(self) -> None:
+        """The cloud is older than this release: services of 0.1 may be at work."""
+        with closing(sqlite3.connect(self._file)) as db, db:
+            db.execute("UPDATE cloud SET oldest_release = '0.1.0'")
+
     def copy(self) -> None:
         """Take a copy of the database, as an operator's backup does."""
         self._copy_to(self._file, self._copy)

@@ -14,6 +14,7 @@ from scheduler.view import SiteView
 from tests.simulation.bus import Broker
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Process
+from tests.simulation.releases import OldRelease
 from tests.simulation.witness import Handler
 
 _BATCH = 20
@@ -86,7 +87,7 @@ class ControlPlane:
     def _controller(self, process: Process) -> None:
         cloud = self.cloud(process)
         service = ControllerService(cloud, can_hear=lambda: self._can_hear(process))
-        for queue in (EVENTS, HEARTBEATS):
+        for queue in (EVENTS, HEARTBEATS)[: 1 if isinstance(process.release, OldRelease) else 2]:
             self._broker.consume(process, queue, self._hearing(service.handle), batch=_BATCH)
         self._broker.consume_dead(process, service.bury)
         sweep_s = cloud.settings.controller.sweep_s

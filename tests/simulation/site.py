@@ -141,13 +141,14 @@ class Site:
         self._laboratory.down_until(self.hub.now + seconds)
 
     def _mix_releases(self) -> None:
-        """Some services and agents are of 0.1, some agents of the next release."""
+        """Some services are of 0.1, some agents of the next release."""
         random = self.stories.random
-        for process in [*self.plane.others, *(h.process for h in self.hosts)]:
-            if random.random() < _SHARE_OLD:
-                process.release = OldRelease()
-            elif process not in self.plane.others and random.random() < _SHARE_NEXT:
-                process.release = NextRelease(random)
+        self._laboratory.was_made_by_0_1()
+        # One controller is of this release. An agent of 0.1 would not wait to be accepted as this release's does.
+        for process in [p for p in self.plane.others if p is not self.plane.controllers[0]]:
+            process.release = OldRelease() if random.random() < _SHARE_OLD else process.release
+        for host in self.hosts:
+            host.process.release = NextRelease(random) if random.random() < _SHARE_NEXT else host.process.release
 
     @property
     def pinned_network(self) -> str:
