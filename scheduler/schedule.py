@@ -70,7 +70,9 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     try:
         view.begin()
         view.refresh(tx)
-        decisions = [_decide(tx, group, asked, strategies, pools, view) for group in alike(instances)]
+        decisions: list[_Decision] = []
+        for group in alike(instances):
+            decisions.append(_decide(tx, group, asked, strategies, pools, view, decisions))
         return _carry_out(tx, decisions, view)
     except Exception as error:
         # Leases whose pins have changed, or that are gone, would be chosen again and again.
@@ -94,10 +96,15 @@ def _decide(
     strategies: Mapping[str, str],
     pools: Mapping[str, Network],
     view: SiteView,
+    before: Sequence[_Decision],
 ) -> _Decision:
+    """``before``: what was decided in this transaction, and is not written down yet."""
     first = instances[0]
     strategy = strategies.get(first.group_id or "", "")
     hosts = hosts_of_group(tx, first.group_id) if first.group_id and strategy else frozenset()
+    hosts |= {
+        i.host_id or "" for made in before for i in made.placed if first.group_id and i.group_id == first.group_id
+    }
     request = asked[first.reservation_id].request(instances, strategy, hosts)
     pool, leases = pools.get(first.network_id), None
     if pool is None:

@@ -111,7 +111,18 @@ def mark_lost(tx: Transaction) -> list[str]:
         Event.HOST_LOST,
         detail=lambda i: f"host {i.host_id} was last heard of at {last_seen[i.host_id or '']:%FT%TZ}",
     )
+    _date_anew(tx)
     return sorted({*down, *(i.host_id or "" for i in lost)})
+
+
+def _date_anew(tx: Transaction) -> None:
+    """Hosts that were heard of in the future were dated by a clock that was wrong: their silence counts from now."""
+    ahead = Host.last_seen_at > tx.now + timedelta(seconds=tx.settings.controller.clock_skew_warn_s)
+    query = select(Host.id).where(Host.up, ahead).order_by(Host.id).limit(LOST_AT_ONCE)
+    names = tx.session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()
+    for ids in chunks(names):
+        dated = update(Host).where(Host.id.in_(ids)).values(last_seen_at=tx.now)
+        tx.session.execute(dated.execution_options(synchronize_session=False))
 
 
 def newest_of(messages: Iterable[HostReported]) -> dict[str, HostReported]:

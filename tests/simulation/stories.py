@@ -24,7 +24,7 @@ class Story(StrEnum):
 
 
 # Those that seeds draw; the others are told where they are asked for.
-TOLD = set(Story) - {Story.MIXED}
+TOLD = set(Story)
 
 
 class Stories:

@@ -148,7 +148,10 @@ class Judge:
         waiting += [f"the agent of {h.name}" for h in self.hosts if h.pending and not h.lost]
         # One that counts its heartbeats anew is heeded only after a while.
         heard = self._hub.true_time - timedelta(seconds=_HEARD_WITHIN_S)
-        unheard = self._laboratory.peek("SELECT id FROM hosts WHERE NOT up OR last_seen_at < ?", str(heard)[:19])
+        soon = self._hub.true_time + timedelta(seconds=_HEARD_WITHIN_S)
+        unheard = self._laboratory.peek(
+            "SELECT id FROM hosts WHERE NOT up OR last_seen_at < ? OR last_seen_at > ?", str(heard)[:19], str(soon)[:19]
+        )
         waiting += [f"{host} is not heard of" for (host,) in unheard]
         waiting += ["clients without an answer"] * bool(self._clients.unanswered)
         return waiting + ["messages under way"] * (not self._broker.idle)

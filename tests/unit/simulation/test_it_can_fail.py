@@ -100,8 +100,8 @@ def _refused_ones_keep_addresses(patch: pytest.MonkeyPatch) -> None:
     real, choose = schedule._decide, pooled_leases.choose_addresses
     _all_singles_or_none(patch)
 
-    def decide(tx: Transaction, instances: Any, asked: Any, strategies: Any, pools: Any, view: Any) -> Any:
-        made = real(tx, instances, asked, strategies, pools, view)
+    def decide(tx: Transaction, instances: Any, asked: Any, strategies: Any, pools: Any, *rest: Any) -> Any:
+        made = real(tx, instances, asked, strategies, pools, *rest)
         if made.refused and made.reason_code == ADDRESSES:
             pool = pools[made.refused[0].network_id]
             there = choose(tx, pool, len(made.refused))
