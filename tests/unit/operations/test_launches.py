@@ -152,7 +152,7 @@ def test_kinds_do_not_wait_for_each_other(site: TestCloud) -> None:
 
 def test_statements_do_not_grow_with_the_requests(site: TestCloud) -> None:
     counts = []
-    for size in (1, 20):
+    for size in (2, 20):  # several share a doorbell, so it is asked who can read that
         requests = [site.request(1) for _ in range(size)]
         seen: list[str] = []
         site.cloud.write(lambda tx, r=requests, s=seen: _counted(tx, r, s))  # type: ignore[misc]
