@@ -136,6 +136,12 @@ class Broker:
         for queue in list(self._ready):
             self._pump(queue)
 
+    def remove_queue(self, queue: str) -> None:
+        """Remove a queue with all that is in it; who consumes it declares it anew."""
+        self._ready.pop(queue, None)
+        for consumer in self._consumers.get(queue, ()):
+            consumer.held = []
+
     def reaches(self, process: Process) -> bool:
         """Whether a process has a connection."""
         return not self._down and process.cut_off_until <= self._hub.now
@@ -148,7 +154,8 @@ class Broker:
         self._pump(letter.queue)
 
     def _pump(self, queue: str) -> None:
-        for consumer in list(self._consumers.get(queue, ())):
+        consumers = self._consumers.get(queue, ())
+        for consumer in self._hub.random.sample(list(consumers), len(consumers)):
             ready = self._ready.get(queue)
             if not ready:
                 return

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from random import Random
 
 from controller.domain.ids import IdSource
-from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_EVIDENCE
+from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_EVIDENCE, host_queue
+from controller.operations import fencing
 from controller.operations.cloud import Cloud
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
@@ -93,6 +94,16 @@ class ControlPlane:
         sweep_s = cloud.settings.controller.sweep_s
         self._hub.every(process, lambda: self.pace(sweep_s), service.sweep)
         self._hub.every(process, lambda: self.pace(_PURGE_S), service.purge)
+        self._hub.every(process, lambda: self.pace(sweep_s), lambda: self._remove_queues(process, cloud))
+
+    def _remove_queues(self, process: Process, cloud: Cloud) -> None:
+        """As ControllerService does with a real broker."""
+        for host in cloud.read(fencing.with_queues):
+            self._hub.point("remove queue")
+            if not self._broker.reaches(process):
+                return
+            self._broker.remove_queue(host_queue(host))
+            cloud.write(lambda tx, h=host: fencing.queue_removed(tx, h))  # type: ignore[misc]
 
     def _can_hear(self, process: Process) -> bool:
         """As the consumer of events knows it: it has had its broker for long enough, without a break."""

@@ -73,14 +73,15 @@ class Judge:
         there = next(h for h in self.hosts if h.hardware == host)
         if self._oracle.given_up:
             return None  # an operator's word, by the host's name
-        if owner not in (None, there.name) and self._runs_on(owner, instance_id):
+        if owner not in (None, there.name) and self._runs_elsewhere(host, instance_id):
             return None  # two of one instance, after an older database was put back
         if state == State.ERROR and launched_at is None:
             return None  # what was left of a build that failed; that it had a cause to fail, the oracle has found
         return f"it is {state} on {owner}"
 
-    def _runs_on(self, name: str | None, instance_id: str) -> bool:
-        guests = (self.guests.guests(h.hardware).get(instance_id) for h in self.hosts if h.name == name)
+    def _runs_elsewhere(self, host: str, instance_id: str) -> bool:
+        """On another machine, whatever that is called by now."""
+        guests = (self.guests.guests(h.hardware).get(instance_id) for h in self.hosts if h.hardware != host)
         return any(g is not None and g[0] is Power.RUNNING for g in guests)
 
     def _shares_address(self, host: str, instance_id: str, ip: str) -> None:
@@ -106,7 +107,8 @@ class Judge:
     def _booting(self, host: str, instance_id: str) -> None:
         there = next(h for h in self.hosts if h.hardware == host)
         state, _ = self._row(instance_id)
-        if state == State.DELETED and not there.lost_journals:
+        # Commands from before an older copy of the database was put back are of the same epoch, until they expire.
+        if state == State.DELETED and not there.lost_journals and self._oracle.restored_at is None:
             self._breach(f"{instance_id[:8]} boots on {host} though it is deleted")
         _, _, boots = self.guests.guests(host).get(instance_id, (None, "", 0))
         asked = self._asked(instance_id)
