@@ -147,7 +147,7 @@ _BUGS: Mapping[Patch, Collection[Story] | None] = {
     _a_locked_lease_is_taken: (Story.SHORTAGE, Story.LOCKS),
     _deletes_expire: (Story.SILENCE,),
     _strays_go_at_once: (Story.RENAMED,),
-    _addresses_are_not_kept: (Story.REMOVED,),
+    _addresses_are_not_kept: (Story.REMOVED, Story.SHORTAGE),
 }
 
 
