@@ -59,6 +59,7 @@ class Guests:
             ("compute", "driver"): "libvirt",
             ("compute", "vcpus"): self.count,
             ("compute", "memory_mib"): self.count * self.memory_mib,
+            ("compute", "guest_overhead_mib"): 0,
             ("compute", "disk_gib"): self.count,
             ("compute", "tcg_cache_mib"): self.tcg_cache_mib,
             ("compute", "boots_at_once"): self.boots_at_once,

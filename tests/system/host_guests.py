@@ -13,6 +13,7 @@ from tests.system.machine import Machine
 from tests.system.running_cloud import processes_with
 
 FILLER = "filler"  # a file that fills the volume of the guests' disks
+_KEPT = ".removed-disks"  # among those in use where these have a file system of their own
 
 
 class Step(Enum):
@@ -39,7 +40,12 @@ class HostGuests:
 
     def folders(self) -> set[str]:
         """The guests whose files are there."""
-        return {p.name for p in self.inside(self.state / "instances").iterdir()} - {"lost+found", FILLER}
+        return {p.name for p in self.inside(self.state / "instances").iterdir()} - {"lost+found", FILLER, _KEPT}
+
+    def kept_disks(self) -> list[str]:
+        """The removed guests whose disks are set aside, once for each disk."""
+        beside, among = self.inside(self.state / "removed-disks"), self.inside(self.state / "instances" / _KEPT)
+        return sorted(disk.parent.name.partition("@")[0] for kept in (beside, among) for disk in kept.glob("*/disk.*"))
 
     def inside(self, path: Path) -> Path:
         """A path as the machine's processes see it."""

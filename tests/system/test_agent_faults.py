@@ -197,6 +197,7 @@ def test_a_host_that_was_given_up(lab: SiteLab, bystanders: list[Guest]) -> None
     lab.wait(lambda: not any(map(lab.qemu, ids)), what=lab.logs)
     lab.wait(lambda: not lab.host.folders(), what=lab.logs)
     lab.host.assert_only()
+    assert lab.host.kept_disks() == sorted(ids)
     (after,) = lab.ask()
     lab.wait_state(State.ACTIVE, after)
     lab.host.assert_only(after)

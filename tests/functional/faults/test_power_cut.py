@@ -15,7 +15,7 @@ from compute_agent.journal import Journal
 from controller.cli.configuration_file import new_text, write_private
 from controller.cli.health import api_problem
 from controller.conf import load_settings
-from controller.operations import instances
+from controller.operations import hosts, instances
 from controller.operations.cloud import Cloud
 from tests.faults import row
 from tests.servers.forgetful_disk import ForgetfulDisk
@@ -35,6 +35,7 @@ def begin(connection):
     connection.connection.dbapi_connection.execute("PRAGMA synchronous = NORMAL")
 """
 COUNT = 5
+HOSTS = 3
 
 
 class Machine:
@@ -50,7 +51,7 @@ class Machine:
             ("api", "listen_port"): free_ports(1)[0],
             ("network", "driver"): "none",
             ("compute", "driver"): "simulated",
-            ("compute", "simulated_hosts"): 3,
+            ("compute", "simulated_hosts"): HOSTS,
             ("controller", "ring_after_s"): 1,
             ("controller", "ring_max_s"): 5,
         }
@@ -67,6 +68,7 @@ class Machine:
         process = Guarded(self._argv("serve", "all", program=program), log=log, env=self._environment(noted))
         try:
             process.wait_until(lambda: api_problem(self.settings) == "", deadline_s=120, what="the API")
+            process.wait_until(lambda: self._hosts() == HOSTS, deadline_s=60, what="the hosts")
         except BaseException:
             process.kill()
             raise
@@ -88,6 +90,13 @@ class Machine:
             return cloud.read(
                 lambda tx: {v.instance.id: str(v.instance.state) for v in instances.list_instances(tx, None)}
             )
+        finally:
+            cloud.database.close()
+
+    def _hosts(self) -> int:
+        cloud = Cloud.connect(self.settings)
+        try:
+            return len(cloud.read(hosts.list_hosts))
         finally:
             cloud.database.close()
 
