@@ -1,6 +1,6 @@
 """The scheduler as a service: some consumers of one queue; several processes of it may run side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import structlog
@@ -9,11 +9,15 @@ from controller.bus.consumer import BatchConsumer
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Message, ScheduleReservation
 from controller.operations.cloud import Cloud
+from controller.operations.held import count_requested, in_portions
 from scheduler.policy import policy_for
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
 
 log = structlog.get_logger(__name__)
+
+# Others wait for what a transaction has locked - agents' reports, launches, deletes -, so that it is to be short.
+MOST_INSTANCES = 2000
 
 _QUEUE = "schedule"
 _STOP_S = 10
@@ -60,19 +64,27 @@ class Placer:
         self._view = view or SiteView()
 
     def __call__(self, messages: Sequence[Message]) -> None:
-        """Place in one transaction.
+        """Place, in as few transactions as keep each of them short; a reservation is placed in one.
 
         Raises:
             PoisonMessage: one is not for a scheduler.
         """
-        wanted = dict.fromkeys(r for m in messages for r in _reservations(m))
-        try:
-            placed = self._cloud.write(lambda tx: schedule(tx, wanted, self._view))
-        except Exception:
-            self._view.forget()
-            raise
-        if placed:
-            log.info("placed", reservations=len(wanted), instances=placed)
+        wanted = list(dict.fromkeys(r for m in messages for r in _reservations(m)))
+        for reservations in self._portions(wanted):
+            try:
+                placed = self._cloud.write(lambda tx, some=reservations: schedule(tx, some, self._view))  # type: ignore[misc]
+            except Exception:
+                self._view.forget()
+                raise
+            if placed:
+                log.info("placed", reservations=len(reservations), instances=placed)
+
+    def _portions(self, wanted: Sequence[str]) -> Iterable[Sequence[str]]:
+        """The reservations, so many at a time as have ``MOST_INSTANCES`` to be placed."""
+        if len(wanted) < 2:
+            return [wanted]
+        counted = self._cloud.ask(lambda tx: count_requested(tx, wanted))
+        return in_portions((r for r in wanted if r in counted), counted.__getitem__, MOST_INSTANCES)
 
 
 def _reservations(message: Message) -> tuple[str, ...]:

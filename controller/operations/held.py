@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from controller.db.models import Host, Instance
 from controller.domain.states import State
@@ -78,6 +78,16 @@ def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[He
     for chunk in chunks(sorted(reservation_ids)):
         found += _lock(tx, Instance.reservation_id.in_(chunk), Instance.state == State.REQUESTED)
     return found
+
+
+def count_requested(tx: Transaction, reservation_ids: Collection[str]) -> dict[str, int]:
+    """How many instances are REQUESTED of each of these reservations; those that have none are left out."""
+    counted: dict[str, int] = {}
+    for chunk in chunks(sorted(reservation_ids)):
+        of = Instance.reservation_id
+        query = select(of, func.count()).where(of.in_(chunk), Instance.state == State.REQUESTED).group_by(of)
+        counted |= {row[0]: row[1] for row in tx.session.execute(query)}
+    return counted
 
 
 def lock_hosts(tx: Transaction, ids: Sequence[str]) -> None:

@@ -1,16 +1,19 @@
 """Launches that arrive at the same time, in one transaction: they would wait for each other's commit anyway."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 
 from controller.domain.errors import CloudError, Unavailable
-from controller.operations.cloud import Cloud
+from controller.operations.cloud import Cloud, Transaction
 from controller.operations.launch import Launched, LaunchRequest, Separately, launch, launch_together
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # Requests and instances of one transaction at most: it is to be short, and the project's row is locked meanwhile.
@@ -37,6 +40,9 @@ class Launches:
         self._lock = threading.Lock()
         # Of each kind that is under way, those who wait; who leads is not among them.
         self._waiting: dict[LaunchRequest, list[_Turn]] = {}
+        # A launch holds its project's row from its count to its commit; whoever waits for it here has no transaction
+        # open meanwhile.
+        self._projects: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def __call__(self, request: LaunchRequest) -> Launched:
         """Accept a request; see ``launch`` for what it raises."""
@@ -86,7 +92,7 @@ class Launches:
         requests = [t.request for t in turns]
         if len(turns) > 1:
             try:
-                together = self._cloud.write(lambda tx: launch_together(tx, requests))
+                together = self._write(requests[0], lambda tx: launch_together(tx, requests))
             except Unavailable:
                 raise
             except (CloudError, IntegrityError, Separately) as error:
@@ -102,4 +108,10 @@ class Launches:
                 turn.outcome = error
 
     def _alone(self, request: LaunchRequest) -> Launched:
-        return self._cloud.write(lambda tx: launch(tx, request))
+        return self._write(request, lambda tx: launch(tx, request))
+
+    def _write(self, request: LaunchRequest, work: Callable[[Transaction], T]) -> T:
+        with self._lock:
+            turn = self._projects.setdefault(request.project_id, threading.Lock())
+        with turn:
+            return self._cloud.write(work)

@@ -122,15 +122,16 @@ def _refused(faults: Faults, unreadable: Iterable[BadRow]) -> LeasesRefused:
 
 def _surroundings(tx: Transaction, network: Network, rows: Sequence[LeaseRow]) -> Surroundings:
     pooled = select(Network.number, Network.name, Network.cidr).where(Network.kind == NetworkKind.POOLED)
-    macs: dict[str, str] = {}
     wanted = sorted({r.mac for r in rows})
-    for n in range(0, len(wanted), CHUNK):
-        owners = (
-            select(Lease.mac, Network.name)
-            .join(Network, Network.id == Lease.network_id)
-            .where(Lease.mac.in_(wanted[n : n + CHUNK]), Lease.network_id != network.id)
-        )
-        macs |= {row.mac: row.name for row in tx.session.execute(owners)}
+    owners = (
+        select(Lease.mac, Network.name)
+        .join(Network, Network.id == Lease.network_id)
+        .where(Lease.network_id != network.id)
+    )
+    # All at once rather than many by name: each of those statements may read the whole table as well.
+    if len(wanted) <= CHUNK:
+        owners = owners.where(Lease.mac.in_(wanted))
+    macs = {row.mac: row.name for row in tx.session.execute(owners)}
     return Surroundings(
         cidr=network.cidr,
         leases={lease.ip: lease for lease in _leases(tx, network)},

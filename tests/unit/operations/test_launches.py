@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from controller.operations.instances import LaunchRequest
 from controller.operations.launch import Launched, launch_together
 from controller.operations.launches import Launches
 from tests.clouds import TestCloud
+from tests.servers.guarded import wait_until
 
 T = TypeVar("T")
 
@@ -137,17 +138,33 @@ def test_what_is_wrong_with_all_of_them_is_told_to_each(site: TestCloud) -> None
     assert [type(r) for r in results] == [ImageNotFound] * 3
 
 
-def test_kinds_do_not_wait_for_each_other(site: TestCloud) -> None:
+def test_projects_do_not_wait_for_each_other(site: TestCloud) -> None:
+    other = site.cloud.write(lambda tx: projects.create_project(tx, "other").id)
     cloud = site.cloud
     launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(launches, site.request(1))
         assert BEGUN.wait(30)
-        assert len(launches(site.request(1, instance_type="m1.small")).instances) == 1
+        assert len(launches(site.request(1, project_id=other)).instances) == 1
         assert not first.done()
         GO.set()
         assert len(first.result(60).instances) == 1
     assert launches._waiting == {}
+    assert not launches._projects
+
+
+def test_no_transaction_is_open_while_another_of_the_project_is(site: TestCloud) -> None:
+    cloud = site.cloud
+    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(launches, site.request(1))
+        assert BEGUN.wait(30)
+        second = pool.submit(launches, site.request(1, instance_type="m1.small"))
+        wait_until(lambda: len(launches._waiting) == 2, deadline_s=30, what=lambda: "the second has not come")
+        assert not wait([second], timeout=0.2).done
+        assert len(COUNTED) == 1
+        GO.set()
+        assert [len(f.result(60).instances) for f in (first, second)] == [1, 1]
 
 
 def test_statements_do_not_grow_with_the_requests(site: TestCloud) -> None:

@@ -220,12 +220,16 @@ def test_every_bad_row_is_named_with_all_that_is_wrong(pinned: PinnedSite, refus
         pinned.take("ip,mac,name,hosts\n" + "\n".join(rows), prune=True)
 
 
-def test_a_mac_of_another_network(pinned: PinnedSite, refused: Callable[..., list[str]]) -> None:
+@pytest.mark.parametrize("chunk", [1000, 1])
+def test_a_mac_of_another_network(
+    pinned: PinnedSite, refused: Callable[..., list[str]], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinned_leases, "CHUNK", chunk)
     cloud = pinned.cloud.cloud
     other = cloud.write(lambda tx: networks.create_network(tx, None, "db", "10.21.0.0/24", kind=NetworkKind.PINNED).id)
     file = read_leases(b"ip,mac,hosts\n10.21.0.10,52:54:00:bb:00:10,h1\n", LeaseFormat.CSV)
     cloud.write(lambda tx: import_leases(tx, other, file))
-    assert refused("ip,mac,hosts\n10.20.0.10,52:54:00:bb:00:10,h1\n") == [
+    assert refused("ip,mac,hosts\n10.20.0.10,52:54:00:bb:00:10,h1\n10.20.0.11,52:54:00:bb:00:11,h1\n") == [
         "line 2: 52:54:00:bb:00:10 belongs to network 'db'"
     ]
 
