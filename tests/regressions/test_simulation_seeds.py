@@ -16,6 +16,10 @@ _WENT_OFF = "no bug: a guest went off before its host had told that it ran, and 
 _BELIEVED_LATE = "a late heartbeat showed as STOPPED what ran"
 _WRONG_CLOCK = "a controller whose clock was ahead ended what was being built"
 _COUNTS_ANEW = "no bug: an agent behind a clock that was set back is heeded only after a while"
+_ONE_CONSUMER = "no bug: one of two controllers, of 0.1, was given every answer; a broker gives them in turn"
+_STALE_QUEUE = "no bug: the queue of a removed host was not removed here, its commands were carried out"
+_STALE_JOURNAL = "no bug: a removed host that is cut off does what it took before, until that expires"
+_HELD_UP = "no bug: an agent was held up for half an hour by another's pauses, its builds expired"
 
 # A change of the services or of the simulation makes another story of a seed: each bug also has a test of its own.
 _SEEDS = {
@@ -37,6 +41,12 @@ _SEEDS = {
     1143: _LATE_HEARTBEAT,
     1155: _LATE_HEARTBEAT,
     2013: _WENT_OFF,
+    3276: _STALE_JOURNAL,
+    3325: _HELD_UP,
+    4107: _ONE_CONSUMER,
+    4381: _STALE_QUEUE,
+    6232: _STALE_QUEUE,
+    6340: _STALE_QUEUE,
 }
 
 

@@ -57,6 +57,8 @@ class Broker:
         self.up_since = 0.0
         self.dead: list[Letter] = []
         self.abandoned: set[str] = set()  # queues that will never be consumed again
+        self.removed_at: dict[str, float] = {}  # queues that services have removed, and when
+        self._undeclared: set[str] = set()
 
     # --- for services ---
 
@@ -137,7 +139,9 @@ class Broker:
             self._pump(queue)
 
     def remove_queue(self, queue: str) -> None:
-        """Remove a queue with all that is in it; who consumes it declares it anew."""
+        """Remove a queue with all that is in it; who consumes it declares it anew. Until then there is none."""
+        self.removed_at[queue] = self._hub.now
+        self._undeclared.add(queue)
         self._ready.pop(queue, None)
         for consumer in self._consumers.get(queue, ()):
             consumer.held = []
@@ -150,8 +154,16 @@ class Broker:
 
     def _arrive(self, letter: Letter) -> None:
         self._under_way -= 1
+        if not self._is_declared(letter.queue):
+            self._hub.note(f"nothing is bound to {letter.queue}")
+            return
         self._ready.setdefault(letter.queue, []).append(letter)
         self._pump(letter.queue)
+
+    def _is_declared(self, queue: str) -> bool:
+        if any(self.reaches(consumer.process) for consumer in self._consumers.get(queue, ())):
+            self._undeclared.discard(queue)
+        return queue not in self._undeclared
 
     def _pump(self, queue: str) -> None:
         consumers = self._consumers.get(queue, ())

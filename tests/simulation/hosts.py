@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -118,6 +118,14 @@ class Seam:
         return call
 
 
+@dataclass(frozen=True)
+class Taken:
+    """The newest command for a guest, and when the agent took it from its queue."""
+
+    generation: int
+    at: float
+
+
 class Host:
     """One host: its hardware stays, its agent comes and goes."""
 
@@ -131,6 +139,7 @@ class Host:
         self.agent_crashes = 0
         self.lost_journals = 0
         self.went_off: Counter[str] = Counter()
+        self.taken: dict[str, Taken] = {}  # by instance
         self._hub = hub
         self._broker = broker
         self._site = site
@@ -206,6 +215,15 @@ class Host:
             self._journal.close()
 
     @property
+    def epoch(self) -> int:
+        """The epoch that its agent knows of."""
+        return self._journal.accepted(self.name)[0] if self._journal is not None else 0
+
+    def expires_at(self, instance_id: str) -> str:
+        """Until when the agent may begin what it has in hand for a guest; empty: nothing was said."""
+        return self._journal.expiries(self.name).get(instance_id, "") if self._journal is not None else ""
+
+    @property
     def pending(self) -> bool:
         """Whether the agent has something to do or to tell."""
         journal = self._journal
@@ -232,7 +250,7 @@ class Host:
             jitter=self._hub.random.random,
             monotonic=lambda: self._hub.now,
         )
-        AgentProcess(agent, process, self._hub, self._broker, self._compute.heartbeat_s).begin()
+        AgentProcess(agent, process, self._hub, self._broker, self._compute.heartbeat_s, self.taken).begin()
 
     def _close(self) -> None:
         self.agent_crashes += 1
@@ -244,8 +262,17 @@ class Host:
 class AgentProcess:
     """What ComputeService and its crew do for one agent, with events where they have threads."""
 
-    def __init__(self, agent: Agent, process: Process, hub: Hub, broker: Broker, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        process: Process,
+        hub: Hub,
+        broker: Broker,
+        heartbeat_s: float,
+        taken: dict[str, Taken],
+    ) -> None:
         self._agent = agent
+        self._taken = taken
         self._process = process
         self._hub = hub
         self._broker = broker
@@ -274,6 +301,9 @@ class AgentProcess:
         if not isinstance(message, _COMMANDS) or message.host != self._agent.host:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
         answer = self._agent.handle(message)
+        for spec in message.guests if isinstance(message, ReconcileGuests) else ():
+            if spec.instance_id not in self._taken or self._taken[spec.instance_id].generation < spec.generation:
+                self._taken[spec.instance_id] = Taken(spec.generation, self._hub.now)
         if isinstance(message, ReconcileGuests | HostAccepted):
             offered = self._agent.heeded(message.guests) if isinstance(message, ReconcileGuests) else None
             for spec in self._agent.pending() if offered is None else offered:

@@ -7,6 +7,7 @@ stack, and it goes on afterwards: so others can get in between any two steps tha
 import hashlib
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,12 +47,27 @@ class Process:
     skew_s: float = 0.0
     killed_at: float = 0.0
     outages: list[tuple[float, float]] = field(default_factory=list)
+    held_up: list["HeldUp"] = field(default_factory=list)
     on_death: list[Callable[[], None]] = field(default_factory=list)
 
     def away_s(self, since: float, until: float) -> float:
-        """For how long it could do nothing, or reach nobody, in this time."""
-        outages = [*self.outages, (self.killed_at, until)] if not self.alive else self.outages
-        return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in outages)
+        """For how long it could do nothing, or reach nobody, or not go on where it had paused, in this time."""
+        outages = [*self.outages, *((h.begin, h.end) for h in self.held_up)]
+        if not self.alive:
+            outages.append((self.killed_at, until))
+        away_s, reached = 0.0, since
+        for begin, end in sorted(outages):
+            away_s += max(0.0, min(end, until) - max(begin, reached))
+            reached = max(reached, end)
+        return away_s
+
+
+@dataclass(eq=False)
+class HeldUp:
+    """A pause that lasted longer than it was to: what lay on top of it on the stack was paused, too."""
+
+    begin: float
+    end: float = math.inf
 
 
 @dataclass(eq=False)
@@ -114,6 +130,8 @@ class Hub:
         if task is None or task.dead or self._depth >= _MAX_DEPTH or task.writing:
             return
         self._depth += 1
+        held_up = HeldUp(self.now + seconds)
+        task.process.held_up.append(held_up)
         try:
             self.run_until(self.now + seconds)
             while not task.dead and task.process.frozen_until > self.now:
@@ -121,6 +139,9 @@ class Hub:
         finally:
             self._depth -= 1
             self.current = task
+            held_up.end = min(held_up.end, self.now)
+            if held_up.end <= held_up.begin:
+                task.process.held_up.remove(held_up)
         if task.dead:
             raise Crash
 
@@ -164,6 +185,8 @@ class Hub:
             return
         self.note("is killed", process)
         process.alive, process.killed_at = False, self.now
+        for held_up in process.held_up:
+            held_up.end = min(held_up.end, self.now)
         process.incarnation += 1
         undo, process.on_death = process.on_death, []
         for action in undo:

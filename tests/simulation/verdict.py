@@ -1,11 +1,12 @@
 """Whether the promises were held: while faults strike, and when all is quiet again."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from controller.domain.messages import Power
+from controller.domain.messages import Power, host_queue
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction
@@ -20,6 +21,8 @@ from tests.simulation.services import ControlPlane
 
 # Two heartbeats, and what they need.
 _HEARD_WITHIN_S = 45
+# By so much clocks may differ.
+_CLOCKS_S = 60
 _POWER = {State.ACTIVE: Power.RUNNING, State.STOPPED: Power.SHUT_OFF, State.DELETED: None, State.ERROR: None}
 
 
@@ -107,8 +110,7 @@ class Judge:
     def _booting(self, host: str, instance_id: str) -> None:
         there = next(h for h in self.hosts if h.hardware == host)
         state, _ = self._row(instance_id)
-        # Commands from before an older copy of the database was put back are of the same epoch, until they expire.
-        if state == State.DELETED and not there.lost_journals and self._oracle.restored_at is None:
+        if state == State.DELETED and not there.lost_journals and not self._may_be_stale(there, instance_id):
             self._breach(f"{instance_id[:8]} boots on {host} though it is deleted")
         _, _, boots = self.guests.guests(host).get(instance_id, (None, "", 0))
         asked = self._asked(instance_id)
@@ -127,6 +129,26 @@ class Judge:
         allowed = 1 + asked["start"] + asked["reboot"] + (there.boots - 1) + again
         if boots + 1 > allowed:
             self._breach(f"{instance_id[:8]} on {host} boots for the {boots + 1}. time, {allowed} were asked for")
+
+    def _may_be_stale(self, there: Host, instance_id: str) -> bool:
+        """Whether a host may carry out a command of which it cannot know that it is void: see docs/hosts.md. Commands
+        from before an older copy of the database was put back are of the same epoch as those after it, until they
+        expire. A host that was removed by force and was not answered since does what it took before its queue was
+        removed, until that expires; the guest's address is in quarantine for as long."""
+        taken = there.taken.get(instance_id)
+        if taken is None:
+            return False
+        expires_s = self._laboratory.settings.controller.command_expires_s + _CLOCKS_S
+        if self._oracle.restored_at is not None and taken.at <= self._oracle.restored_at + expires_s:
+            return True
+        removed = self._laboratory.peek("SELECT epoch FROM removed_hosts WHERE id = ?", there.name)
+        knows = not removed or removed[0][0] <= there.epoch
+        if knows or taken.at > self._broker.removed_at.get(host_queue(there.name), math.inf):
+            return False
+        # Its agent goes by its own clock until a controller has told it the time.
+        over = self._hub.true_time - timedelta(seconds=_CLOCKS_S + abs(there.process.skew_s))
+        expires_at = there.expires_at(instance_id)
+        return not expires_at or datetime.fromisoformat(expires_at) >= over
 
     def _asked(self, instance_id: str) -> Counter[str]:
         return Counter({k: n for (k, i), n in self._clients.attempts.items() if i == instance_id})
@@ -155,6 +177,11 @@ class Judge:
             "SELECT id FROM hosts WHERE NOT up OR last_seen_at < ? OR last_seen_at > ?", str(heard)[:19], str(soon)[:19]
         )
         waiting += [f"{host} is not heard of" for (host,) in unheard]
+        kept = self._laboratory.peek(
+            "SELECT id FROM removed_hosts WHERE queue_removed_at IS NULL AND last_seen_at IS NULL"
+            " AND id NOT IN (SELECT id FROM hosts)"
+        )
+        waiting += [f"{host} was removed, its queue was not" for (host,) in kept]
         waiting += ["clients without an answer"] * bool(self._clients.unanswered)
         return waiting + ["messages under way"] * (not self._broker.idle)
 

@@ -13,6 +13,7 @@ from controller.domain.sightings import SIGHTINGS, Sight
 from controller.domain.states import Event, State
 from controller.operations import (
     events,
+    fencing,
     given_up_hosts,
     heartbeats,
     launch,
@@ -133,6 +134,10 @@ def _addresses_are_not_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(given_up_hosts, "quarantine", lambda *_: None)
 
 
+def _queues_of_removed_hosts_stay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fencing, "with_queues", lambda tx: [])
+
+
 _BUGS: Mapping[Patch, Collection[Story] | None] = {
     _nobody_rings_again: None,
     _claims_are_kept: None,
@@ -148,6 +153,7 @@ _BUGS: Mapping[Patch, Collection[Story] | None] = {
     _deletes_expire: (Story.SILENCE,),
     _strays_go_at_once: (Story.RENAMED,),
     _addresses_are_not_kept: (Story.REMOVED, Story.SHORTAGE),
+    _queues_of_removed_hosts_stay: (Story.REMOVED,),
 }
 
 
