@@ -166,6 +166,8 @@ class Broker:
         return queue not in self._undeclared
 
     def _pump(self, queue: str) -> None:
+        """In any order: a broker prefers one of the consumers, and gives the others what is beyond it (``x-priority``);
+        those of 0.1 come last there. So no order between two is left out, and none is given all of it."""
         consumers = self._consumers.get(queue, ())
         for consumer in self._hub.random.sample(list(consumers), len(consumers)):
             ready = self._ready.get(queue)

@@ -52,7 +52,7 @@ def test_a_removed_queue_takes_nothing_until_it_is_consumed_again(hub: Hub) -> N
     assert taken == [_ONE]
 
 
-def test_consumers_of_a_queue_take_turns(hub: Hub) -> None:
+def test_no_consumer_of_a_queue_gets_everything(hub: Hub) -> None:
     broker = Broker(hub, Bus())
     sender = _process(hub, "sender")
     taken: dict[str, int] = {"one": 0, "another": 0}
