@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import func, select, update
@@ -31,10 +31,8 @@ from controller.operations.quiet_hosts import Rows, rows_of
 log = structlog.get_logger(__name__)
 
 # A heartbeat that lacks a guest, or shows it otherwise, is believed only of instances that have been so for a while:
-# it may have been written before the last event.
+# it may have been written before the last event. The age of the heartbeat counts in addition.
 _SETTLED_S = 30
-# The age of a heartbeat counts in addition, up to this.
-_LATEST = timedelta(minutes=10)
 _SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
 _REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
@@ -113,7 +111,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     stray_guests.look_at(tx, heard, carried)
     quarantine.look_at(tx, heard)
     believed = {h.message.host for h in heard}
-    late = {host: _lateness(tx, newest[host]) for host in believed}
+    late = {host: heartbeats.lateness(tx, newest[host]) for host in believed}
     _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing, late)
     busy = {getattr(m, "host", "") for m in tx.outbox[written:]}
     at_rest = {h: on_host for h, on_host in carried.items() if h in believed - busy and not differing.keys() & on_host}
@@ -241,16 +239,6 @@ def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
         return False  # nearly all, nearly always
     ahead = guest is not None and guest.generation > generation
     return ahead or (state, sight_of(guest)) in SIGHTINGS
-
-
-def _lateness(tx: Transaction, message: HostReported) -> timedelta:
-    """How long ago a heartbeat was written, by its host's clock: it may have waited. A clock that is far behind is
-    wrong, and hides what its host shows for ``_LATEST`` only."""
-    try:
-        age = tx.now - datetime.fromisoformat(message.at)
-    except (ValueError, TypeError):
-        return timedelta()
-    return min(max(age, timedelta()), _LATEST)
 
 
 def _mend(

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Hosts, and instances of theirs, that one transaction takes for lost at most.
 LOST_AT_ONCE = 1000
+# The age of a heartbeat counts up to this.
+_LATEST = timedelta(minutes=10)
 
 
 def report(tx: Transaction, message: HostReported) -> Host | None:
@@ -132,6 +134,16 @@ def newest_of(messages: Iterable[HostReported]) -> dict[str, HostReported]:
         if message.host not in newest or message.sequence >= newest[message.host].sequence:
             newest[message.host] = message
     return newest
+
+
+def lateness(tx: Transaction, message: HostReported) -> timedelta:
+    """How long ago a heartbeat was written, by its host's clock: it may have waited. A clock that is far behind is
+    wrong, and hides what its host shows for ``_LATEST`` only."""
+    try:
+        age = tx.now - datetime.fromisoformat(message.at)
+    except (ValueError, TypeError):
+        return timedelta()
+    return min(max(age, timedelta()), _LATEST)
 
 
 def _is_late(host: Host, message: HostReported) -> bool:

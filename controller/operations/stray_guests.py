@@ -9,7 +9,7 @@ today's guests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import delete, exists, func, or_, select
@@ -21,6 +21,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.fencing import Heard
 from controller.operations.generations import remember
 from controller.operations.guests import DELETED_BY_OWNER
+from controller.operations.heartbeats import lateness
 from controller.operations.held import chunks
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,9 @@ def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mappi
         host: {i: g for i, g in guests.items() if i not in carried.get(host, {})} for host, guests in shown.items()
     }
     known = {(s.host_id, s.instance_id): s for s in _known(tx, shown)}
+    written = {h.message.host: tx.now - lateness(tx, h.message) for h in heard}
     for stray in known.values():
-        _look(tx, stray, shown, strangers)
+        _look(tx, stray, shown, strangers, written)
     rows = read_instances(tx, {i for guests in strangers.values() for i in guests})
     for h in heard:
         host = h.message.host
@@ -116,11 +118,16 @@ def _look(
     stray: StrayGuest,
     shown: Mapping[str, Mapping[str, GuestState]],
     strangers: Mapping[str, Mapping[str, GuestState]],
+    written: Mapping[str, datetime],
 ) -> None:
-    """What the heartbeats of the stray's host and of its owner say of it."""
+    """What the heartbeats of the stray's host and of its owner say of it. What the owner showed before the stray was
+    first seen may be the very same guest: of a machine that had another name then, and was booted since."""
     if stray.owner_host is not None and stray.owner_host in shown:
         guest = shown[stray.owner_host].get(stray.instance_id)
-        stray.owner_seen_at = tx.now if guest is not None and guest.power is Power.RUNNING else None
+        if guest is None or guest.power is not Power.RUNNING:
+            stray.owner_seen_at = None
+        elif written[stray.owner_host] >= stray.first_seen_at:
+            stray.owner_seen_at = tx.now
     if stray.host_id in shown and stray.instance_id not in strangers[stray.host_id]:
         if stray.removal_sent_at is not None and stray.removal_sent_at > tx.now - _HOUR:
             stray.times_seen = 0  # its removal counts for an hour
@@ -191,6 +198,8 @@ def _new(tx: Transaction, host: str, instance_id: str) -> StrayGuest:
 
 def _seen(tx: Transaction, stray: StrayGuest, instance: Instance, guest: GuestState) -> str:
     """Count this look; why the guest is to be left alone, empty where it may go."""
+    if not stray.times_seen:
+        stray.first_seen_at, stray.owner_seen_at = tx.now, None
     stray.times_seen = min(stray.times_seen + 1, _MOST_SEEN)
     stray.power, stray.generation = guest.power, guest.generation
     if stray.owner_host != instance.host_id:

@@ -6,6 +6,7 @@ from controller.db.models import StrayGuest
 from controller.domain.messages import Desired, GuestState, Power
 from controller.domain.states import Event, State
 from controller.operations import given_up_hosts, heartbeats, hosts, instances, quarantine, stray_guests, sweeps
+from controller.operations.events import apply_heartbeats
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -58,6 +59,39 @@ def test_a_double_stays_while_its_own_host_does_not_show_it(
     for _ in range(3):
         site.heartbeat("h2", guests=shown(one))
         site.heartbeat("h1", guests=shown(one, power=Power.SHUT_OFF) if own is None else own)
+    assert removed(site) == []
+
+
+def test_what_its_own_host_showed_before_counts_not(site: TestCloud) -> None:
+    """The machine was renamed and booted; a heartbeat of its old name had waited for the database meanwhile."""
+    (one,) = active(site)
+    site.clock.advance(10)
+    before = [site.beat("h1", guests=shown(one), sequence=n) for n in (1, 2, 3)]
+    site.clock.advance(10)
+    for beat in before:
+        site.heartbeat("h2", guests=shown(one, power=Power.SHUT_OFF))
+        site.cloud.write(lambda tx, m=beat: apply_heartbeats(tx, [m]))  # type: ignore[misc]
+    site.heartbeat("h2", guests=shown(one, power=Power.SHUT_OFF))
+    assert removed(site) == []
+    site.clock.advance(10)
+    site.heartbeat("h1", guests=shown(one), sequence=4)
+    site.heartbeat("h2", guests=shown(one, power=Power.SHUT_OFF))
+    assert removed(site) == [("h2", one, True)]
+
+
+def test_a_guest_that_is_back_is_looked_at_anew(site: TestCloud) -> None:
+    (one,) = active(site)
+    site.heartbeat("h2", guests=shown(one))
+    site.heartbeat("h1", guests=shown(one))
+    site.heartbeat("h2", guests=shown(one))
+    assert removed(site) == [("h2", one, True)]
+    site.heartbeat("h2")
+    site.clock.advance(120)
+    before = site.beat("h1", guests=shown(one))
+    site.clock.advance(10)
+    site.heartbeat("h2", guests=shown(one))
+    site.cloud.write(lambda tx: apply_heartbeats(tx, [before]))
+    site.heartbeat("h2", guests=shown(one))
     assert removed(site) == []
 
 
