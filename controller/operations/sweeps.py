@@ -44,18 +44,21 @@ def expire(tx: Transaction) -> int:
     return len(instances)
 
 
-def ring(tx: Transaction) -> int:
+def ring(tx: Transaction, *, busy: bool = False) -> int:
     """Ring again for what has waited long enough; each time the pause doubles. Answers how many.
 
-    What is to be rung later than any pause lasts was written before a clock stepped back: it has waited long enough.
+    While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to ring would be to
+    make these longer: then it waits for ``[controller] ring_max_s`` more. What is to be rung later than any pause
+    lasts was written before a clock stepped back: it has waited long enough.
     """
     conf = tx.settings.controller
     never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))
-    is_due = or_(Instance.ring_at <= tx.now, Instance.ring_at > never)
+    before = tx.now - timedelta(seconds=conf.ring_max_s if busy else 0)
+    is_due = or_(Instance.ring_at <= before, Instance.ring_at > never)
     due = tx.session.scalars(
         select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(BATCH)
     ).all()
-    instances = [i for i in lock_instances(tx, due) if i.ring_at and not tx.now < i.ring_at <= never and i.state.known]
+    instances = [i for i in lock_instances(tx, due) if i.ring_at and not before < i.ring_at <= never and i.state.known]
     ring_later(tx, instances)
     tx.outbox += doorbells(tx, instances)
     return len(instances)

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 _HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
 # What one transaction changes at most, so that nothing waits for it for long.
 _REPORTS_AT_ONCE = 1000
+# As many reports from one sweep to the next say that hosts are at work on what they were told.
+_BUSY = 200
 _STOP_S = 10
 _AWAY: tuple[type[BaseException], ...] = (Unavailable, *BROKER_ERRORS)
 _HOSTS_IN_A_LINE = 20
@@ -63,6 +65,7 @@ class ControllerService:
         )
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._quiet = QuietHosts()
+        self._reported = self._swept = 0  # what was reported of instances so far, and until the last sweep
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
         self._purges = itertools.count()
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
@@ -87,6 +90,7 @@ class ControllerService:
         with self._noting_refusals():
             for some in in_portions(reports, lambda m: len(m.reports), _REPORTS_AT_ONCE):
                 self._cloud.write(lambda tx, s=some: apply_reports(tx, s))  # type: ignore[misc]
+                self._reported += sum(len(m.reports) for m in some)
             for beats in in_portions(self._take_quiet(alive), lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):
                 at_rest = self._cloud.write(lambda tx, b=beats: apply_heartbeats(tx, b))  # type: ignore[misc]
                 for host, rows in at_rest.items():
@@ -115,7 +119,8 @@ class ControllerService:
         with self._noting_refusals():
             if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
                 log.warning("instances outstayed their deadline", count=expired)
-            if rung := cloud.write(sweeps.ring):
+            reported, self._swept = self._reported - self._swept, self._reported
+            if rung := cloud.write(lambda tx: sweeps.ring(tx, busy=reported >= _BUSY)):
                 log.info("rang again", count=rung)
             self._mark_lost()
             self._replay()

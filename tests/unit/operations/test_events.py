@@ -11,6 +11,7 @@ from controller.domain.messages import (
     GuestState,
     Power,
     ReconcileGuests,
+    ScheduleReservation,
     WireInstances,
 )
 from controller.domain.states import Event, State
@@ -18,6 +19,7 @@ from controller.operations import heartbeats, hosts, instances, sweeps
 from controller.operations.audit.instances import overdue_deletes
 from controller.operations.events import apply_reports
 from controller.operations.lifecycle import lock_instances, move
+from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
 
@@ -150,6 +152,28 @@ def test_rings_come_at_growing_intervals(site: TestCloud) -> None:
         site.clock.advance(1)
         rung += site.cloud.write(sweeps.ring)
     assert 3 <= rung <= 6
+
+
+def test_while_hosts_are_busy_answering_a_ring_waits_for_longer(site: TestCloud) -> None:
+    site.launch(1)
+    site.clock.advance(6)
+    assert site.cloud.write(lambda tx: sweeps.ring(tx, busy=True)) == 0
+    site.clock.advance(60)
+    assert site.cloud.write(lambda tx: sweeps.ring(tx, busy=True)) == 1
+
+
+def test_a_controller_that_hears_many_reports_leaves_ringing_for_later(site: TestCloud) -> None:
+    (one,) = active(site)
+    report = GuestReport(one, site.instance(one).generation, Event.RUNNING)
+    controller = ControllerService(site.cloud)
+    site.launch(1)
+    site.bus.sent.clear()
+    site.clock.advance(6)
+    controller.handle([GuestsChanged("h1", (report,))] * 300)
+    controller.sweep()
+    assert site.bus.take(ScheduleReservation) == []
+    controller.sweep()
+    assert len(site.bus.take(ScheduleReservation)) == 1
 
 
 def test_what_outstays_its_deadline_ends_with_a_reason(site: TestCloud) -> None:
