@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select
 
+from controller.db.bulk import among
 from controller.db.models import Instance, Lease, Network, Step
 from controller.domain.messages import ReconcileGuests
 from controller.operations import leases as lease_rows
@@ -48,7 +49,7 @@ def rows(tx: Transaction, network_ids: Collection[str] | None = None) -> Rows:
         s.network_id: [] for s in segments if network_ids is None or s.network_id in network_ids
     }
     if leases:
-        where = () if network_ids is None else (Lease.network_id.in_(list(network_ids)),)
+        where = () if network_ids is None else (among(Lease.network_id, list(network_ids)),)
         for network_id, lease in _held(tx, *where):
             if network_id in leases:
                 leases[network_id].append(lease)
@@ -62,7 +63,7 @@ def new_rows(tx: Transaction, network_ids: Collection[str], instance_ids: Collec
     leases: dict[str, list[HeldLease]] = {}
     ids = sorted(instance_ids)
     for n in range(0, len(ids), CHUNK):
-        for network_id, lease in _held(tx, Lease.instance_id.in_(ids[n : n + CHUNK])):
+        for network_id, lease in _held(tx, among(Lease.instance_id, ids[n : n + CHUNK])):
             if network_id not in found.leases:
                 leases.setdefault(network_id, []).append(lease)
     marks = _marks(tx, list(leases)) if leases else {}
@@ -101,7 +102,7 @@ def _marks(tx: Transaction, network_ids: Collection[str] | None = None) -> Mappi
     query = select(Lease.network_id, func.count(Lease.instance_id), func.sum(number), func.sum(rest * rest), resting)
     query = query.where(or_(held, Lease.free_after.is_not(None))).group_by(Lease.network_id)
     if network_ids is not None:
-        query = query.where(Lease.network_id.in_(list(network_ids)))
+        query = query.where(among(Lease.network_id, list(network_ids)))
     return {
         network_id: NewLeases((), LeaseMark(count, int(ids), int(squares)), bool(waiting))
         for network_id, count, ids, squares, waiting in tx.session.execute(query)
@@ -146,7 +147,7 @@ def tell_failed(tx: Transaction, instance_ids: Collection[str], failed: Mapping[
 def _tell(tx: Transaction, instances: Sequence[HeldInstance], failed: Mapping[str, str]) -> None:
     """Each reason once in a story, however often the sweep rings."""
     known = select(Step.instance_id, Step.detail).where(
-        Step.instance_id.in_([i.id for i in instances]), Step.event == WIRING_FAILED
+        among(Step.instance_id, [i.id for i in instances]), Step.event == WIRING_FAILED
     )
     told = {(instance_id, detail) for instance_id, detail in tx.session.execute(known)}
     tx.session.add_all(

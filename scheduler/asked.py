@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from controller.db.bulk import among
 from controller.db.models import (
     GroupStrategy,
     Image,
@@ -76,7 +77,7 @@ def asked_by(tx: Transaction, instances: Sequence[HeldInstance]) -> dict[str, As
             .join(Image, Image.id == Instance.image_id)
             .join(Network, Network.id == Instance.network_id)
             .outerjoin(InstanceType, InstanceType.name == Instance.instance_type)
-            .where(Instance.id.in_(ids))
+            .where(among(Instance.id, ids))
         )
         found |= {row[0]: Asked(*row[1:]) for row in tx.session.execute(query)}
     return found
@@ -99,7 +100,7 @@ def lock_groups(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[s
     ids = {i.group_id for i in instances if i.group_id}
     if not ids:
         return {}
-    locked = select(PlacementGroup).where(PlacementGroup.id.in_(sorted(ids))).order_by(PlacementGroup.id)
+    locked = select(PlacementGroup).where(among(PlacementGroup.id, sorted(ids))).order_by(PlacementGroup.id)
     return {g.id: GroupStrategy(g.strategy) for g in tx.session.scalars(locked.with_for_update())}
 
 

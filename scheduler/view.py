@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select
 
 from controller.db import models
+from controller.db.bulk import among
 from controller.db.models import Lease, LeasePin
 from controller.operations.cloud import Transaction
 from controller.operations.held import chunks
@@ -135,7 +136,7 @@ class SiteView:
         doubtful, self._doubtful = sorted(self._doubtful), set()
         rows: list[Host] = []
         for ids in chunks(doubtful):
-            rows += _hosts(tx, models.Host.id.in_(ids))
+            rows += _hosts(tx, among(models.Host.id, ids))
         gone = set(doubtful) - {row.id for row in rows}
         self.fleet.refresh([*rows, *_hosts(tx, changed)])
         self.fleet.remove([h for h in gone if self.fleet.known[self.fleet.index[h]]])

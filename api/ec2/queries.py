@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, and_, or_, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, ShutdownBehavior, Tag
 from controller.operations.cloud import Transaction
 from controller.operations.held import HeldInstance
@@ -84,7 +85,7 @@ def instances(
     visible = tx.now - timedelta(seconds=tx.settings.api.deleted_visible_s)
     where = [or_(Instance.deleted_at.is_(None), Instance.deleted_at > visible)]
     if ids is not None:
-        where.append(Instance.id.in_(ids))
+        where.append(among(Instance.id, ids))
     if after is not None:
         where.append(_comes_after(after))
     query = _select(project_id)
@@ -125,7 +126,7 @@ def tags_of(tx: Transaction, project_id: str, kind: str, ids: Sequence[str] | No
     """The tags of a project's resources of one kind: resource id -> key -> value."""
     query = select(Tag.resource_id, Tag.key, Tag.value).where(Tag.project_id == project_id, Tag.resource_type == kind)
     if ids is not None:
-        query = query.where(Tag.resource_id.in_(ids))
+        query = query.where(among(Tag.resource_id, ids))
     found: dict[str, dict[str, str]] = {}
     for resource_id, key, value in tx.session.execute(query.order_by(Tag.resource_id, Tag.key)):
         found.setdefault(resource_id, {})[key] = value
@@ -191,5 +192,5 @@ def _leases(tx: Transaction, project_id: str, ids: Sequence[str] | None) -> dict
     if ids is None:
         query = query.join(Instance, Instance.id == Lease.instance_id).where(Instance.project_id == project_id)
     else:
-        query = query.where(Lease.instance_id.in_(ids))
+        query = query.where(among(Lease.instance_id, ids))
     return {instance_id: (ip, name) for instance_id, ip, name in tx.session.execute(query) if instance_id is not None}

@@ -1,11 +1,27 @@
-"""INSERTs and UPDATEs of many rows, each with values of its own."""
+"""Statements about many rows: INSERTs and UPDATEs, each with values of its own, and rows by their ids."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Table, Update, bindparam, column, func, insert, select
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    FromClause,
+    Table,
+    Update,
+    bindparam,
+    column,
+    func,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 # Makes the statement out of what stands for a row's value.
@@ -43,6 +59,45 @@ def insert_rows(session: Session, table: FromClause, rows: Sequence[Mapping[str,
     each = _each_row({name: types[name] for name in differ}, rows)
     values = [each.c[n] if n in differ else bindparam(n, rows[0][n], type_=t).label(n) for n, t in types.items()]
     session.connection().execute(insert(table).from_select(list(types), select(*values)))
+
+
+class among(FunctionElement[bool]):  # noqa: N801 - it reads as a function
+    """``column`` is one of ``values``: what IN says, for ids by the thousand.
+
+    PostgreSQL is given one array instead of a thousand parameters, which takes half of the time.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column: InstrumentedAttribute[Any] | ColumnElement[Any], values: Iterable[Any]) -> None:
+        super().__init__(column, bindparam(None, list(values), type_=column.type, expanding=True))
+
+
+@compiles(among)
+def _in_list(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    of, values = element.clauses
+    return compiler.process(of.in_(values), **kw)
+
+
+@compiles(among, "postgresql")
+def _in_array(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    of, values = element.clauses
+    assert isinstance(values, BindParameter)
+    # By the key a cached statement finds the values that it is run with.
+    array = BindParameter(values.key, values.value, type_=ARRAY(values.type))
+    return f"{compiler.process(of, **kw)} = ANY ({compiler.process(array, **kw)})"
+
+
+def analyze(session: Session, *tables: FromClause) -> None:
+    """Tell PostgreSQL that these tables have changed much; the others notice it at once or do not care.
+
+    Until autovacuum comes by, a minute later or more, its plans are for the table as it was. It takes the few rows that
+    it knows to be free and compares each with each of a thousand ids: for 100,000 leases that were just imported 4 s.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        names = ", ".join(session.connection().dialect.identifier_preparer.format_table(t) for t in tables)
+        session.execute(text(f"ANALYZE {names}"))
 
 
 def _each_row(types: Mapping[str, TypeEngine[Any]], rows: Sequence[Mapping[str, Any]]) -> FromClause:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import func, select, update
 
+from controller.db.bulk import among
 from controller.db.models import Host, Instance, ShutdownBehavior, Step
 from controller.domain.messages import (
     UNTOLD,
@@ -86,7 +87,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     query = select(Instance.id, Instance.state, Instance.generation, Instance.host_id, Host.epoch)
     query = query.join(Host, Host.id == Instance.host_id)
     for instance_id, state, generation, host_id, epoch in tx.session.execute(
-        query.where(Instance.host_id.in_(carried))
+        query.where(among(Instance.host_id, carried))
     ):
         carried[host_id or ""][instance_id] = State(state), generation
         epochs[host_id or ""] = epoch
@@ -193,9 +194,9 @@ def _remove_again(tx: Transaction, instances: Sequence[HeldInstance], reason: st
         return
     failures: dict[str, int] = {}
     for ids in chunks([i.id for i in instances]):
-        query = select(Step.instance_id, func.count()).where(Step.instance_id.in_(ids), Step.event == Event.FAILED)
+        query = select(Step.instance_id, func.count()).where(among(Step.instance_id, ids), Step.event == Event.FAILED)
         failures |= {row[0]: row[1] for row in tx.session.execute(query.group_by(Step.instance_id))}
-        newer = update(Instance).where(Instance.id.in_(ids)).values(generation=Instance.generation + 1)
+        newer = update(Instance).where(among(Instance.id, ids)).values(generation=Instance.generation + 1)
         tx.session.execute(newer.execution_options(synchronize_session=False))
     for instance in instances:
         instance.generation += 1
@@ -207,9 +208,9 @@ def _explain(tx: Transaction, stopped: Sequence[HeldInstance], reason: str) -> l
     """A heartbeat was quicker to say that these are off, and did not know why; answers which these are."""
     unexplained: set[str] = set()
     for ids in chunks([i.id for i in stopped]):
-        where = Instance.id.in_(ids), Instance.reason.in_((_SEEN, _NOT_SEEN)), Instance.reason_code == ""
+        where = among(Instance.id, ids), Instance.reason.in_((_SEEN, _NOT_SEEN)), Instance.reason_code == ""
         found = list(tx.session.scalars(select(Instance.id).where(*where)))
-        explained = update(Instance).where(Instance.id.in_(found))
+        explained = update(Instance).where(among(Instance.id, found))
         explained = explained.values(reason=reason, reason_code=_INSTANCE_INITIATED)
         tx.session.execute(explained.execution_options(synchronize_session=False))
         unexplained.update(found)
@@ -221,7 +222,7 @@ def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
     wanted: set[str] = set()
     for ids in chunks([i.id for i in stopped]):
         wants = Instance.shutdown_behavior == ShutdownBehavior.TERMINATE
-        wanted.update(tx.session.scalars(select(Instance.id).where(Instance.id.in_(ids), wants)))
+        wanted.update(tx.session.scalars(select(Instance.id).where(among(Instance.id, ids), wants)))
     ending = [i for i in stopped if i.id in wanted]
     move(tx, ending, Event.DELETE, detail="asked for at its launch: it powered itself off", new_wish=True)
     tx.outbox += doorbells(tx, ending)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import exists, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, RemovedHost
 from controller.domain.messages import Desired, HostAccepted, HostReported
 from controller.domain.states import State
@@ -68,7 +69,7 @@ def remember_removed(tx: Transaction, host: Host) -> RemovedHost:
 
 def hear_removed(tx: Transaction, messages: Mapping[str, HostReported]) -> dict[str, int]:
     """Note that agents of removed hosts are heard of; answers with the epochs of these."""
-    query = select(RemovedHost).where(RemovedHost.id.in_(messages)).order_by(RemovedHost.id).with_for_update()
+    query = select(RemovedHost).where(among(RemovedHost.id, messages)).order_by(RemovedHost.id).with_for_update()
     epochs = {}
     for removed in tx.session.scalars(query):
         message = messages[removed.id]

@@ -11,6 +11,7 @@ from functools import lru_cache
 import structlog
 from sqlalchemy import update
 
+from controller.db.bulk import among
 from controller.db.models import Instance
 from controller.domain.messages import OutdatedWish
 from controller.domain.states import TRANSITIONAL, State
@@ -62,7 +63,7 @@ def catch_up(
         for ids in chunks([i.id for i in alike]):
             tx.session.execute(
                 update(Instance)
-                .where(Instance.id.in_(ids))
+                .where(among(Instance.id, ids))
                 .values(generation=generation)
                 .execution_options(synchronize_session=False)
             )
@@ -101,7 +102,7 @@ def remember(tx: Transaction, invented: Mapping[str, int]) -> None:
             behind = Instance.generation < generation, Instance.generation >= generation - MOST_AHEAD
             tx.session.execute(
                 update(Instance)
-                .where(Instance.id.in_(ids), Instance.host_id.is_(None), *behind)
+                .where(among(Instance.id, ids), Instance.host_id.is_(None), *behind)
                 .values(generation=generation)
                 .execution_options(synchronize_session=False)
             )

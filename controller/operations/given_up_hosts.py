@@ -2,6 +2,7 @@
 
 from sqlalchemy import delete, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Instance, Lease, LeasePin
 from controller.domain.errors import Conflict, HostNotFound, InUse
 from controller.domain.states import Event
@@ -61,11 +62,11 @@ def _unpin(tx: Transaction, host_id: str) -> None:
     pinned = select(LeasePin.lease_id).where(LeasePin.host_id == host_id)
     ids = tx.session.scalars(select(Lease.id).where(Lease.id.in_(pinned)).order_by(Lease.id).with_for_update()).all()
     for n in range(0, len(ids), CHUNK):
-        others = LeasePin.lease_id.in_(ids[n : n + CHUNK]), LeasePin.host_id != host_id
+        others = among(LeasePin.lease_id, ids[n : n + CHUNK]), LeasePin.host_id != host_id
         elsewhere = tx.session.scalars(select(LeasePin.lease_id).where(*others).distinct()).all()
         tx.session.execute(
             delete(LeasePin)
-            .where(LeasePin.host_id == host_id, LeasePin.lease_id.in_(elsewhere))
+            .where(LeasePin.host_id == host_id, among(LeasePin.lease_id, elsewhere))
             .execution_options(synchronize_session=False)
         )
 

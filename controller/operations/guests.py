@@ -7,6 +7,7 @@ from itertools import groupby
 
 from sqlalchemy import select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, Network
 from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, ReconcileGuests
 from controller.domain.states import State
@@ -106,7 +107,7 @@ def _places(tx: Transaction, ids: Sequence[str]) -> dict[str, "_Place"]:
             .join(Host, Host.id == Instance.host_id)
             .outerjoin(Lease, Lease.instance_id == Instance.id)
             .outerjoin(Network, Network.id == Lease.network_id)
-            .where(Instance.id.in_(chunk))
+            .where(among(Instance.id, chunk))
             .order_by(Lease.id)
         )
         for instance_id, host_id, epoch, ip, mac, network_id, vlan, cidr, physical in rows:
@@ -117,7 +118,7 @@ def _places(tx: Transaction, ids: Sequence[str]) -> dict[str, "_Place"]:
 
 
 def _images(tx: Transaction, ids: Iterable[str]) -> dict[str, ImageSpec]:
-    images = tx.session.scalars(select(Image).where(Image.id.in_(list(ids))))
+    images = tx.session.scalars(select(Image).where(among(Image.id, list(ids))))
     return {
         i.id: ImageSpec(
             image_id=i.id,

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import and_, case, literal, or_, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
+from controller.db.bulk import among
 from controller.db.models import Host, Instance
 from controller.domain.drift import drift
 from controller.domain.errors import InvalidParameter, PoisonMessage
@@ -50,7 +51,7 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]
     for message in newest.values():
         _check(message)
     # Locked in the order in which claims lock them.
-    query = select(Host).where(Host.id.in_(newest)).order_by(Host.id).with_for_update(key_share=True)
+    query = select(Host).where(among(Host.id, newest)).order_by(Host.id).with_for_update(key_share=True)
     hosts = {h.id: h for h in tx.session.scalars(query.execution_options(populate_existing=True))}
     believed: list[Heard] = []
     unchanged = []
@@ -89,7 +90,7 @@ def mark_lost(tx: Transaction) -> list[str]:
     carried = tx.session.execute(
         select(Instance.id, Instance.host_id)
         .join(Host, Host.id == Instance.host_id)
-        .where(Instance.state == State.ACTIVE, or_(Host.up.is_(False), Host.id.in_(names)))
+        .where(Instance.state == State.ACTIVE, or_(Host.up.is_(False), among(Host.id, names)))
         .order_by(Instance.host_id)
         .limit(LOST_AT_ONCE)
     ).all()
@@ -98,13 +99,13 @@ def mark_lost(tx: Transaction) -> list[str]:
     wanted = sorted({*names, *(row.host_id or "" for row in carried)})
     last_seen: dict[str, datetime] = {}
     for ids in chunks(wanted):
-        query = select(Host.id, Host.last_seen_at).where(Host.id.in_(ids), or_(silent, Host.up.is_(False)))
+        query = select(Host.id, Host.last_seen_at).where(among(Host.id, ids), or_(silent, Host.up.is_(False)))
         locked = query.order_by(Host.id).with_for_update(key_share=True, skip_locked=True)
         last_seen |= {row.id: row.last_seen_at for row in tx.session.execute(locked)}
     down = [name for name in names if name in last_seen]
     for ids in chunks(down):
         quiet = {"synchronize_session": False}
-        lose = update(Host).where(Host.id.in_(ids)).values(up=False, changed_at=tx.now)
+        lose = update(Host).where(among(Host.id, ids)).values(up=False, changed_at=tx.now)
         tx.session.execute(lose.execution_options(**quiet))
     lost = [i for i in instances if i.host_id in last_seen]
     move(
@@ -123,7 +124,7 @@ def _date_anew(tx: Transaction) -> None:
     query = select(Host.id).where(Host.up, ahead).order_by(Host.id).limit(LOST_AT_ONCE)
     names = tx.session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()
     for ids in chunks(names):
-        dated = update(Host).where(Host.id.in_(ids)).values(last_seen_at=tx.now)
+        dated = update(Host).where(among(Host.id, ids)).values(last_seen_at=tx.now)
         tx.session.execute(dated.execution_options(synchronize_session=False))
 
 
@@ -219,7 +220,7 @@ def _seen(tx: Transaction, heard: Sequence[tuple[Host, int]]) -> None:
         sequence = case({host_id: numbers[host_id] for host_id in ids}, value=Host.id)
         tx.session.execute(
             update(Host)
-            .where(Host.id.in_(ids))
+            .where(among(Host.id, ids))
             .values(last_seen_at=tx.now, heartbeat_sequence=sequence)
             .execution_options(synchronize_session=False)
         )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Instance
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -60,7 +61,7 @@ def lock_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
     ordered = sorted(ids)
     found: list[HeldInstance] = []
     for chunk in chunks(ordered):
-        found += _lock(tx, Instance.id.in_(chunk))
+        found += _lock(tx, among(Instance.id, chunk))
     return found
 
 
@@ -68,7 +69,7 @@ def read_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
     """The instances of these ids, not locked: for telling others about them."""
     found: list[HeldInstance] = []
     for chunk in chunks(sorted(ids)):
-        found += _read(tx, select(*_COLUMNS).where(Instance.id.in_(chunk)))
+        found += _read(tx, select(*_COLUMNS).where(among(Instance.id, chunk)))
     return found
 
 
@@ -76,7 +77,7 @@ def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[He
     """What is REQUESTED of these reservations, locked."""
     found: list[HeldInstance] = []
     for chunk in chunks(sorted(reservation_ids)):
-        found += _lock(tx, Instance.reservation_id.in_(chunk), Instance.state == State.REQUESTED)
+        found += _lock(tx, among(Instance.reservation_id, chunk), Instance.state == State.REQUESTED)
     return found
 
 
@@ -85,7 +86,7 @@ def count_requested(tx: Transaction, reservation_ids: Collection[str]) -> dict[s
     counted: dict[str, int] = {}
     for chunk in chunks(sorted(reservation_ids)):
         of = Instance.reservation_id
-        query = select(of, func.count()).where(of.in_(chunk), Instance.state == State.REQUESTED).group_by(of)
+        query = select(of, func.count()).where(among(of, chunk), Instance.state == State.REQUESTED).group_by(of)
         counted |= {row[0]: row[1] for row in tx.session.execute(query)}
     return counted
 
@@ -93,7 +94,7 @@ def count_requested(tx: Transaction, reservation_ids: Collection[str]) -> dict[s
 def lock_hosts(tx: Transaction, ids: Sequence[str]) -> None:
     """Lock hosts for a change of their counters, always in the same order; a single one is locked by the change."""
     for chunk in chunks(sorted(ids)) if len(ids) > 1 else ():
-        locked = select(Host.id).where(Host.id.in_(chunk)).order_by(Host.id).with_for_update(key_share=True)
+        locked = select(Host.id).where(among(Host.id, chunk)).order_by(Host.id).with_for_update(key_share=True)
         tx.session.execute(locked).all()
 
 

@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import func, select
 
 from controller.conf.settings import Settings
+from controller.db.bulk import among
 from controller.db.models import Host, Image, ImageState, Instance
 from controller.domain.messages import RemoveImages
 from controller.domain.states import State
@@ -129,7 +130,7 @@ def _known(tx: Transaction, checksums: Collection[str]) -> set[str]:
     """Those that some image has or had."""
     found: set[str] = set()
     for chunk in chunks(sorted(checksums)):
-        found |= set(tx.session.scalars(select(Image.sha256).where(Image.sha256.in_(chunk))))
+        found |= set(tx.session.scalars(select(Image.sha256).where(among(Image.sha256, chunk))))
     return found
 
 
@@ -140,7 +141,7 @@ def _needed(tx: Transaction, checksums: Collection[str], after_s: float) -> dict
         rows = tx.session.execute(
             select(Image.sha256, Image.state, Image.deregistered_at, func.count(Instance.id))
             .outerjoin(Instance, (Instance.image_id == Image.id) & (Instance.state != State.DELETED))
-            .where(Image.sha256.in_(chunk))
+            .where(among(Image.sha256, chunk))
             .group_by(Image.id, Image.sha256, Image.state, Image.deregistered_at)
         )
         for sha256, state, deregistered_at, instances in rows:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, or_, select, update
 
+from controller.db.bulk import among
 from controller.db.models import Claim, Instance, Lease, Step
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.states import Event, State, allows
@@ -111,7 +112,7 @@ def list_instances(
     if project_id is not None:
         query = query.where(Instance.project_id == project_id)
     if ids is not None:
-        query = query.where(Instance.id.in_(ids))
+        query = query.where(among(Instance.id, ids))
     return [InstanceView(i, ip or "", mac or "") for i, ip, mac in tx.session.execute(query)]
 
 

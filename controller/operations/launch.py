@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, or_, select, update
 
-from controller.db.bulk import insert_rows
+from controller.db.bulk import among, insert_rows
 from controller.db.models import (
     Image,
     ImageState,
@@ -227,7 +227,7 @@ def _reservation(tx: Transaction, request: LaunchRequest, given: "_Ingredients")
 
 
 def _are_known(tx: Transaction, project_id: str, tokens: Sequence[str]) -> bool:
-    known = select(Reservation.id).where(Reservation.project_id == project_id, Reservation.client_token.in_(tokens))
+    known = select(Reservation.id).where(Reservation.project_id == project_id, among(Reservation.client_token, tokens))
     return tx.session.scalar(known.limit(1)) is not None
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import update_rows
+from controller.db.bulk import among, update_rows
 from controller.db.models import Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -84,7 +84,7 @@ def lock_free(tx: Transaction, lease_ids: Sequence[int]) -> set[int]:
     """Lock those of the leases that are free and that no other transaction has locked; answers which."""
     locked: set[int] = set()
     for n in range(0, len(lease_ids), CHUNK):
-        query = select(Lease.id).where(Lease.id.in_(lease_ids[n : n + CHUNK]), is_free(tx.now))
+        query = select(Lease.id).where(among(Lease.id, lease_ids[n : n + CHUNK]), is_free(tx.now))
         locked |= set(tx.session.scalars(query.order_by(Lease.id).with_for_update(skip_locked=True)))
     return locked
 
@@ -108,7 +108,7 @@ def give_back(tx: Transaction, instance_ids: Sequence[str]) -> set[str]:
     Where a real DHCP server gives out pooled addresses, each is kept until the last holder's lease has surely run out,
     or ``forgotten`` is called. A pinned one is the same machine's address again.
     """
-    held = Lease.instance_id.in_(instance_ids)
+    held = among(Lease.instance_id, instance_ids)
     freed = _kinds(tx, held)
     tx.session.execute(
         update(Lease)
@@ -124,7 +124,7 @@ def quarantine(tx: Transaction, host_id: str, instance_ids: Sequence[str]) -> No
     them on that host."""
     tx.session.execute(
         update(Lease)
-        .where(Lease.instance_id.in_(instance_ids))
+        .where(among(Lease.instance_id, instance_ids))
         .values(quarantine_host=host_id, quarantine_instance=Lease.instance_id)
         .execution_options(synchronize_session=False)
     )
@@ -132,7 +132,7 @@ def quarantine(tx: Transaction, host_id: str, instance_ids: Sequence[str]) -> No
 
 def end_quarantine(tx: Transaction, lease_ids: Sequence[int]) -> None:
     """From now on these are as addresses that were given back just now."""
-    kept = Lease.id.in_(lease_ids), Lease.quarantine_host.is_not(None)
+    kept = among(Lease.id, lease_ids), Lease.quarantine_host.is_not(None)
     networks = _kinds(tx, and_(*kept))
     tx.session.execute(
         update(Lease)
@@ -153,13 +153,13 @@ def _rest(tx: Transaction, kinds: Mapping[str, str]) -> ColumnElement[datetime] 
     conf = tx.settings.network
     remembered = [n for n, kind in kinds.items() if kind != NetworkKind.PINNED and conf.driver != "none"]
     until = literal(tx.now + timedelta(seconds=conf.lease_s), Lease.free_after.type)
-    return case((Lease.network_id.in_(remembered), until), else_=None) if remembered else None
+    return case((among(Lease.network_id, remembered), until), else_=None) if remembered else None
 
 
 def forgotten(tx: Transaction, network_id: str, ips: Sequence[str], latest: datetime) -> None:
     """DHCP has forgotten who had these addresses; one that was given back again after ``latest`` is left alone."""
     for n in range(0, len(ips), CHUNK):
-        where = Lease.network_id == network_id, Lease.ip.in_(ips[n : n + CHUNK]), Lease.free_after <= latest
+        where = Lease.network_id == network_id, among(Lease.ip, ips[n : n + CHUNK]), Lease.free_after <= latest
         tx.session.execute(
             update(Lease)
             .where(*where, Lease.instance_id.is_(None))

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import insert_rows, update_rows
+from controller.db.bulk import among, insert_rows, update_rows
 from controller.db.models import Claim, Host, Instance, Project, Step
 from controller.domain.messages import Message, ScheduleReservation, WireInstances
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
@@ -193,7 +193,10 @@ def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance], values: Mappin
 def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> None:
     for chunk in chunks(ids):
         tx.session.execute(
-            update(Instance).where(Instance.id.in_(chunk)).values(**values).execution_options(synchronize_session=False)
+            update(Instance)
+            .where(among(Instance.id, chunk))
+            .values(**values)
+            .execution_options(synchronize_session=False)
         )
 
 
@@ -202,12 +205,14 @@ def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str,
     freed: set[str] = set()
     given_back: dict[str, Counter[str]] = defaultdict(Counter)
     for ids in chunks([i.id for i in instances]):
-        for claim in tx.session.scalars(select(Claim).where(Claim.instance_id.in_(ids))):
+        for claim in tx.session.scalars(select(Claim).where(among(Claim.instance_id, ids))):
             back = given_back[claim.host_id]
             back["n_vcpus"] += claim.vcpus
             back["n_memory_mib"] += claim.memory_mib
             back["n_disk_gib"] += claim.disk_gib
-        tx.session.execute(delete(Claim).where(Claim.instance_id.in_(ids)).execution_options(synchronize_session=False))
+        tx.session.execute(
+            delete(Claim).where(among(Claim.instance_id, ids)).execution_options(synchronize_session=False)
+        )
         freed |= give_back(tx, ids)
     for instance in instances:
         instance.host_id = None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import netaddr
 from sqlalchemy import bindparam, delete, func, or_, select, update
 
+from controller.db.bulk import among
 from controller.db.models import Cloud, Instance, Lease, LeasePin, Network, NetworkKind
 from controller.domain.checks import check_name
 from controller.domain.errors import (
@@ -81,7 +82,7 @@ def usable_network(tx: Transaction, project_id: str, network_id: str = "") -> Ne
 def free_addresses_of(tx: Transaction, networks: Sequence[Network]) -> dict[str, int]:
     """How many guests each of these networks can take right now, by its id; one statement."""
     query = select(Lease.network_id, func.count().label("free")).where(
-        Lease.network_id.in_([n.id for n in networks]), is_free(tx.now)
+        among(Lease.network_id, [n.id for n in networks]), is_free(tx.now)
     )
     released = {row.network_id: row.free for row in tx.session.execute(query.group_by(Lease.network_id))}
     return {n.id: max(0, end_offset(n.cidr) - n.next_offset) + released.get(n.id, 0) for n in networks}

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from controller.db.bulk import among, analyze
 from controller.db.models import Host, Instance, Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict, InvalidParameter, LeasesRefused, NetworkNotFound
 from controller.domain.lease_file import BadRow, LeaseFile, LeaseRow
@@ -49,6 +50,8 @@ def import_leases(tx: Transaction, network_id: str, file: LeaseFile, *, prune: b
         changes = _changes(tx, network, file, prune)
     if changes:
         _apply(tx, network, changes)
+        if len(changes.added) + len(changes.changed) + len(changes.removed) > CHUNK:
+            analyze(tx.session, Lease.__table__, LeasePin.__table__)
         tx.outbox.append(WireInstances((network.id,)))
     return changes
 
@@ -105,7 +108,7 @@ def _lock(tx: Transaction, changes: LeaseChanges) -> bool:
     ids = sorted(seen)
     found: dict[int, str | None] = {}
     for n in range(0, len(ids), CHUNK):
-        query = select(Lease.id, _HOLDER).where(Lease.id.in_(ids[n : n + CHUNK])).order_by(Lease.id)
+        query = select(Lease.id, _HOLDER).where(among(Lease.id, ids[n : n + CHUNK])).order_by(Lease.id)
         found |= {row.id: row.holder for row in tx.session.execute(query.with_for_update())}
     return found == seen
 
@@ -130,7 +133,7 @@ def _surroundings(tx: Transaction, network: Network, rows: Sequence[LeaseRow]) -
     )
     # All at once rather than many by name: each of those statements may read the whole table as well.
     if len(wanted) <= CHUNK:
-        owners = owners.where(Lease.mac.in_(wanted))
+        owners = owners.where(among(Lease.mac, wanted))
     macs = {row.mac: row.name for row in tx.session.execute(owners)}
     return Surroundings(
         cidr=network.cidr,
@@ -173,15 +176,15 @@ def _apply(tx: Transaction, network: Network, changes: LeaseChanges) -> None:
     repinned = [(lease.id, row) for lease, row in kept if lease.hosts != set(row.hosts)]
     for n in range(0, len(repinned), CHUNK):
         chunk = [lease_id for lease_id, _ in repinned[n : n + CHUNK]]
-        tx.session.execute(delete(LeasePin.__table__).where(LeasePin.lease_id.in_(chunk)))  # type: ignore[arg-type]
+        tx.session.execute(delete(LeasePin.__table__).where(among(LeasePin.lease_id, chunk)))  # type: ignore[arg-type]
     _pin(tx, [*((ids[row.ip], row) for row in added), *repinned])
 
 
 def _delete(tx: Transaction, lease_ids: Sequence[int]) -> None:
     for n in range(0, len(lease_ids), CHUNK):
         chunk = lease_ids[n : n + CHUNK]
-        tx.session.execute(delete(LeasePin.__table__).where(LeasePin.lease_id.in_(chunk)))  # type: ignore[arg-type]
-        free = Lease.id.in_(chunk), Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
+        tx.session.execute(delete(LeasePin.__table__).where(among(LeasePin.lease_id, chunk)))  # type: ignore[arg-type]
+        free = among(Lease.id, chunk), Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
         gone = tx.session.execute(delete(Lease.__table__).where(*free))  # type: ignore[arg-type]
         if gone.rowcount != len(chunk):  # type: ignore[attr-defined]
             raise ClaimConflict(kind="lease", id=f"one of {len(chunk)}")

@@ -11,7 +11,7 @@ import netaddr
 from sqlalchemy import ColumnElement, String, Update, func, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import insert_rows, update_rows
+from controller.db.bulk import among, insert_rows, update_rows
 from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
@@ -45,7 +45,7 @@ class Addresses:
 def lock_pools(tx: Transaction, network_ids: Collection[str]) -> dict[str, Network]:
     """Those of the networks that are pooled, locked in one order: one claim at a time in a network, so that whoever
     comes second sees what the first one left."""
-    query = select(Network).where(Network.id.in_(sorted(network_ids)), Network.kind == NetworkKind.POOLED)
+    query = select(Network).where(among(Network.id, sorted(network_ids)), Network.kind == NetworkKind.POOLED)
     locked = query.order_by(Network.id).with_for_update(key_share=True).execution_options(populate_existing=True)
     return {n.id: n for n in tx.session.scalars(locked)}
 
@@ -93,7 +93,7 @@ def _untouched(tx: Transaction, network: Network, most: int) -> list[int]:
     while len(found) < most and at < end:
         some = range(at, min(end, at + most - len(found), at + CHUNK))
         ips = {str(netaddr.IPAddress(first_ip + o)): o for o in some}
-        had = select(Lease.ip).where(Lease.network_id == network.id, Lease.ip.in_(ips))
+        had = select(Lease.ip).where(Lease.network_id == network.id, among(Lease.ip, ips))
         passed = {ips[ip] for ip in tx.session.scalars(had)}
         found += [o for o in some if o not in passed]
         at = some.stop

@@ -11,6 +11,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import func, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Lease, Network, RemovedHost
 from controller.domain.errors import Conflict, HostNotFound
 from controller.operations.cloud import Transaction
@@ -39,7 +40,7 @@ def look_at(tx: Transaction, heard: Sequence[Heard]) -> None:
     for chunk in chunks(sorted(shown)):
         query = select(Lease.id, Lease.quarantine_host, Lease.quarantine_instance)
         over = []
-        for lease_id, host, instance in tx.session.execute(query.where(Lease.quarantine_host.in_(chunk))):
+        for lease_id, host, instance in tx.session.execute(query.where(among(Lease.quarantine_host, chunk))):
             message = shown[host or ""].message
             if instance not in {g.instance_id for g in message.guests} and instance not in message.pending:
                 over.append(lease_id)

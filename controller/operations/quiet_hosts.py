@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, String, Update, exists, func, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import update_rows
+from controller.db.bulk import among, update_rows
 from controller.db.models import Host, Instance, StrayGuest
 from controller.domain.messages import HostReported
 from controller.domain.states import State
@@ -74,7 +74,7 @@ class QuietHosts:
             # Those whose guests another host shows, too, are to be looked at: see ``stray_guests``.
             shown_elsewhere = exists().where(StrayGuest.owner_host == Host.id)
             query = select(Host.id, Host.heartbeat_sequence, Host.epoch)
-            query = query.where(Host.id.in_(ids), Host.up, ~shown_elsewhere).order_by(Host.id)
+            query = query.where(among(Host.id, ids), Host.up, ~shown_elsewhere).order_by(Host.id)
             last |= {
                 row.id: row.heartbeat_sequence
                 for row in tx.session.execute(query.with_for_update(key_share=True))
@@ -108,7 +108,7 @@ def read_rows(tx: Transaction, hosts: Sequence[str]) -> Mapping[str, Rows]:
     for ids in chunks(sorted(set(hosts))):
         query = (
             select(Instance.host_id, Instance.state, func.count(), func.sum(Instance.generation))
-            .where(Instance.host_id.in_(ids))
+            .where(among(Instance.host_id, ids))
             .group_by(Instance.host_id, Instance.state)
         )
         for host, state, count, generations in tx.session.execute(query):

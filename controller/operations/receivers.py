@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from controller.db.bulk import among
 from controller.db.models import Cloud, Host, Service
 from controller.domain.messages import Message, host_queue
 from controller.domain.release import FIRST_SEEN, OLDEST_VERSION, oldest_that_speaks, parts, speaks
@@ -23,7 +24,7 @@ def readable(session: Session, messages: Sequence[Message], now: datetime) -> li
     if not newer and not worded:
         return list(messages)
     hosts = {host for m in newer if (host := _host(m))}
-    query = select(Host.id, Host.speaks).where(Host.id.in_(hosts))
+    query = select(Host.id, Host.speaks).where(among(Host.id, hosts))
     by_host = {row.id: row.speaks for row in session.execute(query)} if hosts else {}
     others = services_read(session, now) if worded or any(not _host(m) for m in newer) else OLDEST_VERSION
     return [

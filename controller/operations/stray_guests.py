@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import delete, exists, func, or_, select
 
+from controller.db.bulk import among
 from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
 from controller.domain.messages import Desired, GuestSpec, GuestState, Power, ReconcileGuests
 from controller.domain.states import State
@@ -69,7 +70,7 @@ def read_instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
     """The rows of these instances, but for those in a state of a newer release."""
     found: dict[str, Instance] = {}
     for chunk in chunks(sorted(ids)):
-        query = select(Instance).where(Instance.id.in_(chunk), Instance.state.in_(list(State)))
+        query = select(Instance).where(among(Instance.id, chunk), Instance.state.in_(list(State)))
         found |= {i.id: i for i in tx.session.scalars(query)}
     return found
 
@@ -96,7 +97,7 @@ def purge(tx: Transaction) -> None:
 def _known(tx: Transaction, hosts: Iterable[str]) -> list[StrayGuest]:
     found: list[StrayGuest] = []
     for chunk in chunks(sorted(hosts)):
-        query = select(StrayGuest).where(or_(StrayGuest.host_id.in_(chunk), StrayGuest.owner_host.in_(chunk)))
+        query = select(StrayGuest).where(or_(among(StrayGuest.host_id, chunk), among(StrayGuest.owner_host, chunk)))
         found += tx.session.scalars(query.order_by(StrayGuest.host_id, StrayGuest.instance_id).with_for_update())
     return found
 
@@ -106,7 +107,7 @@ def _given_up(tx: Transaction, host: str, ids: Iterable[str]) -> dict[str, Insta
     found: dict[str, Instance] = {}
     for chunk in chunks(sorted(ids)):
         query = select(Lease.quarantine_instance)
-        query = query.where(Lease.quarantine_host == host, Lease.quarantine_instance.in_(chunk))
+        query = query.where(Lease.quarantine_host == host, among(Lease.quarantine_instance, chunk))
         for instance_id in tx.session.scalars(query.where(~exists().where(Instance.id == Lease.quarantine_instance))):
             nothing = {"project_id": "", "vcpus": 0, "memory_mib": 0, "disk_gib": 0}
             found[instance_id or ""] = Instance(id=instance_id, state=State.ERROR, generation=0, **nothing)
@@ -185,7 +186,7 @@ def _same_machine(tx: Transaction, heard: Heard, owners: Iterable[str]) -> set[s
         return set()
     found: set[str] = set()
     for chunk in chunks(sorted(owners)):
-        query = select(Host.id).where(Host.id.in_(chunk), Host.boot_id == heard.message.boot_id)
+        query = select(Host.id).where(among(Host.id, chunk), Host.boot_id == heard.message.boot_id)
         found.update(tx.session.scalars(query))
     return found
 

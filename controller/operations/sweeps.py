@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func, or_, select
 
+from controller.db.bulk import among
 from controller.db.models import Instance, Reservation
 from controller.domain.states import Event, State
 from controller.operations import stray_guests, tags
@@ -73,13 +74,13 @@ def purge(tx: Transaction) -> int:
     ).all()
     if not old:
         return 0
-    reservations = tx.session.scalars(select(Instance.reservation_id).where(Instance.id.in_(old)).distinct()).all()
+    reservations = tx.session.scalars(select(Instance.reservation_id).where(among(Instance.id, old)).distinct()).all()
     tags.forget(tx, old)
-    tx.session.execute(delete(Instance).where(Instance.id.in_(old)))
+    tx.session.execute(delete(Instance).where(among(Instance.id, old)))
     left = select(func.count()).where(Instance.reservation_id == Reservation.id).scalar_subquery()
     tx.session.execute(
         delete(Reservation)
-        .where(Reservation.id.in_(reservations), left == 0)
+        .where(among(Reservation.id, reservations), left == 0)
         .execution_options(synchronize_session=False)
     )
     return len(old)

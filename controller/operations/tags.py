@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
+from controller.db.bulk import among
 from controller.db.models import Image, Instance, KeyPair, PlacementGroup, Reservation, Tag
 from controller.domain.errors import ImageNotFound, InstanceNotFound, InvalidParameter, NotFound, TagLimitExceeded
 from controller.operations.cloud import Transaction
@@ -47,7 +48,7 @@ def tag_new(tx: Transaction, project_id: str, resource_ids: Sequence[str], tags:
 
 def forget(tx: Transaction, resource_ids: Sequence[str]) -> None:
     """Remove the tags of resources that are gone."""
-    tx.session.execute(delete(Tag).where(Tag.resource_id.in_(resource_ids)))
+    tx.session.execute(delete(Tag).where(among(Tag.resource_id, resource_ids)))
 
 
 def create_tags(tx: Transaction, project_id: str, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
@@ -67,7 +68,7 @@ def delete_tags(
     """Remove tags: by key, or only where the value is this; with no tags at all, every tag."""
     _check_owned(tx, project_id, resource_ids)
     wanted = list(tags)
-    mine = (Tag.project_id == project_id, Tag.resource_id.in_(resource_ids))
+    mine = (Tag.project_id == project_id, among(Tag.resource_id, resource_ids))
     if not wanted:
         tx.session.execute(delete(Tag).where(*mine))
     for key, value in wanted:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, select
 
+from controller.db.bulk import among
 from controller.db.models import Host, Instance
 from controller.domain.messages import HostEvidence, Power
 from controller.domain.names import tap_name
@@ -143,7 +144,7 @@ def read_rows(tx: Transaction, evidence: Iterable[HostEvidence]) -> dict[str, Ro
     found = {r.id: r for r in _read(tx, Instance.host_id.is_not(None))}
     seen = {i for e in evidence for i in (*(g.instance_id for g in e.guests), *(d.instance_id for d in e.disks))}
     for chunk in chunks(sorted(seen - found.keys())):
-        found |= {r.id: r for r in _read(tx, Instance.id.in_(chunk))}
+        found |= {r.id: r for r in _read(tx, among(Instance.id, chunk))}
     return found
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import func, select
 
+from controller.db.bulk import among
 from controller.db.models import Claim, Host, Instance, Project, RemovedHost
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import (
@@ -69,7 +70,7 @@ def recount_hosts(tx: Transaction, host_ids: Iterable[str]) -> None:
     With the row locked, whoever has changed a counter has committed, claims and all; whoever has not yet will change
     it by what they add or take, not to what they believe it is.
     """
-    locked = select(Host).where(Host.id.in_(sorted(host_ids))).order_by(Host.id).with_for_update()
+    locked = select(Host).where(among(Host.id, sorted(host_ids))).order_by(Host.id).with_for_update()
     for host in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
         sums = (func.coalesce(func.sum(c), 0) for c in (Claim.vcpus, Claim.memory_mib, Claim.disk_gib))
         counted = tx.session.execute(select(*sums).where(Claim.host_id == host.id)).one()
@@ -78,7 +79,7 @@ def recount_hosts(tx: Transaction, host_ids: Iterable[str]) -> None:
 
 def recount_projects(tx: Transaction, project_ids: Iterable[str]) -> None:
     """Set the projects' counters to what counts of their instances; as ``recount_hosts``."""
-    locked = select(Project).where(Project.id.in_(sorted(project_ids))).order_by(Project.id).with_for_update()
+    locked = select(Project).where(among(Project.id, sorted(project_ids))).order_by(Project.id).with_for_update()
     for project in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
         sums = (func.coalesce(func.sum(c), 0) for c in (Instance.vcpus, Instance.memory_mib))
         counting = (Instance.project_id == project.id, Instance.state.not_in(list(UNCOUNTED)))
@@ -136,13 +137,13 @@ def _remove_guests(cloud: Cloud, remedies: Sequence[Remedy], most: int) -> list[
 
 
 def _known(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    found = (tx.session.scalars(select(Instance.id).where(Instance.id.in_(chunk))) for chunk in chunks(ids))
+    found = (tx.session.scalars(select(Instance.id).where(among(Instance.id, chunk))) for chunk in chunks(ids))
     return {i for rows in found for i in rows}
 
 
 def _owned(tx: Transaction, ids: Sequence[str]) -> set[tuple[str, str | None]]:
     query = select(Instance.id, Instance.host_id)
-    found = (tx.session.execute(query.where(Instance.id.in_(chunk))) for chunk in chunks(ids))
+    found = (tx.session.execute(query.where(among(Instance.id, chunk))) for chunk in chunks(ids))
     return {pair for rows in found for pair in rows}
 
 
@@ -151,7 +152,7 @@ def _epochs(tx: Transaction, host_ids: Sequence[str]) -> tuple[dict[str, int], s
     found: dict[str, int] = {}
     for chunk in chunks(host_ids):
         for table in (RemovedHost, Host):  # one that has joined again is in both
-            rows = tx.session.execute(select(table.id, table.epoch).where(table.id.in_(chunk)))
+            rows = tx.session.execute(select(table.id, table.epoch).where(among(table.id, chunk)))
             found.update((row.id, row.epoch) for row in rows)
     return found, (tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)).isoformat()
 
