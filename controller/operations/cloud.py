@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -79,7 +80,8 @@ class Cloud:
 
         result = self.database.write(work)
         if (took_s := time.monotonic() - begin) > SLOW_S:
-            name = getattr(operation, "__qualname__", type(operation).__name__)
+            function = operation.func if isinstance(operation, partial) else operation
+            name = getattr(function, "__qualname__", type(function).__name__)
             cpu_s = round(time.thread_time() - cpu, 2)
             log.warning("a transaction took long", operation=name, seconds=round(took_s, 2), cpu_seconds=cpu_s)
         self.bus.ring(sent)

@@ -45,8 +45,8 @@ def expire(tx: Transaction) -> int:
     return len(instances)
 
 
-def ring(tx: Transaction, *, busy: bool = False) -> int:
-    """Ring again for what has waited long enough; each time the pause doubles. Answers how many.
+def ring(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
+    """Ring again for what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
 
     While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to ring would be to
     make these longer: then it waits for ``[controller] ring_max_s`` more. What is to be rung later than any pause
@@ -57,7 +57,7 @@ def ring(tx: Transaction, *, busy: bool = False) -> int:
     before = tx.now - timedelta(seconds=conf.ring_max_s if busy else 0)
     is_due = or_(Instance.ring_at <= before, Instance.ring_at > never)
     due = tx.session.scalars(
-        select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(BATCH)
+        select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(most)
     ).all()
     instances = [i for i in lock_instances(tx, due) if i.ring_at and not before < i.ring_at <= never and i.state.known]
     ring_later(tx, instances)

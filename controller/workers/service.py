@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
 import structlog
@@ -34,6 +35,7 @@ _HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
 _REPORTS_AT_ONCE = 1000
 # As many reports from one sweep to the next say that hosts are at work on what they were told.
 _BUSY = 200
+_LEAST_RUNG = 100
 _STOP_S = 10
 _AWAY: tuple[type[BaseException], ...] = (Unavailable, *BROKER_ERRORS)
 _HOSTS_IN_A_LINE = 20
@@ -66,6 +68,7 @@ class ControllerService:
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._quiet = QuietHosts()
         self._reported = self._swept = 0  # what was reported of instances so far, and until the last sweep
+        self._rung, self._may_ring = 0, sweeps.BATCH  # in the last sweep
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
         self._purges = itertools.count()
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
@@ -119,12 +122,21 @@ class ControllerService:
         with self._noting_refusals():
             if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
                 log.warning("instances outstayed their deadline", count=expired)
-            reported, self._swept = self._reported - self._swept, self._reported
-            if rung := cloud.write(lambda tx: sweeps.ring(tx, busy=reported >= _BUSY)):
-                log.info("rang again", count=rung)
+            self._ring()
             self._mark_lost()
             self._replay()
         self._swept_at = cloud.clock()
+
+    def _ring(self) -> None:
+        """No more than hosts answer, where they do not keep up: a doorbell for what still waits in their queues makes
+        these longer, and the answers fewer."""
+        reported, self._swept = self._reported - self._swept, self._reported
+        full = self._rung >= self._may_ring
+        self._may_ring = min(max(2 * reported, _LEAST_RUNG), sweeps.BATCH) if full else sweeps.BATCH
+        ring = partial(sweeps.ring, busy=reported >= _BUSY, most=self._may_ring)
+        if rung := self._cloud.write(ring):
+            log.info("rang again", count=rung)
+        self._rung = rung
 
     def remove_queues(self) -> None:
         """One round: the queues of removed hosts, with the commands that nobody is to carry out any more."""

@@ -1,8 +1,10 @@
 """Agents' reports and heartbeats: late, doubled, from the wrong host, and what they mend."""
 
 import pytest
+from sqlalchemy import update
 
 from controller.cli import status
+from controller.db.models import Instance
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.messages import (
     Desired,
@@ -174,6 +176,22 @@ def test_a_controller_that_hears_many_reports_leaves_ringing_for_later(site: Tes
     assert site.bus.take(ScheduleReservation) == []
     controller.sweep()
     assert len(site.bus.take(ScheduleReservation)) == 1
+
+
+def test_of_many_that_wait_no_more_are_rung_than_hosts_answer(site: TestCloud) -> None:
+    site.heartbeat(vcpus=2000, memory_mib=10**6, disk_gib=10**5)
+    ids = site.launch(1000)
+    (bell,) = site.bus.take(ScheduleReservation)
+    site.cloud.write(lambda tx: tx.session.execute(update(Instance).values(ring_at=tx.now)))
+    controller = ControllerService(site.cloud)
+    rung = []
+    for reports in (0, 0, 90, 0):
+        report = GuestReport(ids[0], 0, Event.RUNNING)
+        controller.handle([GuestsChanged("h1", (report,))] * reports)
+        controller.sweep()
+        rung.append(site.cloud.read(lambda tx: tx.session.query(Instance).filter(Instance.rings > 0).count()))
+    assert rung == [500, 600, 780, 880]
+    assert bell.reservation_id == site.instance(ids[0]).reservation_id
 
 
 def test_what_outstays_its_deadline_ends_with_a_reason(site: TestCloud) -> None:
