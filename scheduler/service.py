@@ -17,7 +17,7 @@ from scheduler.view import SiteView
 log = structlog.get_logger(__name__)
 
 # Others wait for what a transaction has locked - agents' reports, launches, deletes -, so that it is to be short.
-MOST_INSTANCES = 2000
+MOST_INSTANCES = 1000
 
 _QUEUE = "schedule"
 _STOP_S = 10

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 # Heartbeats are in no hurry: a few hundred in one transaction cost little more than ten.
 _HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
 # What one transaction changes at most, so that nothing waits for it for long.
-_REPORTS_AT_ONCE = 1000
+_REPORTS_AT_ONCE = 500
 # As many reports from one sweep to the next say that hosts are at work on what they were told.
 _BUSY = 200
 _LEAST_RUNG = 100
