@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 MOST_REQUESTS = 50
 MOST_INSTANCES = 2000
 
+# So long a launch waits for its turn; then the database lets it wait. Where that is away, all are to learn it at once.
+_TURN_S = 3.0
+
 
 @dataclass(eq=False)
 class _Turn:
@@ -113,5 +116,9 @@ class Launches:
     def _write(self, request: LaunchRequest, work: Callable[[Transaction], T]) -> T:
         with self._lock:
             turn = self._projects.setdefault(request.project_id, threading.Lock())
-        with turn:
+        has_turn = turn.acquire(timeout=_TURN_S)
+        try:
             return self._cloud.write(work)
+        finally:
+            if has_turn:
+                turn.release()

@@ -12,6 +12,7 @@ from sqlalchemy import event, func, select
 from controller.db.models import Reservation
 from controller.domain.errors import ImageNotFound, QuotaExceeded
 from controller.domain.messages import ScheduleReservation
+from controller.operations import launches as launches_module
 from controller.operations import networks, projects
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Cloud, Transaction
@@ -151,6 +152,19 @@ def test_projects_do_not_wait_for_each_other(site: TestCloud) -> None:
         assert len(first.result(60).instances) == 1
     assert launches._waiting == {}
     assert not launches._projects
+
+
+def test_nobody_waits_long_for_a_turn(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launches_module, "_TURN_S", 0.05)
+    cloud = site.cloud
+    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(launches, site.request(1))
+        assert BEGUN.wait(30)
+        assert len(launches(site.request(1, instance_type="m1.small")).instances) == 1
+        assert not first.done()
+        GO.set()
+        assert len(first.result(60).instances) == 1
 
 
 def test_no_transaction_is_open_while_another_of_the_project_is(site: TestCloud) -> None:
