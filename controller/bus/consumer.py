@@ -4,7 +4,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -33,6 +33,8 @@ BatchHandler = Callable[[Sequence[Message]], None]
 # Takes a dead letter: its body and where it came from and why.
 DeadHandler = Callable[[bytes, dict[str, str]], None]
 
+# What a stranger may have written as attempts is cut to this.
+_MOST_ATTEMPTS = 1_000_000
 _ATTEMPTS, _ERROR, _FROM = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
 
 # So often an agent removes the queue that services of release 0.1 declare for it, should there be any.
@@ -285,7 +287,8 @@ class QueueConsumer:
 class BatchConsumer(QueueConsumer):
     """Hands over as many messages at a time as have come together within ``[bus] linger_ms``, ``[bus] batch`` at
     most, to be handled in one transaction. When a batch fails, each message is handled alone, so that one bad
-    message harms no other. ``batch`` and ``linger_s`` stand in for the settings."""
+    message harms no other. ``batch`` and ``linger_s`` stand in for the settings. What ``check`` refuses, by a
+    PoisonMessage, is in no batch."""
 
     def __init__(
         self,
@@ -296,15 +299,18 @@ class BatchConsumer(QueueConsumer):
         *,
         batch: int = 0,
         linger_s: float = 0,
+        check: Callable[[Message], None] = lambda _: None,
     ) -> None:
         super().__init__(settings, queues, self._handle_one, name)
         self._handle_batch = handler
+        self._check = check
         self._prefetch = batch or settings.bus.batch
         self._linger_s = linger_s or settings.bus.linger_ms / 1000
         # When more had come than one batch holds, by the monotonic clock: how much more is not known.
         self.behind_at = -math.inf
 
     def _handle_one(self, message: Message) -> None:
+        self._check(message)
         self._handle_batch([message])
 
     def _receive(self, connection: Connection) -> None:
@@ -346,11 +352,13 @@ class BatchConsumer(QueueConsumer):
     def _read(self, raw: Any) -> Message | None:
         """The message; None: it cannot be read and has been set aside, which harms no other of its batch."""
         try:
-            return decode(raw.body)
+            message = decode(raw.body)
+            self._check(message)
         except PoisonMessage as error:
             self._refuse(raw, error)
             raw.ack()
             return None
+        return message
 
 
 class DeadLetterConsumer(QueueConsumer):
@@ -365,9 +373,9 @@ class DeadLetterConsumer(QueueConsumer):
 
     def _take(self, raw: Any) -> None:
         headers = raw.headers or {}
-        death = (headers.get("x-death") or [{}])[0]
+        death = _death(headers)
         about = {
-            "queue": str(headers.get(_FROM) or (death.get("routing-keys") or [""])[0]),
+            "queue": str(headers.get(_FROM) or _first(death.get("routing-keys")) or ""),
             "reason": str(headers.get(_ERROR) or f"set aside by the broker: {death.get('reason', 'unknown')}"),
         }
         body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
@@ -392,7 +400,17 @@ class DeadLetterConsumer(QueueConsumer):
 def _attempts(raw: Any) -> int:
     """How often a message was tried before; a stranger may have written anything there."""
     found = (raw.headers or {}).get(_ATTEMPTS)
-    return found if isinstance(found, int) else 0
+    return min(max(found, 0), _MOST_ATTEMPTS) if isinstance(found, int) else 0
+
+
+def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the broker says of a message that it set aside; a stranger may have written anything there, too."""
+    found = _first(headers.get("x-death"))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _first(found: object) -> object:
+    return found[0] if isinstance(found, list) and found else None
 
 
 def _may_pass(error: Exception) -> bool:

@@ -1,10 +1,15 @@
-"""What an operator or a client may say: names that can be shown, numbers that fit their columns."""
+"""What an operator, a client or an agent may say: names that can be shown, numbers that fit their columns, texts that
+every database takes."""
+
+import re
 
 from controller.domain.errors import InvalidParameter
 
 # Of a column of 32 bits, as PostgreSQL and MariaDB have them.
 LARGEST = 2**31 - 1
 _NAME_LENGTH = 255
+# PostgreSQL keeps no NUL, and nobody half a surrogate pair, which JSON can have.
+_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 
 
 def check_name(parameter: str, value: str) -> None:
@@ -18,3 +23,13 @@ def check_number(parameter: str, value: int, least: int, most: int = LARGEST) ->
     """Refuse a number that lies outside of its range. Raises InvalidParameter."""
     if not least <= value <= most:
         raise InvalidParameter(parameter=parameter, value=value, reason=f"it lies between {least} and {most}")
+
+
+def storable(text: str) -> str:
+    """The text as every database can keep it; what none can is replaced."""
+    return _NOT_KEPT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and what else moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)

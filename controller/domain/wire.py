@@ -6,6 +6,7 @@ member of an enum is expected is kept (``OpenEnum``).
 
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -13,13 +14,14 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
+from controller.domain.checks import LARGEST
 from controller.domain.errors import NewerMessage, PoisonMessage
 from controller.domain.messages import MESSAGES, GuestSpec, Message
 from controller.domain.release import RELEASE
 
 # See ``controller.domain.release``.
 VERSION = 2
-_KIND_CHARS = 64
+_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -45,9 +47,10 @@ def decode(body: str | bytes) -> Message:
     cls = MESSAGES.get(kind) if isinstance(kind, str) else None
     if cls is None:
         version = document.get("version")
-        if isinstance(kind, str) and type(version) is int and version > VERSION:
-            raise NewerMessage(kind=kind[:_KIND_CHARS], version=version, release=RELEASE, speaks=VERSION)
-        raise PoisonMessage(reason=f"unknown kind {kind!r}")
+        is_word = isinstance(kind, str) and _KIND.fullmatch(kind)
+        if is_word and type(version) is int and VERSION < version <= LARGEST:
+            raise NewerMessage(kind=kind, version=version, release=RELEASE, speaks=VERSION)
+        raise PoisonMessage(reason=f"unknown kind {str(kind)[:64]!r}")
     message = _read(cls, document)
     assert isinstance(message, Message)
     return message

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 
 from controller.db.models import DeadLetter
+from controller.domain.checks import storable
 from controller.domain.errors import NotFound
 from controller.operations.cloud import Transaction
 
@@ -15,7 +16,7 @@ KEEP = 10000
 def bury(tx: Transaction, body: bytes, queue: str, reason: str) -> None:
     """Keep a dead letter; what no database can keep of it is replaced."""
     text = body.decode(errors="replace")
-    tx.session.add(DeadLetter(at=tx.now, queue=_kept(queue), reason=_kept(reason), body=_kept(text)))
+    tx.session.add(DeadLetter(at=tx.now, queue=storable(queue), reason=storable(reason), body=storable(text)))
     tx.session.flush()
     newest = tx.session.scalar(select(DeadLetter.id).order_by(DeadLetter.id.desc()).limit(1)) or 0
     tx.session.execute(delete(DeadLetter).where(DeadLetter.id <= newest - KEEP))
@@ -56,7 +57,3 @@ def to_replay(tx: Transaction, limit: int = 100) -> Sequence[DeadLetter]:
 def give_up(tx: Transaction, letter_id: int) -> None:
     """Do not send this one again until somebody asks for it once more."""
     get_dead_letter(tx, letter_id).replay_at = None
-
-
-def _kept(text: str) -> str:
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 
 from controller.db.bulk import among
 from controller.db.models import Host, Instance, ShutdownBehavior, Step
+from controller.domain.checks import storable
 from controller.domain.messages import (
     UNTOLD,
     GuestReport,
@@ -37,6 +38,8 @@ _SETTLED_S = 30
 _SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
 _REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
+# An agent says 500.
+_REASON_CHARS = 4000
 # So often a story tells that a guest could not be removed.
 _FAILURES_TOLD = 10
 _TO_BE_REMOVED = (State.DELETING, State.ERROR)
@@ -46,7 +49,8 @@ _UNTOLD = (Sight.UNTOLD_RUNNING, Sight.UNTOLD_SHUT_OFF)
 def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
     """Apply what agents say became of their guests. What is older than the newest wish, or comes from a host that
     the instance is not on, changes nothing; applying it twice is applying it once."""
-    reports = [(m.host, r) for m in messages for r in m.reports]
+    # An agent has one result of each guest; of several in one message the last counts.
+    reports = [(m.host, r) for m in messages for r in {r.instance_id: r for r in m.reports}.values()]
     outdated = [(m.host, o) for m in messages for o in m.outdated]
     rows = {
         i.id: i for i in lock_instances(tx, {r.instance_id for _, r in reports} | {o.instance_id for _, o in outdated})
@@ -65,7 +69,7 @@ def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
         taken[instance.id] += 1
         if turn == len(rounds):
             rounds.append(defaultdict(list))
-        rounds[turn][report.event, report.reason, report.cause].append(instance)
+        rounds[turn][report.event, storable(report.reason[:_REASON_CHARS]), report.cause].append(instance)
     for events in rounds:
         for (event, reason, cause), instances in events.items():
             _apply(tx, instances, event, reason, cause)
@@ -102,7 +106,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     # Instances before their hosts, as everybody locks them (see ``held``); only then is known who may be believed.
     # What is no host's own, too: see ``stray_guests``.
     own = {i for on_host in carried.values() for i in on_host}
-    strange = {g.instance_id for host in carried for g in newest[host].guests} - own
+    strange = {i for host, mine in carried.items() for i in stray_guests.strangers(newest[host], mine)} - own
     instances = lock_instances(tx, differing.keys() | strange)
     written = len(tx.outbox)
     heard = heartbeats.report_all(tx, newest.values())
@@ -115,7 +119,9 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     late = {host: heartbeats.lateness(tx, newest[host]) for host in believed}
     _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing, late)
     busy = {getattr(m, "host", "") for m in tx.outbox[written:]}
-    at_rest = {h: on_host for h, on_host in carried.items() if h in believed - busy and not differing.keys() & on_host}
+    # Of what never joined nothing is remembered: there may be any number of such names.
+    known = {h.message.host for h in heard if h.registered} - busy
+    at_rest = {h: on_host for h, on_host in carried.items() if h in known and not differing.keys() & on_host}
     return {
         host: rows_of(on_host.values())
         for host, on_host in at_rest.items()

@@ -13,6 +13,7 @@ from sqlalchemy import exists, select
 
 from controller.db.bulk import among
 from controller.db.models import Host, RemovedHost
+from controller.domain.checks import one_line
 from controller.domain.messages import Desired, HostAccepted, HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -96,7 +97,7 @@ def queue_removed(tx: Transaction, host_id: str) -> None:
 
 def remarks_text(message: HostReported) -> str:
     """What an agent wants an operator to know, as its row keeps it."""
-    return "; ".join(r.replace(";", ",") for r in message.remarks)[:_REMARKS_CHARS]
+    return "; ".join(one_line(r[:_REMARKS_CHARS]).replace(";", ",") for r in message.remarks)[:_REMARKS_CHARS]
 
 
 def acceptances(

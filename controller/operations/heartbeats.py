@@ -10,9 +10,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from controller.db.bulk import among
 from controller.db.models import Host, Instance
+from controller.domain.agent_messages import check
+from controller.domain.checks import one_line
 from controller.domain.drift import drift
-from controller.domain.errors import InvalidParameter, PoisonMessage
-from controller.domain.host_facts import check_facts
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
@@ -49,7 +49,7 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]
     """
     newest = newest_of(messages)
     for message in newest.values():
-        _check(message)
+        check(message)
     # Locked in the order in which claims lock them.
     query = select(Host).where(among(Host.id, newest)).order_by(Host.id).with_for_update(key_share=True)
     hosts = {h.id: h for h in tx.session.scalars(query.execution_options(populate_existing=True))}
@@ -194,13 +194,6 @@ def warn_of_clocks(tx: Transaction, messages: Iterable[HostReported]) -> None:
         )
 
 
-def _check(message: HostReported) -> None:
-    try:
-        check_facts(message)
-    except InvalidParameter as error:
-        raise PoisonMessage(reason=f"heartbeat of {message.host[:63]!r}: {error}") from error
-
-
 def _renew(tx: Transaction, host: Host, message: HostReported) -> None:
     """The row after a heartbeat; when it came, and its number, only where something else changes too."""
     before = _registered(host)
@@ -246,7 +239,7 @@ def _notes(host: Host, message: HostReported) -> list[str]:
     """What is wrong with the host now."""
     notes = []
     if message.probe_error not in ("", PROBE_PENDING):
-        notes.append(f"MAC probe: {message.probe_error[:200].replace(';', ',')}")
+        notes.append(f"MAC probe: {one_line(message.probe_error[:200]).replace(';', ',')}")
     for what, used, limit in (
         ("vCPUs", host.vcpus_used, host.vcpus_limit),
         ("MiB of memory", host.memory_used_mib, host.memory_limit_mib),

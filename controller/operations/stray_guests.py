@@ -8,7 +8,7 @@ unless its address is kept because it was given up here: a database that was res
 today's guests.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,7 +16,8 @@ from sqlalchemy import delete, exists, func, or_, select
 
 from controller.db.bulk import among
 from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
-from controller.domain.messages import Desired, GuestSpec, GuestState, Power, ReconcileGuests
+from controller.domain.checks import storable
+from controller.domain.messages import Desired, GuestSpec, GuestState, HostReported, Power, ReconcileGuests
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.fencing import Heard
@@ -28,10 +29,12 @@ from controller.operations.held import chunks
 log = structlog.get_logger(__name__)
 
 _LOOKS = 2
+_STRANGERS_AT_ONCE = 2000
 _AGAIN_S = 60  # until a removal without effect is sent again
 _HOUR = timedelta(hours=1)
 _FORGOTTEN_AFTER = timedelta(days=7)
 _MOST_SEEN = 1000
+_POWER_CHARS = 16  # a word of a newer release may be longer
 # Agents that read an older version of the messages remove the disk with the guest.
 _KEEPS_DISKS_SINCE = 2
 
@@ -39,19 +42,24 @@ _KEEPS_DISKS_SINCE = 2
 def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mapping[str, object]]) -> None:
     """Take what these heartbeats show of guests that are not ``carried`` by their hosts."""
     shown = {h.message.host: {g.instance_id: g for g in h.message.guests} for h in heard}
-    strangers = {
-        host: {i: g for i, g in guests.items() if i not in carried.get(host, {})} for host, guests in shown.items()
-    }
+    strange = {h.message.host: strangers(h.message, carried.get(h.message.host, {})) for h in heard}
     known = {(s.host_id, s.instance_id): s for s in _known(tx, shown)}
     written = {h.message.host: tx.now - lateness(tx, h.message) for h in heard}
     for stray in known.values():
-        _look(tx, stray, shown, strangers, written)
-    rows = read_instances(tx, {i for guests in strangers.values() for i in guests})
+        _look(tx, stray, shown, strange, written)
+    rows = read_instances(tx, {i for guests in strange.values() for i in guests})
     for h in heard:
         host = h.message.host
-        if h.epoch and strangers[host]:
-            found = rows | _given_up(tx, host, strangers[host].keys() - rows.keys())
-            _decide(tx, h, [(found[i], g) for i, g in sorted(strangers[host].items()) if i in found], known)
+        if h.epoch and strange[host]:
+            found = rows | _given_up(tx, host, strange[host].keys() - rows.keys())
+            _decide(tx, h, [(found[i], g) for i, g in strange[host].items() if i in found], known)
+
+
+def strangers(message: HostReported, own: Container[str]) -> dict[str, GuestState]:
+    """The guests that a host shows and that are not its ``own``. Of very many only the first by their ids, so that no
+    host makes others wait for what it shows: the next ones come once these are gone."""
+    found = {g.instance_id: g for g in message.guests if g.instance_id not in own}
+    return {i: found[i] for i in sorted(found)[:_STRANGERS_AT_ONCE]}
 
 
 def list_strays(tx: Transaction, host_id: str) -> Sequence[StrayGuest]:
@@ -118,7 +126,7 @@ def _look(
     tx: Transaction,
     stray: StrayGuest,
     shown: Mapping[str, Mapping[str, GuestState]],
-    strangers: Mapping[str, Mapping[str, GuestState]],
+    strange: Mapping[str, Mapping[str, GuestState]],
     written: Mapping[str, datetime],
 ) -> None:
     """What the heartbeats of the stray's host and of its owner say of it. What the owner showed before the stray was
@@ -129,7 +137,7 @@ def _look(
             stray.owner_seen_at = None
         elif written[stray.owner_host] >= stray.first_seen_at:
             stray.owner_seen_at = tx.now
-    if stray.host_id in shown and stray.instance_id not in strangers[stray.host_id]:
+    if stray.host_id in shown and stray.instance_id not in strange[stray.host_id]:
         if stray.removal_sent_at is not None and stray.removal_sent_at > tx.now - _HOUR:
             stray.times_seen = 0  # its removal counts for an hour
         else:
@@ -202,7 +210,7 @@ def _seen(tx: Transaction, stray: StrayGuest, instance: Instance, guest: GuestSt
     if not stray.times_seen:
         stray.first_seen_at, stray.owner_seen_at = tx.now, None
     stray.times_seen = min(stray.times_seen + 1, _MOST_SEEN)
-    stray.power, stray.generation = guest.power, guest.generation
+    stray.power, stray.generation = storable(guest.power[:_POWER_CHARS]), guest.generation
     if stray.owner_host != instance.host_id:
         stray.owner_host, stray.owner_seen_at = instance.host_id, None
     if reason := why_left_alone(tx, stray, instance):

@@ -15,6 +15,7 @@ import structlog
 from controller.bus.connection import BROKER_ERRORS
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
 from controller.bus.removal import remove_host_queues, remove_unused
+from controller.domain.agent_messages import check
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.release import OLDEST_VERSION
@@ -55,7 +56,7 @@ class ControllerService:
         self._clock = WatchedClock(cloud)
         self._cloud = replace(cloud, clock=self._clock)
         self._can_hear = can_hear or self._has_listened
-        self._events = BatchConsumer(cloud.settings, [EVENTS], self.handle, name=EVENTS)
+        self._events = BatchConsumer(cloud.settings, [EVENTS], self.handle, name=EVENTS, check=check)
         # A queue and a thread of their own: reports by the thousand delay no heartbeat.
         self._heartbeats = BatchConsumer(
             cloud.settings,
@@ -64,6 +65,7 @@ class ControllerService:
             name=HEARTBEATS,
             batch=_HEARTBEATS_AT_ONCE,
             linger_s=_HEARTBEAT_LINGER_S,
+            check=check,
         )
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._quiet = QuietHosts()
@@ -91,7 +93,7 @@ class ControllerService:
         if strangers:
             raise PoisonMessage(reason=f"{strangers[0]} is not an event")
         with self._noting_refusals():
-            for some in in_portions(reports, lambda m: len(m.reports), _REPORTS_AT_ONCE):
+            for some in in_portions(reports, lambda m: len(m.reports) + len(m.outdated), _REPORTS_AT_ONCE):
                 self._cloud.write(lambda tx, s=some: apply_reports(tx, s))  # type: ignore[misc]
                 self._reported += sum(len(m.reports) for m in some)
             for beats in in_portions(self._take_quiet(alive), lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):

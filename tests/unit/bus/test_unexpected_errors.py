@@ -75,7 +75,10 @@ def test_a_consumer_begins_anew(settings: Settings, monkeypatch: pytest.MonkeyPa
     bus.close()
 
 
-def test_a_strangers_header_is_no_number_of_attempts(settings: Settings) -> None:
+@pytest.mark.parametrize("attempts", ["many", -(10**9), 2**62, 2**63 - 1])
+def test_a_strangers_header_is_no_number_of_attempts(settings: Settings, attempts: object) -> None:
+    """A number far below zero would have been tried for years, one at the end of its range could not be counted up."""
+
     def fail(_: Message) -> None:
         raise RuntimeError("a bug")
 
@@ -91,7 +94,7 @@ def test_a_strangers_header_is_no_number_of_attempts(settings: Settings) -> None
             exchange=topology.exchange,
             routing_key="schedule",
             declare=[topology.queue("schedule")],
-            headers={"x-pileus-attempts": "many"},
+            headers={"x-pileus-attempts": attempts},
             content_type="application/json",
             content_encoding="utf-8",
         )
@@ -126,6 +129,29 @@ def test_a_dead_letter_that_cannot_be_kept_does_not_keep_back_the_next_one(setti
             )
     consumer.start()
     assert kept.wait(1) == [b"good"]
+    consumer.stop()
+    consumer.join(_WAIT_S)
+
+
+@pytest.mark.parametrize("death", ["nonsense", [], ["nonsense"], [{"routing-keys": "nonsense"}], 7, [{"reason": {}}]])
+def test_a_strangers_story_of_a_death_is_kept_with_its_letter(settings: Settings, death: object) -> None:
+    """It ended the consumer of the dead letters again and again, as the broker gives it the letter again."""
+    kept = Got()
+    consumer = DeadLetterConsumer(settings, lambda body, _: kept.add(body))
+    dead = Topology(settings).dead_letters()
+    with connect(settings) as connection, Producer(connection.channel()) as producer:
+        for headers in ({"x-death": death}, {}):
+            producer.publish(
+                "good",
+                exchange=dead.exchange,
+                routing_key=dead.routing_key,
+                declare=[dead],
+                headers=headers,
+                content_type="application/json",
+                content_encoding="utf-8",
+            )
+    consumer.start()
+    assert kept.wait(2) == [b"good", b"good"]
     consumer.stop()
     consumer.join(_WAIT_S)
 
