@@ -13,7 +13,7 @@ import structlog
 
 from compute_agent.journal import Journal
 from controller.domain.clock import Clock
-from controller.domain.messages import HostAccepted, ReconcileGuests
+from controller.domain.messages import END_OF_EPOCHS, HostAccepted, ReconcileGuests
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +23,8 @@ _TOLERANCE = timedelta(seconds=60)
 _PROMPT_S = 30.0
 # The controllers' clock is asked for again after this.
 _ASK_AGAIN_S = 3600.0
+# A clock without a battery begins in 1970. What is further away cannot be reckoned with.
+_MOST_WRONG = timedelta(days=200 * 365)
 _DIFFERENCES_S = ((86400, "a day"), (3600, "an hour"), (600, "ten minutes"), (60, "a minute"), (15, "15 seconds"))
 
 
@@ -80,7 +82,8 @@ class Fence:
     def accept(self, message: HostAccepted) -> bool:
         """Take an answer, durably; False where it is of another boot, of an older epoch, or for an earlier run of the
         agent. Twice is once."""
-        if message.boot_id != self.boot_id or message.epoch < self.epoch or not self._was_asked(message.sequence):
+        right_epoch = self.epoch <= message.epoch < END_OF_EPOCHS
+        if message.boot_id != self.boot_id or not right_epoch or not self._was_asked(message.sequence):
             log.info("late answer not taken", host=self._host, epoch=message.epoch, own=self.epoch)
             return False
         self._learn_time(message)
@@ -122,7 +125,7 @@ class Fence:
     def is_over(self, expires_at: str) -> bool:
         """Whether what was to be begun until then comes too late; empty: never."""
         try:
-            return bool(expires_at) and self.now() > datetime.fromisoformat(expires_at) + _TOLERANCE
+            return bool(expires_at) and self.now() - datetime.fromisoformat(expires_at) > _TOLERANCE
         except (ValueError, TypeError):
             return True
 
@@ -134,7 +137,8 @@ class Fence:
         """The controller's clock said ``at`` between our question and now."""
         try:
             at = datetime.fromisoformat(message.at)
-            at - self._clock()
+            if abs(at - self._clock()) > _MOST_WRONG:
+                raise ValueError("no clock shows that")
         except (ValueError, TypeError):
             log.warning("answer without a readable time", host=self._host, at=message.at[:40])
             return

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from controller.domain.errors import InvalidParameter
-from controller.domain.messages import HostReported
+from controller.domain.messages import END_OF_EPOCHS, HostReported
 
 MAX_IMAGES = 256
 MAX_MACS = 4096
@@ -51,7 +51,8 @@ def check_facts(facts: HostReported, *, joining: bool = False) -> None:
     _check_each("images", facts.images, _SHA256, MAX_IMAGES, "a SHA-256 in hexadecimal digits")
     _check_each("allowed_macs", facts.allowed_macs or (), _MAC, MAX_MACS, "as 52:54:00:01:02:03")
     _require(0 <= facts.sequence < 2**63, "sequence", facts.sequence, f"it lies between 0 and {2**63 - 1}")
-    _require(0 <= facts.epoch < 2**53, "epoch", facts.epoch, f"it lies between 0 and {2**53 - 1}")
+    between = f"it lies between 0 and {END_OF_EPOCHS - 1}"
+    _require(0 <= facts.epoch < END_OF_EPOCHS, "epoch", facts.epoch, between)
     _require(len(facts.remarks) <= MAX_REMARKS, "remarks", len(facts.remarks), f"there are {MAX_REMARKS} at most")
     _require(len(facts.probe_error) <= 500, "probe_error", len(facts.probe_error), "500 characters at most")
 

@@ -26,6 +26,8 @@ HEARTBEATS = "heartbeats"
 EVENTS = "events"
 # The generation of a guest that is there, but of which its agent was never told, or has lost what it was told.
 UNTOLD = -1
+# Epochs of hosts are below it, as are all whole numbers that every reader of JSON can tell apart.
+END_OF_EPOCHS = 2**53
 
 
 class Desired(OpenEnum):

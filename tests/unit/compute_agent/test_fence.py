@@ -381,3 +381,49 @@ def test_a_wrong_clock_prunes_no_disk(driver: SimulatedDriver, journal: Journal,
     now[0] += timedelta(days=365)
     agent.tidy()
     assert len(driver.kept()) == 1
+
+
+@pytest.mark.parametrize(
+    "until",
+    ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "tomorrow", "2024-05-01"],
+)
+def test_an_odd_expiry_does_not_keep_the_agent_from_its_next_start(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, until: str
+) -> None:
+    """A sender of release 0.1 is believed without a look at it; the journal keeps it until the wish is carried out."""
+    new_agent().handle(ReconcileGuests(HOST, (guest(1),), 0, until))
+    restarted = new_agent()
+    assert beat(restarted, bus).asks
+    accept(restarted, 1, 1, old_senders=True)
+    work_all(restarted)
+    restarted.handle(ReconcileGuests(HOST, (guest(2),), 1, until))
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+00:00", "2024-05-01T12:00:00", "x\n"])
+def test_a_controller_whose_clock_no_clock_can_show_tells_no_time(
+    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, at: str
+) -> None:
+    """The agent could not reckon with it: no heartbeat was sent any more, no disk set aside."""
+    sequence = beat(agent, bus).sequence
+    accept(agent, 1, at=at, sequence=sequence)
+    order(agent, 1, guest(1))
+    order(agent, 1, guest(1, 2, Desired.ABSENT))
+    message = beat(agent, bus)
+    assert (message.asks, message.epoch) == (True, 1)
+    assert not any("clock" in remark for remark in message.remarks)
+    (kept,) = driver.kept()
+    assert kept.removed_at == NOW.isoformat()
+
+
+@pytest.mark.parametrize("epoch", [2**53, 2**63 - 1, 2**63, 2**70, -1])
+def test_an_epoch_that_no_heartbeat_can_tell_is_not_taken(
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, epoch: int
+) -> None:
+    """The journal kept it: all heartbeats of this host were poison from then on."""
+    agent = new_agent()
+    accept(agent, 4)
+    accept(agent, epoch)
+    assert beat(new_agent(), bus).epoch == 4
+    order(agent, 4, guest(1))
+    assert driver.list_guests() == {instance(1): Power.RUNNING}
