@@ -5,18 +5,21 @@ One host's words are looked at before they are put together with those of others
 
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from controller.domain.errors import InvalidParameter, PoisonMessage
 from controller.domain.host_facts import check_facts
-from controller.domain.messages import UNTOLD, GuestsChanged, HostReported, Message
+from controller.domain.messages import UNTOLD, GuestsChanged, HostEvidence, HostReported, Message
 
-# Of one host: more than it has vCPUs at most (``host_facts.MOST``).
-MAX_GUESTS = 16_384
+# Of one host: as many as a network has addresses.
+MAX_GUESTS = 65_536
 # An agent sends a thousand.
 MAX_REPORTS = 10_000
 # What an agent's journal and our columns can keep, and one more.
 _MOST_GENERATION = 2**63 - 2
 _INSTANCE_ID = re.compile(r"[!-~]{1,24}", re.ASCII)
+
+_FromHost: TypeAlias = HostReported | GuestsChanged | HostEvidence
 
 
 def check(message: Message) -> None:
@@ -28,6 +31,11 @@ def check(message: Message) -> None:
     match message:
         case HostReported():
             _check_heartbeat(message)
+        case HostEvidence():
+            seen = [(s.instance_id, s.generation) for s in message.guests]
+            seen += [(s.instance_id, s.generation) for s in message.disks]
+            _check_ids(message, [*(instance_id for instance_id, _ in seen), *message.pending])
+            _check_generations(message, [generation for _, generation in seen])
         case GuestsChanged():
             reports, outdated = message.reports, message.outdated
             _require(max(len(reports), len(outdated)) <= MAX_REPORTS, message, "too many reports")
@@ -47,16 +55,16 @@ def _check_heartbeat(message: HostReported) -> None:
     _check_generations(message, [g.generation for g in message.guests])
 
 
-def _check_ids(message: HostReported | GuestsChanged, ids: Sequence[str]) -> None:
+def _check_ids(message: _FromHost, ids: Sequence[str]) -> None:
     wrong = next((i for i in ids if not _INSTANCE_ID.fullmatch(i)), None)
     _require(wrong is None, message, f"{(wrong or '')[:40]!r} is no instance")
 
 
-def _check_generations(message: HostReported | GuestsChanged, generations: Sequence[int]) -> None:
+def _check_generations(message: _FromHost, generations: Sequence[int]) -> None:
     wrong = next((g for g in generations if not UNTOLD <= g <= _MOST_GENERATION), UNTOLD)
     _require(wrong == UNTOLD, message, f"{wrong} is no generation")
 
 
-def _require(true: bool, message: HostReported | GuestsChanged, reason: str) -> None:
+def _require(true: bool, message: _FromHost, reason: str) -> None:
     if not true:
         raise PoisonMessage(reason=f"{message.KIND} of {message.host[:63]!r}: {reason}")

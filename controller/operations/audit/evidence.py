@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from controller.bus.bus import NoReceiverError, Sender
 from controller.db.models import Host
+from controller.domain.agent_messages import check
 from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.messages import (
     HostEvidence,
@@ -60,13 +61,16 @@ def gather(cloud: Cloud, timeout_s: float = TIMEOUT_S, executor: MakeExecutor = 
     hosts: dict[str, HostEvidence] = {}
     network: NetworkEvidence | None = None
     for question, answer in zip(questions, answers, strict=True):
-        subject = f"host {question.host}" if isinstance(question, ReadHostEvidence) else "the network service"
+        host = question.host if isinstance(question, ReadHostEvidence) else ""
+        subject = f"host {host}" if host else "the network service"
         if isinstance(answer, str):
             silent[subject] = answer
+        elif isinstance(answer, NetworkEvidence if host else HostEvidence) or getattr(answer, "host", "") != host:
+            silent[subject] = "its answer is not its own"
         elif isinstance(answer, HostEvidence | NetworkEvidence) and answer.error:
             silent[subject] = f"it cannot tell what is there: {answer.error.rstrip('.')}"
         elif isinstance(answer, HostEvidence):
-            hosts[answer.host] = answer
+            hosts[host] = answer
         elif isinstance(answer, NetworkEvidence):
             network = answer
     down = tuple(h for h in sorted(up) if not up[h])
@@ -88,7 +92,9 @@ class _Asker:
             if self.bus_problem:
                 return self.bus_problem
         try:
-            return self._bus.call(question, self._timeout_s)
+            answer = self._bus.call(question, self._timeout_s)
+            check(answer)
+            return answer  # noqa: TRY300 - that it can be read is part of it
         except NoReceiverError:
             return "its service is not connected to the message bus"
         except TimeoutError:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from controller.db.bulk import among
 from controller.db.models import Claim, Host, Instance, Project, RemovedHost
-from controller.domain.errors import BusUnavailable
+from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.messages import (
     Desired,
     GuestReport,
@@ -59,7 +59,7 @@ def mend(cloud: Cloud, breaches: Iterable[Breach], timeout_s: float, most_remova
     if by_mend[Mend.REWIRE]:
         try:
             cloud.bus.call(MendNetworks(), timeout_s)
-        except (BusUnavailable, TimeoutError) as error:
+        except (BusUnavailable, TimeoutError, PoisonMessage) as error:
             refused.append(f"the networks were not mended: {error or 'no answer'}")
     return refused
 
@@ -178,6 +178,6 @@ def _remove_taps(cloud: Cloud, remedies: Iterable[Remedy], timeout_s: float) -> 
     for host, names in sorted(by_host.items()):
         try:
             cloud.bus.call(RemoveTaps(host, tuple(names)), timeout_s)
-        except (BusUnavailable, TimeoutError) as error:
+        except (BusUnavailable, TimeoutError, PoisonMessage) as error:
             refused.append(f"interfaces of {host} were not removed: {error or 'no answer'}")
     return refused

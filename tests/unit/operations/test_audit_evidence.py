@@ -437,3 +437,39 @@ def test_evidence_is_optional(good: GoodSite) -> None:
     assert good.site.cloud.read(lambda tx: audit(tx, Evidence())) == []
     (note,) = good.run(replace(AT_ONCE, evidence=False)).notes
     assert "only the database" in note
+
+
+def test_a_host_speaks_for_itself_alone(good: GoodSite) -> None:
+    """It answered in another's name, and --repair did what followed: that one's guests counted as off."""
+    good.bus.hosts["h2"] = HostEvidence("h1", guests=(GuestState(good.active, 1, Power.SHUT_OFF),))
+    evidence = gather(good.site.cloud)
+    assert evidence.hosts == {"h1": good.bus.hosts["h1"]}
+    assert evidence.silent == {"host h2": "its answer is not its own"}
+    report = run_audit(good.site.cloud, replace(AT_ONCE, repair=True), pause=lambda _: None)
+    assert [b.subject for b in report.breaches if b.subject != "host h2"] == []
+    assert good.site.states([good.active, good.other]) == [State.ACTIVE, State.ACTIVE]
+
+
+def test_a_host_does_not_speak_for_the_network_node(good: GoodSite) -> None:
+    good.bus.hosts["h2"] = NetworkEvidence(host_side=False)  # type: ignore[assignment]
+    evidence = gather(good.site.cloud)
+    assert evidence.network is good.bus.network
+    assert evidence.silent == {"host h2": "its answer is not its own"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"guests": (GuestState("\ud800", 1, Power.RUNNING),)},
+        {"guests": (GuestState(STRANGER, 2**70, Power.RUNNING),)},
+        {"disks": (DiskState("\0", 1),)},
+        {"disks": (DiskState(STRANGER, 2**63),)},
+        {"pending": ("\ud800",)},
+    ],
+)
+def test_an_answer_that_no_agent_gives_is_none(good: GoodSite, odd: Any) -> None:
+    """The whole audit ended with it, of all hosts."""
+    good.bus.hosts["h2"] = replace(good.bus.hosts["h2"], **odd)
+    report = run_audit(good.site.cloud, replace(AT_ONCE, repair=True), pause=lambda _: None)
+    assert {b.subject for b in report.breaches} == {"host h2"}
+    assert all("cannot be read" in b.what for b in report.breaches)
