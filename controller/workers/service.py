@@ -239,8 +239,8 @@ class ControllerService:
                 self._cloud.bus.send(decode(letter.body))
             except BusUnavailable:
                 return
-            except PoisonMessage as error:
-                log.warning("a dead letter cannot be read", id=letter.id, reason=str(error))
+            except (PoisonMessage, TypeError) as error:  # an answer is for no queue
+                log.warning("a dead letter cannot be sent again", id=letter.id, reason=str(error))
                 self._cloud.write(lambda tx, i=letter.id: dead_letters.give_up(tx, i))  # type: ignore[misc]
                 continue
             self._cloud.write(lambda tx, i=letter.id: dead_letters.discard(tx, [i]))  # type: ignore[misc]

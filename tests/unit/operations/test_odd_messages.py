@@ -17,9 +17,11 @@ from controller.domain import agent_messages
 from controller.domain.errors import NewerMessage, PoisonMessage
 from controller.domain.messages import (
     HEARTBEATS,
+    ConsoleRead,
     GuestReport,
     GuestsChanged,
     GuestState,
+    HostEvidence,
     HostReported,
     Message,
     OutdatedWish,
@@ -27,7 +29,7 @@ from controller.domain.messages import (
     ScheduleReservation,
 )
 from controller.domain.states import Event, State
-from controller.domain.wire import decode
+from controller.domain.wire import decode, encode
 from controller.operations import dead_letters, generations, hosts, stray_guests
 from controller.operations.events import apply_reports
 from controller.workers.service import ControllerService
@@ -188,3 +190,21 @@ def test_a_dead_letter_that_no_table_keeps_is_kept(site: TestCloud) -> None:
 def test_other_messages_are_taken_as_they_are() -> None:
     agent_messages.check(ScheduleReservation("r-1"))
     agent_messages.check(HEARTBEAT)
+
+
+def test_a_dead_letter_that_can_be_sent_nowhere_holds_up_no_other(site: TestCloud) -> None:
+    """An answer in a queue of events: each round of the sweep ended with it, once it was to be replayed."""
+    bus = Bus(site.cloud.settings)
+    controller = ControllerService(replace(site.cloud, bus=bus))
+    bell = ScheduleReservation("r-00000000000000001")
+    for message in (HostEvidence("h1"), ConsoleRead(ONE, ""), bell):
+        body = encode(message).encode()
+        site.cloud.write(lambda tx, b=body: dead_letters.bury(tx, b, "events", "odd"))  # type: ignore[misc]
+    ids = [letter.id for letter in site.cloud.read(dead_letters.list_dead_letters)]
+    site.cloud.write(lambda tx: dead_letters.replay(tx, ids))
+    try:
+        controller.sweep()
+    finally:
+        bus.close()
+    left = site.cloud.read(dead_letters.list_dead_letters)
+    assert [(letter.replay_at, bell.KIND in letter.body) for letter in left] == [(None, False)] * 2
