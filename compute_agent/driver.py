@@ -74,7 +74,7 @@ class Driver(ABC):
     def spawn(self, spec: GuestSpec) -> None:
         """Make a guest from its image and start it; a running guest with this id is left alone.
 
-        On error everything half-made by this call has been removed again.
+        On error everything half-made by this call has been removed again, and nothing else.
 
         Raises:
             ImageFetchError: its image cannot be had. DiskError: it does not fit, no room.

@@ -159,12 +159,13 @@ class LibvirtDriver(Driver):
         self.start(spec)
 
     def destroy(self, instance_id: str, *, keep: datetime | None = None) -> None:
+        if keep is None:
+            self._remove(instance_id)
+            self._drop_kept(lambda disk: disk.instance_id == instance_id)
+            return
         self._remove_domain(instance_id)
         self._bridges.remove_tap(instance_id)
-        if keep is not None:
-            self._disks.set_aside(instance_id, keep)
-        else:
-            self._drop_kept(lambda disk: disk.instance_id == instance_id)
+        self._disks.set_aside(instance_id, keep)
         self._remove_folder(instance_id)
 
     def kept(self) -> Sequence[KeptDisk]:
@@ -179,6 +180,12 @@ class LibvirtDriver(Driver):
 
     def _kept_bytes(self) -> int:
         return sum(disk.size_bytes for disk in self._disks.kept())
+
+    def _remove(self, instance_id: str) -> None:
+        """The guest with its disk, but not what was set aside of it."""
+        self._remove_domain(instance_id)
+        self._bridges.remove_tap(instance_id)
+        self._remove_folder(instance_id)
 
     def _remove_domain(self, instance_id: str) -> None:
         with self._connections.use("Destroying the guest") as connection:
@@ -228,9 +235,10 @@ class LibvirtDriver(Driver):
                     _unless_gone(domain.resume)
 
     def _undo_spawn(self, instance_id: str) -> None:
-        """Never the files of a domain that may still run: what cannot be undone now, ``destroy`` removes."""
+        """Never the files of a domain that may still run: what cannot be undone now, ``destroy`` removes. What was set
+        aside of an earlier guest of this id stays: only its owner's delete removes that."""
         try:
-            self.destroy(instance_id)
+            self._remove(instance_id)
         except DriverError as error:
             log.warning("half-made guest left behind", instance=instance_id, reason=str(error))
 

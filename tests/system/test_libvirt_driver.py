@@ -177,6 +177,22 @@ def test_the_whole_life_leaves_nothing_behind(driver: LibvirtDriver, settings: S
     ] == []
 
 
+def test_a_guest_that_cannot_be_made_again_leaves_what_was_set_aside_of_it(
+    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
+) -> None:
+    """Only its owner's delete removes that: the database may have been restored to before the first guest."""
+    driver.spawn(spec)
+    driver.destroy(spec.instance_id, keep=datetime(2026, 1, 1, tzinfo=UTC))
+    (kept,) = driver.kept()
+    with pytest.raises(DriverError):
+        driver.spawn(replace(spec, vcpus=100_000))
+    assert driver.list_guests() == {}
+    assert list((settings.state_dir / "instances").iterdir()) == []
+    assert driver.kept() == [kept]
+    driver.destroy(spec.instance_id)
+    assert driver.kept() == []
+
+
 def test_a_killed_libvirtd_is_started_again_and_finds_its_guests(
     driver: LibvirtDriver, settings: Settings, spec: GuestSpec
 ) -> None:
