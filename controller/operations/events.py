@@ -108,13 +108,14 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     own = {i for on_host in carried.values() for i in on_host}
     strange = {i for host, mine in carried.items() for i in stray_guests.strangers(newest[host], mine)} - own
     instances = lock_instances(tx, differing.keys() | strange)
+    kept = quarantine.lock_kept(tx, newest.values())
     written = len(tx.outbox)
     heard = heartbeats.report_all(tx, newest.values())
     tx.session.flush()
     # Not with what a host carried before it was removed and came back meanwhile.
     tx.outbox += acceptances(tx, [h for h in heard if epochs.get(h.message.host, h.epoch) == h.epoch], carried)
     stray_guests.look_at(tx, heard, carried)
-    quarantine.look_at(tx, heard)
+    quarantine.look_at(tx, heard, kept)
     believed = {h.message.host for h in heard}
     late = {host: heartbeats.lateness(tx, newest[host]) for host in believed}
     _mend(tx, [i for i in instances if i.host_id in believed and i.id in carried[i.host_id]], differing, late)

@@ -46,6 +46,8 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         detail=f"host {host_id} was given up, and its disk there with it",
         reason_code="Server.InternalError",
     )
+    if fenced:
+        quarantines.lock_kept_by(tx, host_id)
     tx.session.flush()
     # The host comes last, as it does whenever several kinds of rows are locked (see ``held``).
     tx.session.refresh(host, with_for_update=True)

@@ -4,9 +4,10 @@ A host that is removed with its instances gives no answer any more. Their addres
 host's new epoch, shows those guests no more, or until an operator says that the host is dead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import func, select
@@ -14,12 +15,21 @@ from sqlalchemy import func, select
 from controller.db.bulk import among
 from controller.db.models import Host, Lease, Network, RemovedHost
 from controller.domain.errors import Conflict, HostNotFound
+from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
 from controller.operations.fencing import Heard
 from controller.operations.held import CHUNK, chunks
 from controller.operations.leases import end_quarantine
 
 log = structlog.get_logger(__name__)
+
+
+class KeptLease(NamedTuple):
+    """A row of a lease that is kept because of a guest on a host."""
+
+    id: int
+    host: str
+    instance: str
 
 
 @dataclass(frozen=True)
@@ -33,20 +43,29 @@ class Quarantined:
     instance: str
 
 
-def look_at(tx: Transaction, heard: Sequence[Heard]) -> None:
-    """End the quarantine of addresses whose guests a removed host shows no more, nor has work in hand for."""
+def lock_kept(tx: Transaction, messages: Iterable[HostReported]) -> Sequence[KeptLease]:
+    """What is kept because of hosts whose quarantine these heartbeats may end, locked: before the hosts are (see
+    ``held``)."""
     # Only a host that was removed once has a higher epoch than the first, unless its agent does not know its epoch.
-    shown = {h.message.host: h for h in heard if h.epoch > 1 and h.message.epoch == h.epoch}
-    for chunk in chunks(sorted(shown)):
-        query = select(Lease.id, Lease.quarantine_host, Lease.quarantine_instance)
-        over = []
-        for lease_id, host, instance in tx.session.execute(query.where(among(Lease.quarantine_host, chunk))):
-            message = shown[host or ""].message
-            if instance not in {g.instance_id for g in message.guests} and instance not in message.pending:
-                over.append(lease_id)
-        _end(tx, over)
-        if over:
-            log.info("addresses leave quarantine: their host shows their guests no more", count=len(over))
+    return _lock(tx, [m.host for m in messages if m.epoch > 1])
+
+
+def lock_kept_by(tx: Transaction, host_id: str) -> Sequence[KeptLease]:
+    """What is kept because of this host, locked: before the host is, as ``lock_kept``."""
+    return _lock(tx, [host_id])
+
+
+def look_at(tx: Transaction, heard: Sequence[Heard], kept: Sequence[KeptLease]) -> None:
+    """End the quarantine of ``kept`` addresses whose guests a removed host shows no more, nor has work in hand for."""
+    shown = {
+        h.message.host: {g.instance_id for g in h.message.guests}.union(h.message.pending)
+        for h in heard
+        if h.epoch > 1 and h.message.epoch == h.epoch
+    }
+    over = [k.id for k in kept if k.host in shown and k.instance not in shown[k.host]]
+    _end(tx, over)
+    if over:
+        log.info("addresses leave quarantine: their host shows their guests no more", count=len(over))
 
 
 def fence(tx: Transaction, host_id: str) -> int:
@@ -55,6 +74,7 @@ def fence(tx: Transaction, host_id: str) -> int:
     Raises:
         HostNotFound: no such host was removed. Conflict: it is registered.
     """
+    kept = lock_kept_by(tx, host_id)
     removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
     if tx.session.get(Host, host_id) is not None:
         reason = f"host {host_id} is registered: only one that was removed can be fenced (`pileus host remove --force`)"
@@ -62,9 +82,8 @@ def fence(tx: Transaction, host_id: str) -> int:
     if removed is None:
         raise HostNotFound(id=host_id)
     removed.fenced_at = tx.now
-    ids = tx.session.scalars(select(Lease.id).where(Lease.quarantine_host == host_id)).all()
-    _end(tx, ids)
-    return len(ids)
+    _end(tx, [k.id for k in kept])
+    return len(kept)
 
 
 def list_quarantined(
@@ -98,6 +117,15 @@ def removed_host(tx: Transaction, host_id: str) -> RemovedHost:
     if removed is None:
         raise HostNotFound(id=host_id)
     return removed
+
+
+def _lock(tx: Transaction, hosts: Sequence[str]) -> list[KeptLease]:
+    found: list[KeptLease] = []
+    for chunk in chunks(sorted(hosts)):
+        query = select(Lease.id, Lease.quarantine_host, Lease.quarantine_instance)
+        query = query.where(among(Lease.quarantine_host, chunk)).order_by(Lease.id).with_for_update()
+        found += [KeptLease(i, host or "", instance or "") for i, host, instance in tx.session.execute(query)]
+    return found
 
 
 def _end(tx: Transaction, lease_ids: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from controller.domain.messages import GuestState, Power, ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, instances, sweeps
+from controller.operations import heartbeats, hosts, instances, quarantine, sweeps
 from controller.operations.given_up_hosts import give_up
 from scheduler.schedule import schedule
 from scheduler.view import SiteView
@@ -92,9 +92,7 @@ def _give_up(site: TestCloud) -> None:
     (one,) = site.launch(1)
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
     site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
-    site.clock.advance(3600)
-    while site.cloud.write(heartbeats.mark_lost):
-        pass
+    _silence(site)
     host = site.instance(one).host_id or ""
     generation = site.instance(one).generation
     assert site.cloud.write(lambda tx: give_up(tx, host, fenced=True)) == 1
@@ -102,3 +100,46 @@ def _give_up(site: TestCloud) -> None:
     for sequence in (10, 11):
         site.heartbeat(host, sequence=sequence, guests=(GuestState(one, generation + 5, Power.RUNNING),))
     assert site.instance(one).generation == generation + 6
+
+
+def test_addresses_leave_quarantine_before_their_hosts_are_locked(site: TestCloud, locks: Locks) -> None:
+    for fenced in (False, True):
+        ids = _running(site, 2)
+        host = site.instance(ids[0]).host_id or ""
+        _silence(site)
+        site.cloud.write(lambda tx, h=host: give_up(tx, h))  # type: ignore[misc]
+        assert site.cloud.read(quarantine.count)
+        if fenced:
+            site.cloud.write(lambda tx, h=host: quarantine.fence(tx, h))  # type: ignore[misc]
+        # It comes back, and shows nothing.
+        site.heartbeat(host, sequence=10 + fenced)
+        epoch = site.cloud.read(lambda tx, h=host: hosts.get_host(tx, h)).epoch  # type: ignore[misc]
+        site.heartbeat(host, sequence=20 + fenced, epoch=epoch)
+        assert site.cloud.read(quarantine.count) == 0
+    # Once more, and it is given up again before it was heard of without its guests.
+    (one,) = _running(site, 1)
+    host = site.instance(one).host_id or ""
+    for said_dead in (False, True):
+        _silence(site)
+        site.cloud.write(lambda tx, h=host, f=said_dead: give_up(tx, h, fenced=f))  # type: ignore[misc]
+        if not said_dead:
+            assert site.cloud.read(quarantine.count) == 1
+            site.heartbeat(host, sequence=30)
+    assert site.cloud.read(quarantine.count) == 0
+    mixed = [t for t in locks.transactions if len(t) > 1]
+    assert any({"leases", "hosts"} <= set(t) for t in mixed)
+    assert [t for t in mixed if t != sorted(t, key=ORDER.index)] == []
+
+
+def _running(site: TestCloud, count: int) -> list[str]:
+    ids = site.launch(count)
+    bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
+    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.report(ids, Event.RUNNING)
+    return ids
+
+
+def _silence(site: TestCloud) -> None:
+    site.clock.advance(3600)
+    while site.cloud.write(heartbeats.mark_lost):
+        pass
