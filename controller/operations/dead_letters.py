@@ -11,12 +11,15 @@ from controller.operations.cloud import Transaction
 
 # Older ones go when there are more: nothing grows without a bound.
 KEEP = 10000
+_QUEUE_CHARS = 255
 
 
 def bury(tx: Transaction, body: bytes, queue: str, reason: str) -> None:
     """Keep a dead letter; what no database can keep of it is replaced."""
     text = body.decode(errors="replace")
-    tx.session.add(DeadLetter(at=tx.now, queue=storable(queue), reason=storable(reason), body=storable(text)))
+    tx.session.add(
+        DeadLetter(at=tx.now, queue=storable(queue)[:_QUEUE_CHARS], reason=storable(reason), body=storable(text))
+    )
     tx.session.flush()
     newest = tx.session.scalar(select(DeadLetter.id).order_by(DeadLetter.id.desc()).limit(1)) or 0
     tx.session.execute(delete(DeadLetter).where(DeadLetter.id <= newest - KEEP))
