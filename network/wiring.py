@@ -157,6 +157,7 @@ class Wiring:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
+        file.chmod(0o600)  # who can read a file can lock it: dnsmasq, which talks to guests, and users of this host
         deadline = time.monotonic() + _LOCK_S
         while True:
             try:

@@ -28,3 +28,16 @@ def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypat
             Wiring(settings).reconcile(_nothing, verify=False)
         with pytest.raises(Unavailable, match="another process"):
             Wiring(settings).evidence(_nothing)
+
+
+def test_who_is_another_user_cannot_lock_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read a file is enough to lock it; nothing was wired as long as somebody did."""
+    monkeypatch.setattr(wiring, "_LOCK_S", 0.1)
+    (tmp_path / "network").mkdir()
+    lock = tmp_path / "network" / "lock"
+    lock.touch(0o644)  # as release 0.1 left it
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable):
+            Wiring(make_settings(tmp_path)).evidence(_nothing)
+    assert lock.stat().st_mode & 0o777 == 0o600
