@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +33,8 @@ EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType(
 _FAILED = "Server.InternalError"
 _USER_INITIATED = "Client.UserInitiatedShutdown"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"
+# With no other reason they are so because a user wants it.
+_BY_A_USER = frozenset({State.STOPPING, State.STOPPED, State.DELETING, State.DELETED})
 
 
 def ec2_state(name: str) -> tuple[int, str]:
@@ -47,14 +50,22 @@ def state(name: str) -> dict[str, Any]:
 
 def state_reason(name: str, code: str, reason: str) -> dict[str, str] | None:
     """EC2's ``StateReason``: why an instance is not running; None while nothing is to be said."""
-    if name == State.DELETING and code != _INSTANCE_INITIATED:
-        return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
     if reason or name == State.ERROR:
         code = code or _FAILED
         return {"Code": code, "Message": f"{code}: {reason or 'it failed'}"}
-    if name == State.DELETED:
+    if name in _BY_A_USER:
         return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
     return None
+
+
+def transition_reason(name: str, code: str, reason: str, since: datetime) -> str:
+    """EC2's ``StateTransitionReason``. Clients read in it since when an instance has been stopped by its user."""
+    said = state_reason(name, code, reason)
+    if said is None or said["Code"] == _INSTANCE_INITIATED:
+        return ""
+    if said["Code"] == _USER_INITIATED:
+        return f"User initiated ({since.astimezone(UTC):%Y-%m-%d %H:%M:%S} GMT)"
+    return said["Message"]
 
 
 def status_checks(name: str) -> tuple[str, str]:

@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 _SETTLED_S = 30
 _SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
+_BY_ITSELF = "the guest powered itself off, and is to be terminated then"
 _REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
 # An agent says 500.
 _REASON_CHARS = 4000
@@ -231,7 +232,7 @@ def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
         wants = Instance.shutdown_behavior == ShutdownBehavior.TERMINATE
         wanted.update(tx.session.scalars(select(Instance.id).where(among(Instance.id, ids), wants)))
     ending = [i for i in stopped if i.id in wanted]
-    move(tx, ending, Event.DELETE, detail="asked for at its launch: it powered itself off", new_wish=True)
+    move(tx, ending, Event.DELETE, detail=_BY_ITSELF, reason_code=_INSTANCE_INITIATED, new_wish=True)
     tx.outbox += doorbells(tx, ending)
 
 

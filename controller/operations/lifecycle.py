@@ -142,10 +142,13 @@ def _mark_overdue(tx: Transaction, instances: Sequence[HeldInstance], detail: De
 
 
 def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
-    """A failure keeps its reason until the instance runs again; a guest that went by itself says why."""
-    if (after is State.ERROR and before is not State.ERROR) or event is Event.SHUT_OFF:
+    """Why the instance is in its state, unless a user's wish says it all; a failure keeps its reason to the end."""
+    failed = (after is State.ERROR and before is not State.ERROR) or (event is Event.FAILED and after is State.STOPPED)
+    if failed or (event is Event.SHUT_OFF and before is not State.STOPPING):
         return {"reason": detail, "reason_code": code}
-    if after in (State.ACTIVE, State.STARTING):
+    if event is Event.DELETE and before is not State.ERROR:
+        return {"reason": detail if code else "", "reason_code": code}
+    if after in (State.ACTIVE, State.STARTING, State.STOPPING, State.STOPPED):
         return {"reason": "", "reason_code": ""}
     return {}
 

@@ -9,7 +9,7 @@ from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf
 from api.ec2.protocol.timestamps import format_moment
 from api.ec2.queries import Described
-from api.ec2.states import ec2_state, state, state_reason
+from api.ec2.states import ec2_state, state, state_reason, transition_reason
 from controller.conf.settings import Settings
 from controller.domain.names import lease_hostname
 
@@ -43,17 +43,22 @@ def zone_of(item: Described, settings: Settings) -> str:
     return item.row.host_zone or item.row.zone or settings.api.zone
 
 
+def state_transition_reason(item: Described, _settings: Settings) -> str:
+    """Why it is no longer running, and if its user wants that, since when."""
+    row = item.row
+    return transition_reason(row.state, row.reason_code, row.reason, row.state_since)
+
+
 def instance(item: Described, settings: Settings) -> dict[str, Any]:
     """EC2's ``Instance``."""
     row = item.row
-    reason = state_reason(row.state, row.reason_code, row.reason)
     return {
         "InstanceId": row.id,
         "ImageId": row.image_id,
         "State": state(row.state),
         "PrivateDnsName": private_dns_name(item, settings),
         "PublicDnsName": "",
-        "StateTransitionReason": reason["Message"] if reason else "",
+        "StateTransitionReason": state_transition_reason(item, settings),
         "KeyName": row.key_name or None,
         "AmiLaunchIndex": row.launch_index,
         "ProductCodes": [],
@@ -80,7 +85,7 @@ def instance(item: Described, settings: Settings) -> dict[str, Any]:
         "Hypervisor": hypervisor(row.hypervisor),
         "EbsOptimized": False,
         "CpuOptions": {"CoreCount": row.vcpus, "ThreadsPerCore": 1},
-        "StateReason": reason,
+        "StateReason": state_reason(row.state, row.reason_code, row.reason),
     }
 
 
@@ -89,6 +94,7 @@ def instance_filters(settings: Settings) -> dict[str, ValuesOf[Described]]:
     return {
         **_ROW_FILTERS,
         "availability-zone": lambda i: (zone_of(i, settings),),
+        "reason": lambda i: _given(state_transition_reason(i, settings)),
         "private-dns-name": lambda i: _given(private_dns_name(i, settings)),
     }
 
@@ -122,7 +128,6 @@ _ROW_FILTERS: Mapping[str, ValuesOf[Described]] = MappingProxyType(
         "placement-group-name": lambda i: _given(i.row.group_name),
         "private-ip-address": lambda i: _given(i.ip),
         "network-interface.addresses.private-ip-address": lambda i: _given(i.ip),
-        "reason": lambda i: _given(_state_reason(i)["Message"]),
         "reservation-id": lambda i: (i.row.reservation_id,),
         "root-device-name": fixed(ROOT_DEVICE),
         "root-device-type": fixed("ebs"),

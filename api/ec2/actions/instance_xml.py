@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
-from api.ec2.actions.instance_shape import instance, private_dns_name
+from api.ec2.actions.instance_shape import instance, private_dns_name, state_transition_reason
 from api.ec2.protocol.model import Shape, operation
 from api.ec2.protocol.response import Fragment, escape, fragment
 from api.ec2.protocol.timestamps import format_moment
@@ -22,6 +22,7 @@ _moment = lru_cache(maxsize=4096)(format_moment)
 _OWN: Mapping[str, Callable[[Described, Settings], str]] = {
     "instanceId": lambda i, _: i.row.id,
     "privateDnsName": private_dns_name,
+    "reason": state_transition_reason,
     "amiLaunchIndex": lambda i, _: str(i.row.launch_index),
     "launchTime": lambda i, _: _moment(i.row.created_at),
     "privateIpAddress": lambda i, _: i.ip,

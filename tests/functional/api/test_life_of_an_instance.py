@@ -1,5 +1,6 @@
 """Stories of instances, told by boto3 unchanged."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -141,6 +142,18 @@ def shown(ec2: Any, instance_id: str) -> tuple[str, str]:
     return instance["State"]["Name"], instance.get("StateReason", {}).get("Code", "")
 
 
+def why(ec2: Any, instance_id: str) -> str:
+    """What DescribeInstances says of the instance's last transition."""
+    (instance,) = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"]
+    found: str = instance["StateTransitionReason"]
+    return found
+
+
+def ids_in(answer: Any) -> set[str]:
+    """The instances of a list."""
+    return {i["InstanceId"] for r in answer["Reservations"] for i in r["Instances"]}
+
+
 def test_a_guest_that_powers_itself_off_says_so(site_on_each_engine: Site) -> None:
     site = site_on_each_engine
     ec2 = site.client()
@@ -155,13 +168,48 @@ def test_a_guest_that_powers_itself_off_says_so(site_on_each_engine: Site) -> No
     assert shown(ec2, ends) == ("shutting-down", "Client.InstanceInitiatedShutdown")
     assert shown(ec2, late) == ("stopped", "Server.InternalError")
     by_reason = [{"Name": "state-reason-code", "Values": ["Client.InstanceInitiatedShutdown"]}]
-    found = ec2.describe_instances(Filters=by_reason)["Reservations"]
-    assert {i["InstanceId"] for r in found for i in r["Instances"]} == {stops, ends}
+    assert ids_in(ec2.describe_instances(Filters=by_reason)) == {stops, ends}
     site.work()
     assert shown(ec2, ends) == ("terminated", "Client.InstanceInitiatedShutdown")
     ec2.start_instances(InstanceIds=[stops])
     site.work()
     assert shown(ec2, stops) == ("running", "")
+
+
+def test_what_a_user_stops_or_terminates_says_so(site: Site, ec2: Any) -> None:
+    stopped, crashed, off = ids_of(run(site, ec2, 3))
+    site.work()
+    ec2.stop_instances(InstanceIds=[stopped])
+    assert shown(ec2, stopped) == ("stopping", "Client.UserInitiatedShutdown")
+    site.work()
+    assert shown(ec2, stopped) == ("stopped", "Client.UserInitiatedShutdown")
+    assert re.fullmatch(r"User initiated \(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d GMT\)", why(ec2, stopped))
+    by_reason = [{"Name": "reason", "Values": ["User initiated (*)"]}]
+    assert ids_in(ec2.describe_instances(Filters=by_reason)) == {stopped}
+    go_off(site, crashed, "crashed")
+    go_off(site, off, "shutdown")
+    assert (why(ec2, crashed), why(ec2, off)) == ("Server.InternalError: off (crashed)", "")
+    # How they went off is over: their owner terminates them now.
+    ec2.terminate_instances(InstanceIds=[crashed, off])
+    assert shown(ec2, crashed) == shown(ec2, off) == ("shutting-down", "Client.UserInitiatedShutdown")
+    site.work()
+    assert shown(ec2, crashed) == shown(ec2, off) == ("terminated", "Client.UserInitiatedShutdown")
+    ec2.start_instances(InstanceIds=[stopped])
+    site.work()
+    assert (shown(ec2, stopped), why(ec2, stopped)) == (("running", ""), "")
+
+
+def test_a_start_that_fails_says_why(site: Site, ec2: Any) -> None:
+    (instance_id,) = ids_of(run(site, ec2))
+    site.work()
+    ec2.stop_instances(InstanceIds=[instance_id])
+    site.work()
+    ec2.start_instances(InstanceIds=[instance_id])
+    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id).instance)
+    report = GuestReport(instance_id, row.generation, Event.FAILED, "its disk is gone")
+    site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
+    assert shown(ec2, instance_id) == ("stopped", "Server.InternalError")
+    assert why(ec2, instance_id) == "Server.InternalError: its disk is gone"
 
 
 def test_the_shutdown_behavior_is_shown_and_changed(site: Site, ec2: Any) -> None:

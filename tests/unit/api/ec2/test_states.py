@@ -1,9 +1,13 @@
 """Every state of the domain has its words in EC2."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from api.ec2.states import EC2_STATE, state, state_reason, status_checks
+from api.ec2.states import EC2_STATE, state, state_reason, status_checks, transition_reason
 from controller.domain.states import State
+
+NOW = datetime(2026, 11, 21, 20, 7, 9, 500000, tzinfo=UTC)
 
 
 def test_every_state_has_one() -> None:
@@ -27,4 +31,10 @@ def test_an_error_always_has_a_reason() -> None:
 
 def test_what_runs_has_none() -> None:
     assert state_reason(State.ACTIVE, "", "") is None
-    assert (state_reason(State.DELETED, "", "") or {})["Code"] == "Client.UserInitiatedShutdown"
+    assert transition_reason(State.ACTIVE, "", "", NOW) == ""
+
+
+@pytest.mark.parametrize("name", [State.STOPPING, State.STOPPED, State.DELETING, State.DELETED])
+def test_what_a_user_ended_says_since_when(name: State) -> None:
+    assert (state_reason(name, "", "") or {})["Code"] == "Client.UserInitiatedShutdown"
+    assert transition_reason(name, "", "", NOW) == "User initiated (2026-11-21 20:07:09 GMT)"
