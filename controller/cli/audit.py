@@ -12,12 +12,14 @@ import click
 from controller.cli.daemon import Daemon
 from controller.cli.health import local_api_url
 from controller.cli.operator import Operator, output_option, pass_operator
-from controller.cli.output import print_json, printable
+from controller.cli.output import counted, print_json, printable
 from controller.domain.errors import Unavailable
+from controller.operations.audit.breach import Breach
 from controller.operations.audit.evidence import TIMEOUT_S
 from controller.operations.audit.operator_token import operator_token
 from controller.operations.audit.repair import MOST_REMOVALS
-from controller.operations.audit.run import Wishes, document, run_audit
+from controller.operations.audit.run import Report, Wishes, document, run_audit
+from controller.operations.hosts import list_hosts
 
 _DEFAULT = Wishes()
 # A repair looks up to a dozen times.
@@ -72,8 +74,18 @@ def _run(operator: Operator, wishes: Wishes) -> dict[str, Any]:
         return document(run_audit(operator.cloud, wishes))
     if Daemon(operator.settings.state_dir).pid() is not None:
         return _ask(operator, wishes)
-    found = document(run_audit(operator.cloud, replace(wishes, evidence=False)))
-    return {**found, "notes": ["the cloud is not running here: no host, no DHCP and no firewall was looked at"]}
+    return document(_without_hosts(operator, wishes))
+
+
+def _without_hosts(operator: Operator, wishes: Wishes) -> Report:
+    """The rows alone, of a cloud that does not run: not clean where it has hosts."""
+    found = run_audit(operator.cloud, replace(wishes, evidence=False))
+    count = len(operator.read(list_hosts))
+    if not count:
+        return found
+    what = f"it is not running here: {counted(count, 'host')}, DHCP and firewall were not looked at"
+    unseen = Breach(5, what, "cloud", "`pileus up`, or audit the rows alone: --database-only")
+    return replace(found, breaches=[*found.breaches, unseen])
 
 
 def _ask(operator: Operator, wishes: Wishes) -> dict[str, Any]:

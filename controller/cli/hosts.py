@@ -6,7 +6,7 @@ import click
 
 from controller.cli.join_tokens import token
 from controller.cli.operator import Operator, output_option, pass_operator
-from controller.cli.output import print_row, print_rows, row
+from controller.cli.output import counted, print_row, print_rows, row
 from controller.db.models import Host, HostMode
 from controller.domain.errors import HostNotFound
 from controller.operations import given_up_hosts, hosts, quarantine, stray_guests
@@ -174,10 +174,11 @@ def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
         raise click.UsageError("--fenced goes with --force")
     if force:
         count: int = operator.write(lambda tx: given_up_hosts.give_up(tx, name, fenced=fenced))
-        click.echo(f"{name} is removed, {count} of its instances are given up")
+        click.echo(f"{name} is removed, {counted(count, 'instance is', 'instances are')} given up with it")
         kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
         if kept:
-            click.echo(f"{len(kept)} addresses are in quarantine: once it is surely dead, `pileus host fence {name}`")
+            told = counted(len(kept), "address is", "addresses are")
+            click.echo(f"{told} in quarantine: once it is surely dead, `pileus host fence {name}`")
     else:
         operator.write(lambda tx: hosts.remove_host(tx, name))
         click.echo(f"{name} is removed")
@@ -192,4 +193,4 @@ def fence(operator: Operator, name: str) -> None:
     Only when none of its guests can still run: its power is off, or it is cut off from the trunk for good.
     """
     count: int = operator.write(lambda tx: quarantine.fence(tx, name))
-    click.echo(f"{name} is dead, {count} addresses leave quarantine")
+    click.echo(f"{name} is dead, {counted(count, 'address leaves', 'addresses leave')} quarantine")

@@ -1,7 +1,9 @@
-"""`pileus network import-leases` and `export-leases`: what a pinned network may give out, and where."""
+"""`pileus lease`: who holds which address. `pileus network import-leases` and `export-leases`: what a pinned network
+may give out, and where."""
 
 import sys
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -9,19 +11,69 @@ from typing import BinaryIO
 import click
 
 from controller.cli.operator import Operator, output_option, pass_operator
-from controller.cli.output import Row, print_json, printable
+from controller.cli.output import Row, print_json, print_rows, printable, row
 from controller.domain.errors import LeasesRefused
 from controller.domain.lease_file import MAX_BYTES, LeaseFormat, LeaseRow, read_leases, write_leases
 from controller.operations import pinned_leases
 from controller.operations.cloud import Transaction
 from controller.operations.lease_checks import ExistingLease
+from controller.operations.lease_views import LeaseState, LeaseView, list_leases
 from controller.operations.networks import find_network
 from controller.operations.pinned_leases import LeaseChanges
 
+_FIELDS = (
+    "ip",
+    "mac",
+    "name",
+    "network_id",
+    "network",
+    "state",
+    "instance_id",
+    "host_id",
+    "project_id",
+    "released_at",
+    "free_after",
+)
+_COLUMNS = ("ip", "mac", "network", "state", "instance_id", "host_id", "project_id", "free_after")
 _SHOWN = 100
 _format_option = click.option(
     "--format", "form", type=click.Choice([f.value for f in LeaseFormat]), help="Form of the file; else by its name."
 )
+
+
+@click.group()
+def lease() -> None:
+    """The addresses that instances hold, held, or may hold."""
+
+
+@lease.command("list")
+@click.option("--network", help="Only those of this network, by id or name.")
+@click.option("--ip", help="Only this address.")
+@click.option(
+    "--state", type=click.Choice([s.value for s in LeaseState], case_sensitive=False), help="Only those in it."
+)
+@output_option
+@pass_operator
+def list_(operator: Operator, network: str | None, ip: str | None, state: str | None) -> None:
+    """List who holds which address, by network.
+
+    RESTING: given back, kept until DHCP has forgotten its last holder. QUARANTINE: the guest of a removed host may
+    still use it. An address that was never given out has no lease.
+    """
+    wanted = LeaseState(state.upper()) if state else None
+
+    def found(tx: Transaction) -> list[LeaseView]:
+        network_id = find_network(tx, network).id if network else ""
+        return list_leases(tx, network_id=network_id, ip=_address(ip) if ip else "", state=wanted)
+
+    print_rows(operator, [row(v, *_FIELDS) for v in operator.read(found)], _COLUMNS)
+
+
+def _address(ip: str) -> str:
+    try:
+        return str(IPv4Address(ip))
+    except ValueError as error:
+        raise click.BadParameter(f"{ip!r} is no IPv4 address", param_hint="--ip") from error
 
 
 @click.command("import-leases")

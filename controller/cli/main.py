@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, str] = {
     "db": "controller.cli.db:db",
     "host": "controller.cli.hosts:host",
     "network": "controller.cli.networks:network",
+    "lease": "controller.cli.leases:lease",
     "image": "controller.cli.images:image",
     "instance": "controller.cli.instances:instance",
     "instance-type": "controller.cli.instance_types:instance_type",

@@ -55,6 +55,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: "1 host", "2 hosts"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def _plain(value: object) -> object:
     return iso(value) if isinstance(value, datetime) else str(value)
 

@@ -174,6 +174,11 @@ class HostNotFound(NotFound):
     message = "The host '{id}' does not exist."
 
 
+class HostRemoved(HostNotFound):
+    code = "host.removed"
+    message = "The host '{id}' was removed at {at}; if it is dead, `pileus host fence {id}` frees its addresses."
+
+
 class ZoneNotFound(NotFound):
     code = "zone.not_found"
     message = "The availability zone '{id}' does not exist."

@@ -14,6 +14,7 @@ from sqlalchemy import exists, select
 from controller.db.bulk import among
 from controller.db.models import Host, RemovedHost
 from controller.domain.checks import one_line
+from controller.domain.errors import HostNotFound, HostRemoved
 from controller.domain.messages import Desired, HostAccepted, HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
@@ -66,6 +67,14 @@ def remember_removed(tx: Transaction, host: Host) -> RemovedHost:
     removed.epoch, removed.removed_at, removed.remarks = host.epoch + 1, tx.now, ""
     removed.fenced_at = removed.last_seen_at = removed.queue_removed_at = None
     return removed
+
+
+def missing_host(tx: Transaction, host_id: str) -> HostNotFound:
+    """The error for a host that has no row: was it removed, or never there?"""
+    removed = tx.session.get(RemovedHost, host_id)
+    if removed is None:
+        return HostNotFound(id=host_id)
+    return HostRemoved(id=host_id, at=f"{removed.removed_at:%FT%TZ}")
 
 
 def hear_removed(tx: Transaction, messages: Mapping[str, HostReported]) -> dict[str, int]:

@@ -4,10 +4,11 @@ from sqlalchemy import delete, select
 
 from controller.db.bulk import among
 from controller.db.models import Host, Instance, Lease, LeasePin
-from controller.domain.errors import Conflict, HostNotFound, InUse
+from controller.domain.errors import Conflict, InUse
 from controller.domain.states import Event
 from controller.operations import quarantine as quarantines
 from controller.operations.cloud import Transaction
+from controller.operations.fencing import missing_host
 from controller.operations.held import CHUNK, chunks
 from controller.operations.hosts import remove_host
 from controller.operations.leases import quarantine
@@ -28,7 +29,7 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     """
     host = tx.session.get(Host, host_id)
     if host is None:
-        raise HostNotFound(id=host_id)
+        raise missing_host(tx, host_id)
     _require_down(host)
     carried = tx.session.scalars(select(Instance.id).where(Instance.host_id == host_id)).all()
     instances = [i for i in lock_instances(tx, carried) if i.host_id == host_id]
@@ -75,4 +76,5 @@ def _unpin(tx: Transaction, host_id: str) -> None:
 
 def _require_down(host: Host) -> None:
     if host.up:
-        raise Conflict(reason=f"host {host.id} is heard of: only one that is down can be given up with its instances")
+        advice = "stop its agent or take its power, and wait until `pileus host list` shows that it is not up"
+        raise Conflict(reason=f"host {host.id} is heard of: --force removes only a host that is down; {advice}")

@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 
 from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
 from controller.domain.drift import accepted
-from controller.domain.errors import HostNotFound, InUse
+from controller.domain.errors import InUse
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
-from controller.operations.fencing import new_epoch, remember_removed
+from controller.operations.fencing import missing_host, new_epoch, remember_removed
 from controller.operations.host_macs import MacDisagreement, mac_disagreements
 
 __all__ = [
@@ -54,7 +54,7 @@ def get_host(tx: Transaction, host_id: str) -> Host:
     """One host. Raises HostNotFound."""
     host = tx.session.get(Host, host_id)
     if host is None:
-        raise HostNotFound(id=host_id)
+        raise missing_host(tx, host_id)
     return host
 
 
@@ -81,7 +81,7 @@ def accept(tx: Transaction, host_id: str) -> Host:
     """
     host = tx.session.get(Host, host_id, with_for_update=True)
     if host is None:
-        raise HostNotFound(id=host_id)
+        raise missing_host(tx, host_id)
     host.drift = accepted(host.drift)
     return host
 
@@ -95,7 +95,7 @@ def remove_host(tx: Transaction, host_id: str) -> None:
     """
     host = tx.session.get(Host, host_id, with_for_update=True)
     if host is None:
-        raise HostNotFound(id=host_id)
+        raise missing_host(tx, host_id)
     claims = tx.session.scalar(select(func.count()).select_from(Claim).where(Claim.host_id == host_id))
     pins = _pins(tx, host_id)
     if claims or pins:

@@ -1,1 +1,1 @@
-"""The auditor: what DESIGN.md promises, checked on a live cloud; a file for each kind of row."""
+"""The auditor: what Pileus promises (docs/audit.md), checked on a live cloud; a file for each kind of row."""

@@ -51,7 +51,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Breach:
-    """One promise of DESIGN.md that does not hold.
+    """One promise of docs/audit.md that does not hold.
 
     ``subject`` is the id of what it is about, ``advice`` says what an operator can do, ``remedy`` what can be done
     for them. What was seen outside the database has a ``proof``: hosts and rows are not looked at in one moment, so

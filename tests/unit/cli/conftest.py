@@ -1,16 +1,22 @@
 """A cloud of simulated hosts below a temporary folder, and the command that an operator would type."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from controller.cli.main import pileus
+from controller.conf import load_settings
+from controller.db.database import Database
 from controller.domain.errors import CloudError
+from controller.domain.ids import IdSource
+from controller.operations.cloud import Cloud
+from tests.clouds import RememberingBus, TestCloud, TurnedClock
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,19 @@ def command(nowhere: Command) -> Command:
     """The command on a new cloud with three simulated hosts, not up."""
     nowhere("init", "--simulated", "3")
     return nowhere
+
+
+@pytest.fixture
+def site(command: Command) -> Iterator[TestCloud]:
+    """The command's cloud, with a host h1 that is driven by hand."""
+    settings = load_settings(command.state / "pileus.conf", {("controller", "open_registration"): "true"})
+    clock, bus = TurnedClock(), RememberingBus()
+    cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
+    made = TestCloud(cloud, clock, bus)
+    cloud.write(made._populate)
+    made.heartbeat("h1")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 
 from sqlalchemy import create_engine, text
 
+from tests.clouds import TestCloud
 from tests.unit.cli.conftest import Command
 
 
@@ -12,7 +13,18 @@ def test_a_new_cloud_is_clean(command: Command) -> None:
     found = command.json("audit")
     assert (found["clean"], found["breaches"], found["mended"]) == (True, [], [])
     (note,) = found["notes"]
-    assert "not running here" in note
+    assert "only the database" in note
+
+
+def test_hosts_that_were_not_looked_at_are_not_clean(command: Command, site: TestCloud) -> None:
+    result = command.result("audit")
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "promise 5: cloud: it is not running here: 1 host, DHCP and firewall were not looked at; "
+        "`pileus up`, or audit the rows alone: --database-only\n",
+    )
+    assert json.loads(command.result("audit", "--output", "json").stdout)["clean"] is False
+    assert command("audit", "--database-only") == "clean\n"
 
 
 def test_the_database_alone(command: Command) -> None:

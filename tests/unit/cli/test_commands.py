@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.cli.conftest import Command
 
-LISTINGS = ("host", "network", "image", "instance", "instance-type", "project", "user", "dead-letter")
+LISTINGS = ("host", "network", "lease", "image", "instance", "instance-type", "project", "user", "dead-letter")
 
 
 @pytest.mark.parametrize("noun", LISTINGS)

@@ -1,33 +1,15 @@
 """What an operator is told of removed hosts: addresses in quarantine, guests that they show again."""
 
 import json
-from collections.abc import Callable, Iterator
-from random import Random
+from collections.abc import Callable
 
 import pytest
 
-from controller.conf import load_settings
-from controller.db.database import Database
-from controller.domain.ids import IdSource
 from controller.operations import heartbeats
-from controller.operations.cloud import Cloud
-from tests.clouds import RememberingBus, TestCloud, TurnedClock
+from tests.clouds import TestCloud
 from tests.unit.cli.conftest import Command
 from tests.unit.operations.test_events import active
 from tests.unit.operations.test_stray_guests import shown
-
-
-@pytest.fixture
-def site(command: Command) -> Iterator[TestCloud]:
-    """The command's cloud, with a host h1 that is driven by hand."""
-    settings = load_settings(command.state / "pileus.conf", {("controller", "open_registration"): "true"})
-    clock, bus = TurnedClock(), RememberingBus()
-    cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
-    made = TestCloud(cloud, clock, bus)
-    cloud.write(made._populate)
-    made.heartbeat("h1")
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -54,7 +36,7 @@ def test_addresses_in_quarantine_until_the_host_is_fenced(
     assert (
         command("host", "remove", "--force", "h1")
         == """\
-h1 is removed, 2 of its instances are given up
+h1 is removed, 2 instances are given up with it
 2 addresses are in quarantine: once it is surely dead, `pileus host fence h1`
 """
     )
@@ -77,9 +59,18 @@ h1 is removed, 2 of its instances are given up
 def test_fenced_at_once(command: Command, lost: list[tuple[str, str]]) -> None:
     assert command.result("host", "remove", "--fenced", "h1").exit_code == 2
     assert command("host", "remove", "--force", "--fenced", "h1") == (
-        f"h1 is removed, {len(lost)} of its instances are given up\n"
+        f"h1 is removed, {len(lost)} instances are given up with it\n"
     )
     assert held(command) == {}
+
+
+def test_removed_twice(command: Command, lost: list[tuple[str, str]], refused: Callable[..., str]) -> None:
+    command("host", "remove", "--force", "h1")
+    for again in (("remove", "--force", "--fenced"), ("remove",), ("drain",)):
+        said = refused(command, "host", *again, "h1")
+        assert "was removed at 20" in said
+        assert "`pileus host fence h1`" in said
+    assert held(command) == {"addresses in quarantine": len(lost)}
 
 
 def test_guests_that_it_shows_again(command: Command, site: TestCloud, lost: list[tuple[str, str]]) -> None:
