@@ -139,3 +139,14 @@ make_test_venv() {
     make_venv "$venv" "$lock"
     [ "$lock" = "$whole" ] || rm -f "$lock"
 }
+
+# shadowed_units UNITS ADMINISTRATOR: what lies in the administrator's folder under the name of one of our units, or of a
+# file of their drop-ins. systemd takes it instead of ours.
+shadowed_units() {
+    local file
+    (cd "$1" && find . -type f -path './pileus*' | sort) | while read -r file; do
+        if [ -e "$2/${file#./}" ]; then
+            say "$2/${file#./}"
+        fi
+    done
+}

@@ -1,10 +1,11 @@
-"""bin/install: what an upgrade takes away."""
+"""bin/install: what an upgrade takes away, and what it tells of units that an earlier release was copied with."""
 
 import re
 import subprocess
 from pathlib import Path
 
-INSTALL = Path(__file__).parents[2] / "bin" / "install"
+ROOT = Path(__file__).parents[2]
+INSTALL = ROOT / "bin" / "install"
 
 
 def remove_others(prefix: Path, *kept: str) -> None:
@@ -40,3 +41,25 @@ def test_a_release_that_is_installed_twice_leaves_the_one_that_still_runs(tmp_pa
         Path(folder).mkdir()
     remove_others(prefix, now, now)
     assert {str(p) for p in tmp_path.iterdir()} == {now, before}
+
+
+def shadowed(units: Path, administrator: Path) -> list[str]:
+    script = '. "$0/bin/lib/setup.sh"; shadowed_units "$1" "$2"'
+    run = subprocess.run(
+        ["bash", "-euc", script, str(ROOT), str(units), str(administrator)], check=True, capture_output=True, text=True
+    )
+    return run.stdout.splitlines()
+
+
+def test_copies_of_the_units_are_told(tmp_path: Path) -> None:
+    for name in ("pileus@.service", "pileus@compute.service.d/host.conf", "pileus@compute.service.d/own.conf"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "multi-user.target.wants").mkdir()
+    found = [f"{tmp_path}/pileus@.service", f"{tmp_path}/pileus@compute.service.d/host.conf"]
+    assert shadowed(ROOT / "etc/systemd", tmp_path) == found
+
+
+def test_without_copies_nothing_is_told(tmp_path: Path) -> None:
+    assert shadowed(ROOT / "etc/systemd", tmp_path) == []

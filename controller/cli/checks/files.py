@@ -27,7 +27,7 @@ def options(subject: Subject) -> Sequence[Item]:
 
 
 def key_file(subject: Subject) -> Sequence[Item]:
-    """The key for secrets at rest is there, and its owner's alone."""
+    """The key for secrets at rest is there, for its owner and at most the group of the services."""
     path = subject.settings.secret_key_file
     try:
         secrets.derived_key(subject.settings, "check")
@@ -36,7 +36,8 @@ def key_file(subject: Subject) -> Sequence[Item]:
         return [fail("secret key file", str(error).rstrip("."), advice)]
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o037:  # a group may read it: that of the services
-        return [fail("secret key file", f"{path} has mode {mode:04o}", f"chmod 0600 {path}, if nobody has read it")]
+        advice = f"chmod g-wx,o-rwx {path}, if no stranger has read it: it cannot be changed"
+        return [fail("secret key file", f"{path} has mode {mode:04o}", advice)]
     return [ok("secret key file", f"{path}, mode {mode:04o}")]
 
 

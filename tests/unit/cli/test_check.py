@@ -65,6 +65,7 @@ def test_each_problem_is_one_line(command: Command) -> None:
     result = command.result("check")
     assert result.exit_code == 1
     assert "mode 0644\n" in result.stdout
+    assert f"chmod g-wx,o-rwx {command.state}/secret.key" in result.stdout  # the group of the services may read it
     assert "can be written by anybody" in result.stdout
     assert "set pool_size to 8 or more" in result.stdout
     assert "127.0.0.1:1 cannot be reached" in result.stdout
