@@ -30,6 +30,7 @@ _FIELDS = (
     "description",
     "created_at",
 )
+_STORED = ("name", "size_bytes", "needed_by")
 _COLUMNS = ("id", "name", "project_id", "public", "format", "size_bytes", "virtual_size_bytes", "created_at")
 
 
@@ -127,9 +128,9 @@ def prune(operator: Operator, dry_run: bool) -> None:
     alone: look with --dry-run first, where the database was restored from a backup.
     """
     found = image_pruning.prune(operator.cloud, unknown=True, dry_run=dry_run)
-    kept = "would be removed" if dry_run else "removed"
-    rows = [{"file": f.name, "size_bytes": f.size_bytes, "needed_by": f.needed_by or kept} for f in found]
-    print_rows(operator, rows, ("file", "size_bytes", "needed_by"))
+    gone = "would be removed" if dry_run else "removed"
+    rows = [{**row(f, *_STORED), "result": "kept" if f.needed_by else gone} for f in found]
+    print_rows(operator, rows, (*_STORED, "result"))
     if not dry_run:
         operator.write(image_pruning.prune_caches)
 

@@ -119,7 +119,7 @@ def _files(tx: Transaction, store: Path, after_s: float, unknown: bool) -> list[
             continue  # another run removes files
         why = needed.get(sha256, "")
         if not why and tx.now - datetime.fromtimestamp(status.st_mtime, UTC) < timedelta(seconds=after_s):
-            why = "just stored"
+            why = f"stored less than {after_s:g} s ago"
         elif sha256 not in known and not unknown:
             why = "no image has it; `pileus image prune` removes it"
         found.append(StoredFile(entry.name, status.st_size, why))
@@ -156,7 +156,7 @@ def _why(tx: Transaction, state: str, deregistered_at: datetime | None, instance
     if instances:
         return f"{instances} instance{'s' * (instances != 1)}"
     if deregistered_at is not None and tx.now - deregistered_at < timedelta(seconds=after_s):
-        return "just deregistered"
+        return f"deregistered less than {after_s:g} s ago"
     return ""
 
 

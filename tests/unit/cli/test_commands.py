@@ -50,10 +50,25 @@ def test_an_image_comes_and_goes(command: Command, tmp_path: Path, refused: Call
     assert (image["required_labels"], labelled["required_labels"]) == ("", "gpu")
     file.write_bytes(b"x" + bytes(4095))
     assert command.json("image", "import", str(file), "--name", "demo", "--if-missing")["id"] != image["id"]
+    assert {f["result"] for f in command.json("image", "prune", "--dry-run")} == {"kept"}
     command("image", "deregister", image["id"])
     assert image["id"] not in {i["id"] for i in command.json("image", "list")}
     file.write_bytes(b"QFI\xfb" + bytes(200))
     assert "refused" in refused(command, "image", "import", str(file), "--name", "broken")
+
+
+def test_a_file_that_no_image_has_is_pruned(command: Command, tmp_path: Path) -> None:
+    store = command.state / "images"
+    store.mkdir()
+    stranger = store / f"{'ab' * 32}.raw"
+    stranger.write_bytes(b"disk")
+    os.utime(stranger, (0, 0))
+    would = {"name": stranger.name, "size_bytes": 4, "needed_by": "", "result": "would be removed"}
+    assert command.json("image", "prune", "--dry-run") == [would]
+    assert stranger.exists()
+    assert command("image", "prune").splitlines()[-1].split() == [stranger.name, "4", "-", "removed"]
+    assert not stranger.exists()
+    assert command.json("image", "prune") == []
 
 
 def test_a_new_instance_type(command: Command) -> None:

@@ -127,7 +127,7 @@ def test_a_launch_that_is_under_way_has_its_time(site: TestCloud) -> None:
     later(site)
     site.cloud.write(lambda tx: images.deregister(tx, None, site.image_id))
     site.clock.advance(LAUNCH_S - 1)
-    assert reasons(site) == ["just deregistered"]
+    assert reasons(site) == ["deregistered less than 120 s ago"]
     site.cloud.write(lambda tx: images.deregister(tx, None, site.image_id))  # again: that was long ago
     site.clock.advance(2)
     assert reasons(site) == [""]
@@ -141,7 +141,7 @@ def test_an_import_that_is_under_way_is_not_robbed(site: TestCloud) -> None:
     for file in stored(site):
         os.utime(file)  # stored again just now, its row is not there yet
     site.clock.now = datetime.now(UTC)
-    assert reasons(site) == ["just stored"]
+    assert reasons(site) == ["stored less than 120 s ago"]
 
 
 def test_a_store_into_which_another_user_imported_first_is_looked_after(site: TestCloud) -> None:
