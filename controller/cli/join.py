@@ -35,7 +35,9 @@ _OF_A_CLOUD = ("pileus.db", "secret.key")
 @click.option("--driver", type=click.Choice(["libvirt", "simulated"]), help="What runs the guests; else libvirt.")
 @click.option("--simulated", type=click.IntRange(1, 10000), help="So many simulated hosts; each uses the token once.")
 @click.option("--mac-probe", default="", help="Program that prints the MAC addresses this host may carry.")
-@click.option("--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Who signed the API.")
+@click.option(
+    "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA of the API's certificate."
+)
 @click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Folder of the host's agent.")
 @pass_operator
 def join(operator: Operator, /, url: str, token: str, ca_file: Path | None, state: Path | None, **options: Any) -> None:

@@ -52,6 +52,6 @@ def list_(operator: Operator) -> None:
 @click.argument("id_", metavar="ID")
 @pass_operator
 def revoke(operator: Operator, id_: str) -> None:
-    """Let nobody join with a token any more."""
+    """End a token: no host joins with it any more."""
     operator.write(lambda tx: join.revoke_token(tx, id_))
     click.echo(f"{id_} is revoked")
