@@ -8,6 +8,7 @@ from controller.cli.output import print_row
 from controller.domain.errors import Conflict
 from controller.operations import schema
 from controller.operations.downgrade import losses, users
+from controller.operations.receivers import GONE_AFTER_S
 
 
 @click.group()
@@ -34,6 +35,7 @@ def downgrade(operator: Operator, revision: str, yes: bool) -> None:
     """
     if in_use := _users(operator):
         advice = "Stop all of it first: `pileus down`, or the units of every machine"
+        advice += f". What was stopped just now may count for {GONE_AFTER_S} s more"
         raise Conflict(reason=f"the cloud runs: {'; '.join(in_use)}. {advice}")
     lost = losses(operator.settings, revision)
     for loss in lost:
@@ -47,7 +49,10 @@ def downgrade(operator: Operator, revision: str, yes: bool) -> None:
 def _users(operator: Operator) -> list[str]:
     pid = Daemon(operator.settings.state_dir).pid()
     here = [f"`pileus up` here, as process {pid}"] if pid else []
-    return here + (operator.read(users) if schema.current(operator.settings) else [])
+    if schema.current(operator.settings) is None:
+        return here
+    # With the embedded bus only the process that is looked for above takes heartbeats.
+    return here + operator.read(lambda tx: users(tx, by_heartbeats=not operator.settings.embedded_bus))
 
 
 @db.command()

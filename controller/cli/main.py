@@ -5,16 +5,17 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from controller.cli.operator import Operator
 from controller.cli.output import printable
 from controller.conf.load import SITE_FILE, is_of_a_site
 from controller.db.database import unavailable
-from controller.domain.errors import CloudError
+from controller.domain.errors import CloudError, ConfigurationError, DatabaseUnavailable
 from controller.domain.release import RELEASE
 
 # Where each command is found, in the order of the list of them.
@@ -57,6 +58,15 @@ class LazyGroup(click.Group):
         found = getattr(importlib.import_module(module), name)
         assert isinstance(found, click.Command)
         return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; where tables of another release made it fail, say that instead of which column is missing."""
+        try:
+            return super().invoke(ctx)
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            if isinstance(ctx.obj, Operator) and (reason := ctx.obj.schema_problem()):
+                raise ConfigurationError(reason=reason) from error
+            raise
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from controller.conf import Settings, load_settings
 from controller.conf.load import FILE_NAME, default_state_dir
-from controller.domain.errors import ConfigurationError
+from controller.domain.errors import CloudError, ConfigurationError
+from controller.operations import schema
 from controller.operations.cloud import Cloud, Transaction
 
 T = TypeVar("T")
@@ -79,9 +81,21 @@ class Operator:
     def write(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation that changes rows.
 
-        A doorbell of the embedded bus rings in this process, where nobody listens: the cloud's sweep finds the rows.
+        A doorbell of the embedded bus rings in this process, where nothing listens: the cloud's sweep finds the rows.
+
+        Raises:
+            ConfigurationError: this release cannot work with the tables, or no longer may.
         """
+        if reason := self.cloud.read(schema.problem):
+            raise ConfigurationError(reason=reason)
         return self.cloud.write(operation)
+
+    def schema_problem(self) -> str:
+        """Why a command failed, if that was because of the tables; empty too where they cannot be asked."""
+        try:
+            return self.cloud.read(schema.problem)
+        except (CloudError, SQLAlchemyError):
+            return ""
 
 
 pass_operator = click.make_pass_decorator(Operator)

@@ -1,5 +1,6 @@
 """What is to be known before the tables are taken back: who uses the cloud, and what would be lost."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from controller.conf.settings import Settings
 from controller.db.base import Base
 from controller.db.database import make_engine
-from controller.db.models import Host
+from controller.db.models import Host, Service
 from controller.domain.errors import ConfigurationError, InvalidParameter
 from controller.operations import schema, services
 from controller.operations.cloud import Transaction
@@ -40,15 +41,19 @@ class Loss:
         return f"{what}: {self.rows} row{'' if self.rows == 1 else 's'}"
 
 
-def users(tx: Transaction) -> list[str]:
+def users(tx: Transaction, *, by_heartbeats: bool = True) -> list[str]:
     """What uses the cloud now, as far as the database knows: its services and, as a service of release 0.1 writes no
-    row, heartbeats that some controller has taken a short while ago."""
+    row, heartbeats that some controller has taken a short while ago (``by_heartbeats``)."""
     inspector = inspect(tx.session.connection())
     found: list[str] = []
     if inspector.has_table("services"):
-        running = services.running(tx)
-        found += [f"{s.name} on {s.machine} (process {s.pid}, heard of at {s.seen_at:%FT%TZ})" for s in running]
-    if inspector.has_table("hosts"):
+        by_process: dict[tuple[str, int], list[Service]] = defaultdict(list)
+        for service in services.running(tx):
+            by_process[service.machine, service.pid].append(service)
+        for (machine, pid), running in by_process.items():
+            names, seen_at = ", ".join(s.name for s in running), max(s.seen_at for s in running)
+            found.append(f"{names} on {machine} (process {pid}, heard of at {seen_at:%FT%TZ})")
+    if by_heartbeats and inspector.has_table("hosts"):
         recent = tx.now - timedelta(seconds=GONE_AFTER_S)
         heard = tx.session.execute(select(func.count(), func.max(Host.last_seen_at)).where(Host.last_seen_at > recent))
         count, last = heard.one()

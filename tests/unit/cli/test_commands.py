@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from tests.unit.cli.conftest import Command
 
@@ -69,6 +70,28 @@ def test_a_file_that_no_image_has_is_pruned(command: Command, tmp_path: Path) ->
     assert command("image", "prune").splitlines()[-1].split() == [stranger.name, "4", "-", "removed"]
     assert not stranger.exists()
     assert command.json("image", "prune") == []
+
+
+@pytest.mark.parametrize("revision", ["0004", "base"])
+def test_commands_on_tables_of_another_release_say_what_to_do(
+    command: Command, revision: str, refused: Callable[..., str]
+) -> None:
+    command("db", "downgrade", revision, "--yes")
+    for arguments in (("host", "list"), ("service", "require", "0.2.0"), ("project", "create", "lab"), ("audit",)):
+        assert "`pileus db upgrade`" in refused(command, *arguments)
+    command("db", "upgrade")
+    assert command.json("host", "list") == []
+
+
+def test_commands_change_nothing_in_a_cloud_that_this_release_may_not_run_in(
+    command: Command, refused: Callable[..., str]
+) -> None:
+    engine = create_engine(f"sqlite:///{command.state / 'pileus.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cloud SET oldest_release = '9.9.0'"))
+    engine.dispose()
+    assert "install 9.9.0" in refused(command, "project", "create", "lab")
+    assert [p["name"] for p in command.json("project", "list")] == ["default"]
 
 
 def test_a_new_instance_type(command: Command) -> None:

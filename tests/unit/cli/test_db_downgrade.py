@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy import text
 from controller.cli.daemon import Daemon
 from controller.conf import load_settings
 from controller.domain.errors import ConfigurationError, InvalidParameter
-from controller.operations import schema
+from controller.domain.messages import HostReported
+from controller.operations import heartbeats, schema
 from controller.operations.cloud import Cloud
 from controller.operations.downgrade import losses, users
 from controller.workers.register import ServiceRegister
@@ -39,6 +41,25 @@ def test_a_running_service_is_named(command: Command, cloud: Cloud, refused: Ref
     assert f"(process {os.getpid()}, heard of at " in said
     assert "the cloud runs: api on " in said
     assert revision(command) == schema.newest()
+
+
+def test_services_of_one_process_are_named_together(command: Command, cloud: Cloud, refused: Refused) -> None:
+    register = ServiceRegister(cloud, ["api", "network"])
+    register.start()
+    try:
+        said = refused(command, "db", "downgrade", "base", "--yes")
+    finally:
+        register.stop()
+    assert said.startswith("the cloud runs: api, network on ")
+    assert said.count("process") == 1
+    assert "for 60 s" in said
+
+
+def test_an_embedded_cloud_that_was_just_stopped_is_stopped(command: Command, cloud: Cloud) -> None:
+    facts = HostReported("h1", datetime.now(UTC).isoformat(), "b", "simulated", vcpus=8, memory_mib=1024, disk_gib=10)
+    cloud.write(lambda tx: heartbeats.report(tx, facts))
+    command("db", "downgrade", "-1", "--yes")
+    assert revision(command) == schema.revisions()[1]
 
 
 def test_the_embedded_cloud_is_named(command: Command, refused: Refused) -> None:
