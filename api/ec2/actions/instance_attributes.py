@@ -10,7 +10,7 @@ from api.ec2.actions.context import Context, Parameters, Result, UnsupportedPara
 from api.ec2.actions.identifiers import instance_ids, require_all
 from api.ec2.actions.instance_shape import ROOT_DEVICE
 from api.ec2.queries import Described
-from controller.domain.errors import InvalidParameter
+from controller.domain.errors import InvalidCombination, InvalidParameter
 from controller.operations.cloud import Transaction
 from controller.operations.instances import set_shutdown_behavior
 
@@ -34,6 +34,8 @@ _ATTRIBUTES: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "userData": ("UserData", None),
     }
 )
+# What is no attribute.
+_OF_THE_REQUEST = frozenset({"InstanceId", "DryRun", "Attribute", "Value"})
 _UNCHANGED: Mapping[str, Any] = MappingProxyType(
     {
         "DisableApiStop": _NO,
@@ -45,10 +47,7 @@ _UNCHANGED: Mapping[str, Any] = MappingProxyType(
 
 def describe_instance_attribute(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceAttribute.html"""
-    name = params["Attribute"]
-    if name not in _ATTRIBUTES:
-        reason = f"it has to be one of {', '.join(_ATTRIBUTES)}"
-        raise InvalidParameter(parameter="Attribute", value=name[:100], reason=reason)
+    name = _known(params["Attribute"])
     item, own = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
     member, same = _ATTRIBUTES[name]
     return {"InstanceId": item.row.id, member: own.get(name, same)}
@@ -59,23 +58,34 @@ def modify_instance_attribute(context: Context, params: Parameters) -> Result:
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html
     """
-    behavior, given = _behavior(params)
-    for name, value in params.items():
-        if name not in ("InstanceId", "DryRun", *given) and _UNCHANGED.get(name) != value:
-            raise UnsupportedParameter(parameter=name, reason="it cannot be changed to this here")
+    wanted = _wanted(params)
+    for member, value in wanted.items():
+        if member != _SHUTDOWN and _UNCHANGED.get(member) != value:
+            raise UnsupportedParameter(parameter=member, reason="it cannot be changed to this here")
     item, _ = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
-    if given:
+    if _SHUTDOWN in wanted:
+        behavior = wanted[_SHUTDOWN].get("Value", "")
         context.cloud.write(lambda tx: set_shutdown_behavior(tx, context.project_id, item.row.id, behavior))
     return {}
 
 
-def _behavior(params: Parameters) -> tuple[str, tuple[str, ...]]:
-    """The shutdown behavior that is asked for, and the parameters that say so: there are two ways."""
-    if _SHUTDOWN in params:
-        return params[_SHUTDOWN].get("Value", ""), (_SHUTDOWN,)
-    if params.get("Attribute") == "instanceInitiatedShutdownBehavior":
-        return params.get("Value", ""), ("Attribute", "Value")
-    return "", ()
+def _wanted(params: Parameters) -> Mapping[str, Any]:
+    """What is to be changed, by the member that says so: ``Attribute`` and ``Value`` are another way to."""
+    wanted = {name: value for name, value in params.items() if name not in _OF_THE_REQUEST}
+    if "Attribute" in params:
+        member, same = _ATTRIBUTES[_known(params["Attribute"])]
+        value = params.get("Value", "")
+        wanted[member] = {"Value": value.lower() == "true" if same == _NO else value}
+    if not wanted:
+        raise InvalidCombination(reason="No attribute to be changed was given")
+    return wanted
+
+
+def _known(attribute: str) -> str:
+    if attribute not in _ATTRIBUTES:
+        reason = f"it has to be one of {', '.join(_ATTRIBUTES)}"
+        raise InvalidParameter(parameter="Attribute", value=attribute[:100], reason=reason)
+    return attribute
 
 
 def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[Described, Mapping[str, Any]]:

@@ -127,6 +127,14 @@ def test_user_data_and_attributes(site: Site, ec2: Any) -> None:
     assert attribute("disableApiTermination")["DisableApiTermination"] == {"Value": False}
     assert attribute("instanceInitiatedShutdownBehavior")["InstanceInitiatedShutdownBehavior"] == {"Value": "stop"}
     ec2.modify_instance_attribute(InstanceId=instance_id, DisableApiTermination={"Value": False})
+    ec2.modify_instance_attribute(InstanceId=instance_id, Attribute="disableApiTermination", Value="false")
+    for wrong, code in (
+        ({"Attribute": "disableApiTermination", "Value": "true"}, "UnsupportedOperation"),
+        ({"Attribute": "colour", "Value": "red"}, "InvalidParameterValue"),
+        ({}, "InvalidParameterCombination"),
+    ):
+        with pytest.raises(ec2.exceptions.ClientError, match=code):
+            ec2.modify_instance_attribute(InstanceId=instance_id, **wrong)
 
 
 def go_off(site: Site, instance_id: str, cause: str) -> None:
