@@ -216,6 +216,11 @@ class InUse(Conflict):
     message = "The {kind} '{id}' is in use by {user}."
 
 
+class HostInUse(InUse):
+    code = "host.in_use"
+    message = "The host '{id}' is in use by {user}: {advice}."
+
+
 class PlacementGroupInUse(InUse):
     code = "placement_group.in_use"
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
 from controller.domain.drift import accepted
-from controller.domain.errors import InUse
+from controller.domain.errors import HostInUse
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
 from controller.operations.fencing import missing_host, new_epoch, remember_removed
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 # The free space of a disk is never twice the same: a smaller change than this share of it is none.
 _DISK_CHANGE = 0.05
 _LARGEST = 2**31 - 1
+_END_INSTANCES = "terminate them, or --force where the host is down for good"
+_IMPORT_LEASES = "import the leases with other hosts (`pileus network import-leases`)"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def remove_host(tx: Transaction, host_id: str) -> None:
     pins = _pins(tx, host_id)
     if claims or pins:
         users = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((claims, "instance"), (pins, "pinned lease")) if n]
-        raise InUse(kind="host", id=host_id, user=" and ".join(users))
+        advice = [advice for n, advice in ((claims, _END_INSTANCES), (pins, _IMPORT_LEASES)) if n]
+        raise HostInUse(kind="host", id=host_id, user=" and ".join(users), advice="; ".join(advice))
     remember_removed(tx, host)
     tx.session.delete(host)
 

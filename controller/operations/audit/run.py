@@ -85,8 +85,6 @@ class _Auditor:
     def notes(self) -> list[str]:
         """What an operator should know and that breaks no promise, by what was seen last."""
         found = [] if self._wishes.evidence else ["only the database was looked at: no host, no DHCP, no firewall"]
-        if self._seen.down:
-            found.append(f"hosts that are down were not looked at: {_named(self._seen.down)}")
         kept = {h: len(e.kept) for h, e in sorted(self._seen.hosts.items()) if e.kept}
         if kept:
             found.append(f"{sum(kept.values())} disks of removed guests are kept, on {_named(list(kept))}")

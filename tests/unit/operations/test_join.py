@@ -394,7 +394,7 @@ def test_a_host_with_claims_and_pins_stays(site: TestCloud) -> None:
     place(site)
     assert site.states(ids) == [State.BUILDING] * 2
     _pin(site, ["52:54:00:00:00:0a"], FACTS.host)
-    with pytest.raises(InUse, match="2 instances and 1 pinned lease"):
+    with pytest.raises(InUse, match=r"2 instances and 1 pinned lease: terminate them, .*; import the leases"):
         site.cloud.write(lambda tx: hosts.remove_host(tx, FACTS.host))
 
 
