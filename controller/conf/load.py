@@ -73,9 +73,18 @@ def _read(conf: cfg.ConfigOpts) -> Settings:
     for f in fields(Settings):
         section = section_name(f.name)
         group = conf if section == "DEFAULT" else conf[section]
-        values = {o.name: group[o.name] for o in fields(hints[f.name])}
+        values = {o.name: _value(group, section, o.name) for o in fields(hints[f.name])}
         sections[f.name] = hints[f.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     return replace(Settings(), **sections)
+
+
+def _value(group: Any, section: str, name: str) -> Any:
+    """An option's value; an error names its section, which oslo's own does not."""
+    try:
+        return group[name]
+    except cfg.ConfigFileValueError as error:
+        _, _, why = str(error).partition(" is not valid: ")
+        raise ValueError(f"[{section}] {name} is not valid: {why or error}") from error
 
 
 def _check(settings: Settings) -> None:

@@ -36,7 +36,9 @@ class General:
         "Two clouds on one machine need two ids.",
     )
     host: str = option("", "Name of this host in the cloud; empty: the machine's hostname.")
-    log_level: str = option("INFO", "Least level that is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    log_level: str = option(
+        "INFO", "Least level that is logged; read again at SIGHUP.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
     log_format: str = option("text", "Form of the log lines.", choices=("text", "json"))
 
 

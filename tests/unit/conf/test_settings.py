@@ -53,3 +53,19 @@ def test_every_option_says_what_it_is_and_secrets_are_marked() -> None:
     assert all(o.help for o in options.values())
     assert options["database", "url"].secret
     assert options["bus", "url"].secret
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[DEFAULT]\nlog_level = LOUD\n", "[DEFAULT] log_level is not valid: Valid values are [DEBUG, "),
+        ("[database]\npool_size = many\n", "[database] pool_size is not valid: "),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_section(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "pileus.conf"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file)
+    assert f"{file}: {said}" in str(caught.value)
+    assert "LocationInfo" not in str(caught.value)
