@@ -140,6 +140,12 @@ make_test_venv() {
     [ "$lock" = "$whole" ] || rm -f "$lock"
 }
 
+# in_use VENV: whether a process runs that was started from it.
+in_use() {
+    # By standard input: on grep's own command line it would be found.
+    grep -qsFf - /proc/[0-9]*/cmdline <<<"$1/bin/"
+}
+
 # shadowed_units UNITS ADMINISTRATOR: what lies in the administrator's folder under the name of one of our units, or of a
 # file of their drop-ins. systemd takes it instead of ours.
 shadowed_units() {
@@ -148,5 +154,17 @@ shadowed_units() {
         if [ -e "$2/${file#./}" ]; then
             say "$2/${file#./}"
         fi
+    done
+}
+
+# remove_others PREFIX NEW BEFORE: the releases below PREFIX- go, but for these two and what a process still runs from.
+# Where both are one, it is installed once more, and what was before it is to stay. Only what has a release's key in its
+# name is one: /opt/pileus-backups is not.
+remove_others() {
+    local folder
+    [ "$2" != "$3" ] || return 0
+    for folder in "$1"-*; do
+        [[ ${folder#"$1-"} =~ ^[0-9a-f]{12}$ ]] || continue
+        case $folder in "$2" | "$3") ;; *) in_use "$folder" || rm -rf "$folder" ;; esac
     done
 }

@@ -1,19 +1,22 @@
-"""bin/install: what an upgrade takes away, and what it tells of units that an earlier release was copied with."""
+"""What ``bin/install`` finds of earlier releases: copies of their units, programs that nothing runs from any more."""
 
-import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-INSTALL = ROOT / "bin" / "install"
+
+
+def call(function: str, *arguments: Path) -> "subprocess.CompletedProcess[str]":
+    """A function of what ``bin/install`` sources."""
+    script = '. "$0/bin/lib/setup.sh"; "$@"'
+    argv = ["bash", "-euc", script, str(ROOT), function, *map(str, arguments)]
+    return subprocess.run(argv, check=False, capture_output=True, text=True)
 
 
 def remove_others(prefix: Path, *kept: str) -> None:
-    """Run that function of the script, and nothing else of it."""
-    found = re.search(r"^remove_others\(\) \{\n.*?^\}\n", INSTALL.read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    program = f'set -euo pipefail\nprefix=$1\n{found[0]}remove_others "$2" "$3"\n'
-    subprocess.run(["bash", "-c", program, "bash", str(prefix), *kept], check=True, timeout=30)
+    run = call("remove_others", prefix, *map(Path, kept))
+    assert run.returncode == 0, run.stderr
 
 
 def test_older_releases_go_and_nothing_else(tmp_path: Path) -> None:
@@ -44,10 +47,8 @@ def test_a_release_that_is_installed_twice_leaves_the_one_that_still_runs(tmp_pa
 
 
 def shadowed(units: Path, administrator: Path) -> list[str]:
-    script = '. "$0/bin/lib/setup.sh"; shadowed_units "$1" "$2"'
-    run = subprocess.run(
-        ["bash", "-euc", script, str(ROOT), str(units), str(administrator)], check=True, capture_output=True, text=True
-    )
+    run = call("shadowed_units", units, administrator)
+    assert run.returncode == 0
     return run.stdout.splitlines()
 
 
@@ -63,3 +64,15 @@ def test_copies_of_the_units_are_told(tmp_path: Path) -> None:
 
 def test_without_copies_nothing_is_told(tmp_path: Path) -> None:
     assert shadowed(ROOT / "etc/systemd", tmp_path) == []
+
+
+def test_programs_that_a_process_runs_from_are_in_use(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python"
+    python.symlink_to(sys.executable)
+    assert call("in_use", tmp_path).returncode == 1
+    with subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert call("in_use", tmp_path).returncode == 0
+        assert call("in_use", tmp_path / "bin").returncode == 1
+        process.communicate(b"\n")
+    assert call("in_use", tmp_path).returncode == 1
