@@ -20,7 +20,7 @@ FIRST_SEEN = "0.2.0"
 
 
 def parts(release: str) -> tuple[int, ...]:
-    """The numbers of a release, to be compared; what follows them (``0.3.0.dev1``) does not count.
+    """The numbers of a release, three at least, to be compared; what follows them (``0.3.0.dev1``) does not count.
 
     Raises:
         InvalidParameter: it does not begin with two numbers.
@@ -32,7 +32,7 @@ def parts(release: str) -> tuple[int, ...]:
         numbers.append(int(part))
     if len(numbers) < 2:
         raise InvalidParameter(parameter="release", value=release[:40], reason="a release is like 0.2.0")
-    return tuple(numbers)
+    return (*numbers, 0)[: max(3, len(numbers))]
 
 
 def speaks(release: str) -> int:

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from alembic import command
@@ -18,11 +17,10 @@ from sqlalchemy.pool import StaticPool
 from controller.conf.settings import Settings
 from controller.db.base import Base
 from controller.db.database import make_engine
-from controller.db.models import Host, Service
+from controller.db.models import Service
 from controller.domain.errors import ConfigurationError, InvalidParameter
 from controller.operations import schema, services
 from controller.operations.cloud import Transaction
-from controller.operations.receivers import GONE_AFTER_S
 
 _OWN_TABLE = "alembic_version"
 Columns = Mapping[str, Sequence[str]]
@@ -54,11 +52,7 @@ def users(tx: Transaction, *, by_heartbeats: bool = True) -> list[str]:
             names, seen_at = ", ".join(s.name for s in running), max(s.seen_at for s in running)
             found.append(f"{names} on {machine} (process {pid}, heard of at {seen_at:%FT%TZ})")
     if by_heartbeats and inspector.has_table("hosts"):
-        recent = tx.now - timedelta(seconds=GONE_AFTER_S)
-        heard = tx.session.execute(select(func.count(), func.max(Host.last_seen_at)).where(Host.last_seen_at > recent))
-        count, last = heard.one()
-        if count:
-            found.append(f"a controller, which took heartbeats of {count} hosts, the last one at {last:%FT%TZ}")
+        found += filter(None, [services.heartbeats_taken(tx)])
     return found
 
 

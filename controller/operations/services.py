@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
-from controller.db.models import Service
+from controller.db.models import Host, Service
 from controller.db.project import Cloud
 from controller.domain.errors import InUse, InvalidParameter
-from controller.domain.release import RELEASE, parts
+from controller.domain.release import FIRST_SEEN, RELEASE, parts
 from controller.operations.cloud import Transaction
 from controller.operations.receivers import GONE_AFTER_S, services_read
 
@@ -77,6 +77,16 @@ def running(tx: Transaction) -> list[Service]:
     return [s for s in list_services(tx) if is_running(tx, s)]
 
 
+def heartbeats_taken(tx: Transaction) -> str:
+    """Which heartbeats some controller has taken a short while ago, also one of 0.1; empty: none."""
+    recent = tx.now - timedelta(seconds=GONE_AFTER_S)
+    count, last = tx.session.execute(
+        select(func.count(), func.max(Host.last_seen_at)).where(Host.last_seen_at > recent)
+    ).one()
+    hosts = "1 host" if count == 1 else f"{count} hosts"
+    return f"a controller, which took heartbeats of {hosts}, the last one at {last:%FT%TZ}" if count else ""
+
+
 def services_speak(tx: Transaction) -> int:
     """The newest version of the messages that every service of the cloud can read: see ``services_read``."""
     return services_read(tx.session, tx.now)
@@ -86,7 +96,7 @@ def require(tx: Transaction, release: str) -> None:
     """From now on no service older than ``release`` runs in this cloud, nor starts, as far as it knows this rule.
 
     Raises:
-        InvalidParameter: it is none, or newer than this one. InUse: an older one runs.
+        InvalidParameter: it is none, or newer than this one. InUse: an older one runs, as far as that can be seen.
     """
     if parts(release) > parts(RELEASE):
         raise InvalidParameter(parameter="release", value=release, reason=f"this is {RELEASE}")
@@ -94,4 +104,7 @@ def require(tx: Transaction, release: str) -> None:
     if older:
         names = ", ".join(f"{s.name} of {s.release} on {s.machine}" for s in older)
         raise InUse(kind="release", id=older[0].release, user=names)
+    controllers = [s for s in running(tx) if s.name == "controller"]
+    if parts(release) >= parts(FIRST_SEEN) and not controllers and (seen := heartbeats_taken(tx)):
+        raise InUse(kind="release", id=f"before {FIRST_SEEN}", user=seen)
     tx.session.execute(update(Cloud).values(oldest_release=release))

@@ -15,6 +15,7 @@ from tests.clouds import TestCloud
 from tests.unit.domain.test_messages import EXAMPLES
 
 API, SCHEDULER = Presence("a", "api", "m1", 7), Presence("s", "scheduler", "m2", 8)
+CONTROLLER = Presence("c", "controller", "m1", 9)
 
 
 def renew(site: TestCloud, *present: Presence, version: int = 2) -> None:
@@ -78,7 +79,7 @@ def test_all_speak_what_the_lowest_speaks(site: TestCloud) -> None:
 
 def test_services_of_01_are_counted_until_an_operator_says_that_none_runs(site: TestCloud) -> None:
     migrated_from_01(site)
-    renew(site, API, SCHEDULER)
+    renew(site, API, CONTROLLER)
     assert site.cloud.read(services.services_speak) == 1
     site.cloud.write(lambda tx: services.require(tx, RELEASE))
     assert site.cloud.read(services.services_speak) == 2
@@ -96,6 +97,22 @@ def test_nothing_is_required_that_an_older_service_lacks(site: TestCloud, monkey
     monkeypatch.undo()
     with pytest.raises(InUse, match=r"api of 0\.1\.9 on m1"):
         site.cloud.write(lambda tx: services.require(tx, RELEASE))
+
+
+def test_nothing_is_required_while_a_controller_of_01_takes_heartbeats(site: TestCloud) -> None:
+    site.heartbeat("h1", speaks=1)
+    with pytest.raises(InUse, match="which took heartbeats of 1 host, "):
+        site.cloud.write(lambda tx: services.require(tx, RELEASE))
+    site.cloud.write(lambda tx: services.require(tx, "0.1.0"))
+    renew(site, CONTROLLER)
+    site.cloud.write(lambda tx: services.require(tx, RELEASE))
+
+
+def test_a_release_of_two_numbers_means_the_same(site: TestCloud) -> None:
+    migrated_from_01(site)
+    renew(site, CONTROLLER)
+    site.cloud.write(lambda tx: services.require(tx, "0.2"))
+    assert site.cloud.read(services.services_speak) == 2
 
 
 def sent(site: TestCloud, host: str) -> list[str]:
@@ -126,7 +143,7 @@ def test_one_doorbell_a_reservation_while_a_service_may_know_of_no_other(site: T
     each = [ScheduleReservation(f"r-{n}") for n in (1, 2, 3)]
     together = [ScheduleReservation("r-1", ("r-2", "r-3"))]
     migrated_from_01(site)
-    renew(site, API, SCHEDULER)
+    renew(site, API, CONTROLLER)
     assert rung(site) == each
     site.cloud.write(lambda tx: services.require(tx, RELEASE))
     assert rung(site) == together
