@@ -80,7 +80,7 @@ def _count(tx: Transaction) -> dict[str, Any]:
     overdue = tx.session.scalar(
         select(func.count()).where(Instance.state == State.DELETING, Instance.deadline_at.is_(None))
     )
-    kept = {"addresses in quarantine": quarantine.count(tx), "guests on wrong hosts": len(stray_guests.held_strays(tx))}
+    kept = {"quarantined_addresses": quarantine.count(tx), "stray_guests": len(stray_guests.held_strays(tx))}
     held = {what: n for what, n in kept.items() if n}
     return {
         "releases": dict(sorted(releases.items())),

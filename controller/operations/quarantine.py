@@ -78,7 +78,8 @@ def fence(tx: Transaction, host_id: str) -> int:
     removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
     if tx.session.get(Host, host_id) is not None:
         reason = f"host {host_id} is registered: only one that was removed can be fenced (`pileus host remove --force`)"
-        raise Conflict(reason=reason)
+        later = "of one that came back, its agent ends the quarantine, from release 0.2 on"
+        raise Conflict(reason=f"{reason}; {later}")
     if removed is None:
         raise HostNotFound(id=host_id)
     removed.fenced_at = tx.now

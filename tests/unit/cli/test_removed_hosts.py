@@ -46,8 +46,8 @@ h1 is removed, 2 instances are given up with it
     of_host = command.json("host", "show", "h1")
     assert sorted(of_host["quarantined"]) == sorted(f"{ip} {network['name']} {i}" for i, ip in lost)
     assert (of_host["fenced_at"], of_host["strays"]) == (None, [])
-    assert held(command) == {"addresses in quarantine": 2}
-    assert "addresses in quarantine" in command.result("status").stdout
+    assert held(command) == {"quarantined_addresses": 2}
+    assert "quarantined_addresses" in command.result("status").stdout
 
     assert command("host", "fence", "h1") == "h1 is dead, 2 addresses leave quarantine\n"
     assert command("host", "fence", "h1") == "h1 is dead, 0 addresses leave quarantine\n"
@@ -70,7 +70,7 @@ def test_removed_twice(command: Command, lost: list[tuple[str, str]], refused: C
         said = refused(command, "host", *again, "h1")
         assert "was removed at 20" in said
         assert "`pileus host fence h1`" in said
-    assert held(command) == {"addresses in quarantine": len(lost)}
+    assert held(command) == {"quarantined_addresses": len(lost)}
 
 
 def test_guests_that_it_shows_again(command: Command, site: TestCloud, lost: list[tuple[str, str]]) -> None:
@@ -84,4 +84,4 @@ def test_guests_that_it_shows_again(command: Command, site: TestCloud, lost: lis
         f"{i} RUNNING: held: too many guests to remove at once or in this hour" for i, _ in lost
     )
     assert (told["remarks"], bool(told["last_seen_at"])) == ("it is back", True)
-    assert held(command) == {"addresses in quarantine": 2, "guests on wrong hosts": 2}
+    assert held(command) == {"quarantined_addresses": 2, "stray_guests": 2}
