@@ -6,7 +6,6 @@ Free of threads: a service calls it. Whatever line it dies at, the next run mend
 import base64
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,7 +21,7 @@ from compute_agent.journal import Intent, Journal
 from compute_agent.mac_probe import MacProbe, MacReport
 from controller.bus.bus import Sender
 from controller.bus.unread import UNREAD
-from controller.domain.clock import Clock
+from controller.domain.clock import Clock, uptime_s
 from controller.domain.errors import BusUnavailable, CloudError, HostError, PoisonMessage, Unavailable
 from controller.domain.host_facts import MAX_IMAGES
 from controller.domain.messages import (
@@ -135,7 +134,7 @@ class Agent:
         options: HostOptions = HostOptions(),
         grace_s: float = GRACE_S,
         jitter: Callable[[], float] = random.random,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = uptime_s,
     ) -> None:
         self.host = host
         self._driver = driver

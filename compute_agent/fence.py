@@ -5,14 +5,13 @@ The epoch, the boot that was accepted and whether 0.1 still sends are in the jou
 anew by each process.
 """
 
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
 from compute_agent.journal import Journal
-from controller.domain.clock import Clock
+from controller.domain.clock import Clock, uptime_s
 from controller.domain.messages import END_OF_EPOCHS, HostAccepted, ReconcileGuests
 
 log = structlog.get_logger(__name__)
@@ -31,9 +30,7 @@ _DIFFERENCES_S = ((86400, "a day"), (3600, "an hour"), (600, "ten minutes"), (60
 class Fence:
     """The epoch of one host. ``boot_id`` is the host's; ``accepted``: a controller has answered for this boot."""
 
-    def __init__(
-        self, host: str, journal: Journal, clock: Clock, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, host: str, journal: Journal, clock: Clock, monotonic: Callable[[], float] = uptime_s) -> None:
         self._host = host
         self._journal = journal
         self._clock = clock
