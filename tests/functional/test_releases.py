@@ -6,12 +6,14 @@ leaves, and the other agents follow; and all of it back in that order. So every 
 other of the other one. Users launch, stop, start, reboot and terminate all the while.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from controller.domain.messages import HostAccepted
 from controller.domain.release import RELEASE
 from controller.domain.wire import VERSION
 from tests.functional.mixed_site import AGENTS, HOSTS_EACH, NEW, OLD, SERVICES, MixedSite
@@ -83,11 +85,19 @@ def _all_came_true(site: MixedSite, users: RestlessUsers) -> None:
     assert failed == [], _stories(site, failed)
     assert len(users.expected) >= 60
     assert site.sql("SELECT instance_id FROM steps WHERE event = 'HOST_LOST'") == [], site.logs()
-    assert site.sql("SELECT queue, reason, body FROM dead_letters") == []
+    assert [
+        letter for letter in site.sql("SELECT queue, reason, body FROM dead_letters") if not _came_late(*letter)
+    ] == []
     boots = site.boots()
     assert set(boots) == {i for i, state in states.items() if state != "DELETED"}
     calm = boots.keys() - users.disturbed
     assert {i: boots[i] for i in calm if i in users.expected and boots[i] != 1} == {}
+
+
+def _came_late(queue: str, _reason: str, body: str) -> bool:
+    """Whether it is an answer that an agent had asked for when it was exchanged for one of 0.1, which does not know it
+    and has asked for nothing."""
+    return queue.startswith("compute.") and json.loads(body)["kind"] == HostAccepted.KIND
 
 
 def _stories(site: MixedSite, ids: object) -> str:
