@@ -20,6 +20,7 @@ def db() -> None:
 @pass_operator
 def upgrade(operator: Operator) -> None:
     """Bring the tables up to this release."""
+    operator.require_database()
     schema.upgrade(operator.settings)
     click.echo(f"the database is at revision {schema.current(operator.settings)}")
 
@@ -33,6 +34,7 @@ def downgrade(operator: Operator, revision: str, yes: bool) -> None:
 
     Says what would be lost, and does nothing without --yes.
     """
+    operator.require_database()
     if in_use := _users(operator):
         advice = "Stop all of it first: `pileus down`, or the units of every machine"
         advice += f". What was stopped just now may count for {GONE_AFTER_S} s more"
@@ -60,4 +62,5 @@ def _users(operator: Operator) -> list[str]:
 @pass_operator
 def current(operator: Operator) -> None:
     """Show the revision of the tables."""
+    operator.require_database()
     print_row(operator, {"revision": schema.current(operator.settings)})

@@ -86,6 +86,7 @@ def down(operator: Operator, destroy: bool) -> None:
 
 
 def _upgrade(operator: Operator) -> None:
+    operator.require_database()
     schema.upgrade(operator.settings)
     operator.write(schema.ensure_cloud_row)
 

@@ -69,9 +69,27 @@ class Operator:
         """The settings of this cloud. Raises ConfigurationError."""
         return self.load()
 
+    @property
+    def is_host(self) -> bool:
+        """Whether this machine is nothing but a host of a site: a broker is named, and no database."""
+        named = self.settings.database.url or (self.settings.state_dir / "pileus.db").exists()
+        return not (self.settings.embedded_bus or named)
+
+    def require_database(self) -> None:
+        """Make no empty database where there is none: with one, a host cannot join again.
+
+        Raises:
+            ConfigurationError: this machine is a host.
+        """
+        if self.is_host:
+            here = "here there are `pileus status` and `pileus check compute`"
+            reason = f"{self.file} names no database, as a host's: do this on a control machine; {here}"
+            raise ConfigurationError(reason=reason)
+
     @cached_property
     def cloud(self) -> Cloud:
-        """The cloud's engines."""
+        """The cloud's engines. Raises ConfigurationError: this machine is a host, and has none."""
+        self.require_database()
         return Cloud.connect(self.settings)
 
     def read(self, operation: Callable[[Transaction], T]) -> T:

@@ -25,7 +25,7 @@ from controller.operations.cloud import Transaction
 @output_option
 @pass_operator
 def status(operator: Operator) -> None:
-    """Show services, hosts and instances. Exit status 1 when the cloud is not up, or not well."""
+    """Show services, hosts and instances; on a host, its agent. Exit status 1 when the cloud is not up, or not well."""
     document = describe(operator)
     print_row(operator, document)
     sys.exit(0 if document["healthy"] else 1)
@@ -34,6 +34,8 @@ def status(operator: Operator) -> None:
 def describe(operator: Operator) -> dict[str, Any]:
     """The state of the cloud; ``problems`` says what is not as it should be."""
     settings = operator.settings
+    if operator.is_host:
+        return _of_a_host(settings)
     pid = Daemon(settings.state_dir).pid()
     problems = {
         "api": api_problem(settings),
@@ -63,6 +65,20 @@ def describe(operator: Operator) -> dict[str, Any]:
         "bus": settings.bus.url.partition(":")[0],
         "problems": {name: text for name, text in problems.items() if text},
         **counts,
+    }
+
+
+def _of_a_host(settings: Settings) -> dict[str, Any]:
+    """The state of a machine that has an agent and nothing else of the site."""
+    running = processes(settings)
+    problems = {"bus": bus_problem(settings)} | {p.name: p.reason for process in running for p in process.problems}
+    return {
+        "state_dir": settings.state_dir,
+        "up": bool(running),
+        "healthy": bool(running) and not any(problems.values()),
+        "services": sorted({name for process in running for name in process.services}),
+        "bus": settings.bus.url.partition(":")[0],
+        "problems": {name: text for name, text in problems.items() if text},
     }
 
 
