@@ -143,7 +143,7 @@ make_test_venv() {
 # in_use VENV: whether a process runs that was started from it.
 in_use() {
     # By standard input: on grep's own command line it would be found.
-    grep -qsFf - /proc/[0-9]*/cmdline <<<"$1/bin/"
+    grep -qsFf - /proc/[0-9]*/cmdline <<<"$1/bin/" || return 1  # 2 where a process ended while it was looked at
 }
 
 # shadowed_units UNITS ADMINISTRATOR: what lies in the administrator's folder under the name of one of our units, or of a
