@@ -42,7 +42,7 @@ OPTIONS: Mapping[tuple[str, str], object] = {
     ("controller", "ring_max_s"): 2,
     ("controller", "host_down_after_s"): HOST_DOWN_AFTER_S,
     ("compute", "heartbeat_s"): HEARTBEAT_S,
-    ("compute", "simulated_boot_s"): 0.3,
+    ("compute", "simulated_boot_s"): 0.6,
 }
 
 
