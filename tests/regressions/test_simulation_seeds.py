@@ -20,6 +20,7 @@ _ONE_CONSUMER = "no bug: a controller of 0.1 was given every answer; a broker gi
 _STALE_QUEUE = "no bug: the queue of a removed host was not removed here, its commands were carried out"
 _STALE_JOURNAL = "no bug: a removed host that is cut off does what it took before, until that expires"
 _HELD_UP = "no bug: an agent was held up for half an hour by another's pauses, its builds expired"
+_FORGOTTEN_WISH = "no bug: it was to end itself, by a row that an older copy of the database did not have"
 
 # A change of the services or of the simulation makes another story of a seed: each bug also has a test of its own.
 _SEEDS = {
@@ -47,6 +48,8 @@ _SEEDS = {
     4381: _STALE_QUEUE,
     6232: _STALE_QUEUE,
     6340: _STALE_QUEUE,
+    7082: _FORGOTTEN_WISH,
+    9117: _FORGOTTEN_WISH,
 }
 
 

@@ -65,6 +65,7 @@ class Clients:
         # How often a wish may have reached an instance, whatever was answered.
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.unanswered = 0
+        self._forgotten: set[str] = set()  # what is to end itself, by rows that are replaced
         self.unjust: list[str] = []
 
     @property
@@ -80,9 +81,14 @@ class Clients:
     def ends_itself(self, instance_id: str) -> bool:
         """Whether it is to be terminated when it powers itself off."""
         # Its launch may have had no answer.
-        return self._laboratory.peek("SELECT shutdown_behavior FROM instances WHERE id = ?", instance_id) == [
-            ("terminate",)
-        ]
+        return instance_id in self._forgotten or self._laboratory.peek(
+            "SELECT shutdown_behavior FROM instances WHERE id = ?", instance_id
+        ) == [("terminate",)]
+
+    def before_restore(self) -> None:
+        """Remember what the rows say and their copy may not: commands made by them are still under way."""
+        ending = self._laboratory.peek("SELECT id FROM instances WHERE shutdown_behavior = ?", "terminate")
+        self._forgotten |= {i for (i,) in ending}
 
     def plan(self, requests: int, within_s: float) -> None:
         """Ask so many things at random times."""

@@ -171,6 +171,7 @@ class Site:
         if self._copied_at is None:
             return
         self.hub.note("STORY the database is restored")
+        self.clients.before_restore()
         for process in [*self.plane.apis, *self.plane.others]:
             self.hub.kill(process)
         self._laboratory.restore()
