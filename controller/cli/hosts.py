@@ -177,8 +177,8 @@ def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
         click.echo(f"{name} is removed, {counted(count, 'instance is', 'instances are')} given up with it")
         kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
         if kept:
-            told = counted(len(kept), "address is", "addresses are")
-            click.echo(f"{told} in quarantine: once it is surely dead, `pileus host fence {name}`")
+            addresses = counted(len(kept), "address is", "addresses are")
+            click.echo(f"{addresses} in quarantine: once it is surely dead, `pileus host fence {name}`")
     else:
         operator.write(lambda tx: hosts.remove_host(tx, name))
         click.echo(f"{name} is removed")

@@ -8,7 +8,7 @@ from controller.domain.errors import InvalidParameter
 # Of a column of 32 bits, as PostgreSQL and MariaDB have them.
 LARGEST = 2**31 - 1
 _NAME_LENGTH = 255
-# PostgreSQL keeps no NUL, and nobody half a surrogate pair, which JSON can have.
+# PostgreSQL keeps no NUL, and no database half a surrogate pair, which JSON can have.
 _NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -22,7 +21,7 @@ from controller.operations.receivers import readable
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-# What locks rows for longer makes others wait for it: it is told by name.
+# A transaction that takes longer is logged with its name: others wait for the rows that it has locked.
 SLOW_S = 1.0
 
 
@@ -80,8 +79,7 @@ class Cloud:
 
         result = self.database.write(work)
         if (took_s := time.monotonic() - begin) > SLOW_S:
-            function = operation.func if isinstance(operation, partial) else operation
-            name = getattr(function, "__qualname__", type(function).__name__)
+            name = getattr(operation, "__qualname__", type(operation).__name__)
             cpu_s = round(time.thread_time() - cpu, 2)
             log.warning("a transaction took long", operation=name, seconds=round(took_s, 2), cpu_seconds=cpu_s)
         self.bus.ring(sent)

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from controller.db.bulk import among
 from controller.db.models import Instance
+from controller.domain.checks import LARGEST
 from controller.domain.messages import OutdatedWish
 from controller.domain.states import TRANSITIONAL, State
 from controller.operations.cloud import Transaction
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 # So many wishes can be lost with a database, and so many can there be: what is beyond that no controller ever gave.
 MOST_AHEAD = 100_000
-MOST = 2**31 - 1 - MOST_AHEAD
+MOST = LARGEST - MOST_AHEAD
 
 
 def is_believable(instance: HeldInstance, generation: int) -> bool:

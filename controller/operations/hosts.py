@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import func, select
 
 from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
+from controller.domain.checks import LARGEST
 from controller.domain.drift import accepted
 from controller.domain.errors import HostInUse
 from controller.domain.messages import HostReported
@@ -32,7 +33,6 @@ log = structlog.get_logger(__name__)
 
 # The free space of a disk is never twice the same: a smaller change than this share of it is none.
 _DISK_CHANGE = 0.05
-_LARGEST = 2**31 - 1
 _END_INSTANCES = "terminate them, or --force where the host is down for good"
 _IMPORT_LEASES = "import the leases with other hosts (`pileus network import-leases`)"
 
@@ -143,9 +143,9 @@ def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
         host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
     host.vcpus, host.memory_mib, host.disk_gib = facts.vcpus, facts.memory_mib, _steady(host.disk_gib, facts.disk_gib)
     host.guest_overhead_mib = facts.guest_overhead_mib
-    host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), _LARGEST)
-    host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), _LARGEST)
-    host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), _LARGEST)
+    host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), LARGEST)
+    host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), LARGEST)
+    host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), LARGEST)
 
 
 def _steady(known: int | None, now: int) -> int:

@@ -43,8 +43,8 @@ class Launches:
         self._lock = threading.Lock()
         # Of each kind that is under way, those who wait; who leads is not among them.
         self._waiting: dict[LaunchRequest, list[_Turn]] = {}
-        # A launch holds its project's row from its count to its commit; whoever waits for it here has no transaction
-        # open meanwhile.
+        # A launch holds its project's row from its count to its commit; a launch that waits for its turn here has
+        # no transaction open meanwhile.
         self._projects: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def __call__(self, request: LaunchRequest) -> Launched:

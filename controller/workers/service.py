@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import ClassVar
 
 import structlog
@@ -70,7 +69,7 @@ class ControllerService:
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
         self._quiet = QuietHosts()
         self._reported = self._swept = 0  # what was reported of instances so far, and until the last sweep
-        self._rung, self._may_ring = 0, sweeps.BATCH  # in the last sweep
+        self._more_wait = False  # whether the last sweep rang for as many as it was allowed to
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
         self._purges = itertools.count()
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
@@ -133,12 +132,10 @@ class ControllerService:
         """No more than hosts answer, where they do not keep up: a doorbell for what still waits in their queues makes
         these longer, and the answers fewer."""
         reported, self._swept = self._reported - self._swept, self._reported
-        full = self._rung >= self._may_ring
-        self._may_ring = min(max(2 * reported, _LEAST_RUNG), sweeps.BATCH) if full else sweeps.BATCH
-        ring = partial(sweeps.ring, busy=reported >= _BUSY, most=self._may_ring)
-        if rung := self._cloud.write(ring):
+        most = min(max(2 * reported, _LEAST_RUNG), sweeps.BATCH) if self._more_wait else sweeps.BATCH
+        if rung := self._cloud.write(lambda tx: sweeps.ring(tx, busy=reported >= _BUSY, most=most)):
             log.info("rang again", count=rung)
-        self._rung = rung
+        self._more_wait = rung >= most
 
     def remove_queues(self) -> None:
         """One round: the queues of removed hosts, with the commands that nobody is to carry out any more."""

@@ -6,8 +6,9 @@ Each promise is shown together with a write that makes none, so that the disk of
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,7 +17,7 @@ from controller.cli.configuration_file import new_text, write_private
 from controller.cli.health import api_problem
 from controller.conf import load_settings
 from controller.operations import hosts, instances
-from controller.operations.cloud import Cloud
+from controller.operations.cloud import Cloud, Transaction
 from tests.faults import row
 from tests.servers.forgetful_disk import ForgetfulDisk
 from tests.servers.guarded import Guarded
@@ -34,6 +35,7 @@ from sqlalchemy import Engine, event
 def begin(connection):
     connection.connection.dbapi_connection.execute("PRAGMA synchronous = NORMAL")
 """
+T = TypeVar("T")
 COUNT = 5
 HOSTS = 3
 
@@ -85,18 +87,15 @@ class Machine:
 
     def rows(self) -> dict[str, str]:
         """The instances of the database and their states."""
-        cloud = Cloud.connect(self.settings)
-        try:
-            return cloud.read(
-                lambda tx: {v.instance.id: str(v.instance.state) for v in instances.list_instances(tx, None)}
-            )
-        finally:
-            cloud.database.close()
+        return self._read(lambda tx: {v.instance.id: str(v.instance.state) for v in instances.list_instances(tx, None)})
 
     def _hosts(self) -> int:
+        return self._read(lambda tx: len(hosts.list_hosts(tx)))
+
+    def _read(self, operation: Callable[[Transaction], T]) -> T:
         cloud = Cloud.connect(self.settings)
         try:
-            return len(cloud.read(hosts.list_hosts))
+            return cloud.read(operation)
         finally:
             cloud.database.close()
 

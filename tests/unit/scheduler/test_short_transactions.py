@@ -1,6 +1,7 @@
 """Doorbells that come together are worked off in transactions that are short, however many instances they ring for."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from tests.clouds import TestCloud
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestCloud:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestCloud]:
     monkeypatch.setattr(service, "MOST_INSTANCES", 10)
     made = TestCloud.create(tmp_path)
     made.heartbeat(vcpus=1000, memory_mib=10**6, disk_gib=10**6)
-    return made
+    yield made
+    made.close()
 
 
 def test_each_has_no_more_than_so_many_instances(site: TestCloud) -> None:
@@ -38,7 +40,6 @@ def test_each_has_no_more_than_so_many_instances(site: TestCloud) -> None:
 
     Counted(site.cloud)(bells)
     assert placed == [9, 11, 36, 37], "a reservation of more comes alone"
-    site.close()
 
 
 def test_what_is_placed_already_costs_no_transaction(site: TestCloud) -> None:
@@ -49,4 +50,3 @@ def test_what_is_placed_already_costs_no_transaction(site: TestCloud) -> None:
     placer(bells)
     told = site.cloud.read(lambda tx: list(tx.session.scalars(select(Step.instance_id).where(Step.event == "PLACED"))))
     assert sorted(told) == sorted(ids)
-    site.close()

@@ -1,7 +1,6 @@
 """The simulated broker: what a real one does with queues."""
 
 from collections.abc import Sequence
-from random import Random
 
 import pytest
 
@@ -9,8 +8,8 @@ from controller.conf.settings import Bus
 from controller.domain.messages import HostAccepted, Message, host_queue
 from tests.clouds import START
 from tests.simulation.bus import Broker
-from tests.simulation.faults import Faults
 from tests.simulation.hub import Hub, Process
+from tests.unit.simulation.calm import calm_hub, started
 
 _QUEUE = host_queue("h1")
 _ONE = HostAccepted("h1", "boot", 1, START.isoformat(), 1, ())
@@ -18,15 +17,7 @@ _ONE = HostAccepted("h1", "boot", 1, START.isoformat(), 1, ())
 
 @pytest.fixture
 def hub() -> Hub:
-    hub = Hub(Random(1), Faults(Random(1)))
-    hub.faults.calm = True
-    return hub
-
-
-def _process(hub: Hub, name: str) -> Process:
-    process = Process(name, lambda _: None)
-    hub.start(process)
-    return process
+    return calm_hub()
 
 
 def _send(hub: Hub, broker: Broker, sender: Process) -> None:
@@ -36,7 +27,7 @@ def _send(hub: Hub, broker: Broker, sender: Process) -> None:
 
 def test_a_removed_queue_takes_nothing_until_it_is_consumed_again(hub: Hub) -> None:
     broker = Broker(hub, Bus())
-    agent, sender = _process(hub, "agent"), _process(hub, "sender")
+    agent, sender = started(hub, "agent"), started(hub, "sender")
     taken: list[Message] = []
     broker.consume(agent, _QUEUE, taken.extend)
     agent.cut_off_until = 100.0
@@ -54,14 +45,14 @@ def test_a_removed_queue_takes_nothing_until_it_is_consumed_again(hub: Hub) -> N
 
 def test_no_consumer_of_a_queue_gets_everything(hub: Hub) -> None:
     broker = Broker(hub, Bus())
-    sender = _process(hub, "sender")
+    sender = started(hub, "sender")
     taken: dict[str, int] = {"one": 0, "another": 0}
 
     def count(name: str, messages: Sequence[Message]) -> None:
         taken[name] += len(messages)
 
     for name in taken:
-        broker.consume(_process(hub, name), _QUEUE, lambda m, name=name: count(name, m))  # type: ignore[misc]
+        broker.consume(started(hub, name), _QUEUE, lambda m, name=name: count(name, m))  # type: ignore[misc]
     for _ in range(20):
         _send(hub, broker, sender)
     assert sum(taken.values()) == 20

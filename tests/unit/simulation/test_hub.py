@@ -1,26 +1,11 @@
 """Virtual time: what waits for what."""
 
-from random import Random
-
-from tests.simulation.faults import Faults
-from tests.simulation.hub import Hub, Process
-
-
-def _hub() -> Hub:
-    hub = Hub(Random(1), Faults(Random(1)))
-    hub.faults.calm = True
-    return hub
-
-
-def _process(hub: Hub, name: str) -> Process:
-    process = Process(name, lambda _: None)
-    hub.start(process)
-    return process
+from tests.unit.simulation.calm import calm_hub, started
 
 
 def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:
-    hub = _hub()
-    below, above = _process(hub, "below"), _process(hub, "above")
+    hub = calm_hub()
+    below, above = started(hub, "below"), started(hub, "above")
     told: list[float] = []
     hub.at(0, lambda: hub.pause(10), below)
     hub.at(1, lambda: hub.pause(500), above)
@@ -31,16 +16,16 @@ def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:
 
 
 def test_a_pause_in_time_is_no_absence() -> None:
-    hub = _hub()
-    alone = _process(hub, "alone")
+    hub = calm_hub()
+    alone = started(hub, "alone")
     hub.at(0, lambda: hub.pause(10), alone)
     hub.run_until(20)
     assert (alone.away_s(0, hub.now), alone.held_up) == (0, [])
 
 
 def test_what_was_killed_is_held_up_no_more() -> None:
-    hub = _hub()
-    below, above = _process(hub, "below"), _process(hub, "above")
+    hub = calm_hub()
+    below, above = started(hub, "below"), started(hub, "above")
     hub.at(0, lambda: hub.pause(10), below)
     hub.at(1, lambda: hub.pause(500), above)
     hub.at(100, lambda: hub.kill(below))
@@ -51,6 +36,6 @@ def test_what_was_killed_is_held_up_no_more() -> None:
 
 
 def test_absences_at_the_same_time_count_once() -> None:
-    process = _process(_hub(), "process")
+    process = started(calm_hub(), "process")
     process.outages += [(10, 30), (20, 40), (25, 28), (50, 60)]
     assert process.away_s(15, 55) == 30
