@@ -114,7 +114,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     heard = heartbeats.report_all(tx, newest.values())
     tx.session.flush()
     # Not with what a host carried before it was removed and came back meanwhile.
-    tx.outbox += acceptances(tx, [h for h in heard if epochs.get(h.message.host, h.epoch) == h.epoch], carried)
+    tx.outbox += acceptances(tx, [h for h in heard if epochs.get(h.message.host, h.before) == h.before], carried)
     stray_guests.look_at(tx, heard, carried)
     quarantine.look_at(tx, heard, kept)
     believed = {h.message.host for h in heard}

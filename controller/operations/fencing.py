@@ -32,11 +32,12 @@ _QUEUES_AT_ONCE = 100
 @dataclass(frozen=True)
 class Heard:
     """A heartbeat that is believed. ``epoch`` is the host's: of its row, or remembered of one that was removed;
-    0: no such host was ever here."""
+    0: no such host was ever here. ``before``: its epoch before this heartbeat."""
 
     message: HostReported
     registered: bool
     epoch: int
+    before: int
 
 
 def new_epoch(tx: Transaction, host_id: str, shown: int) -> int:
@@ -47,8 +48,14 @@ def new_epoch(tx: Transaction, host_id: str, shown: int) -> int:
 
 
 def catch_up(host: Host, message: HostReported) -> None:
-    """Raise the epoch of a row that is behind its agent: the database was restored from a backup. What was sent before
-    that has the agent's epoch, so the new one is above it."""
+    """Raise the epoch of a host where what was sent before is void.
+
+    Of one whose agent has none: its journal is new, and a command that the old one knew to be outdated may be under
+    way. Of a row that is behind its agent: the database was restored from a backup; what was sent before that has the
+    agent's epoch, so the new one is above it.
+    """
+    if message.epoch == 0 and message.asks:  # 0.1 never asks
+        host.epoch += 1
     if message.epoch <= host.epoch:
         return
     if message.epoch > host.epoch + _MOST_AHEAD:

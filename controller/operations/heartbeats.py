@@ -65,16 +65,21 @@ def report_all(tx: Transaction, messages: Iterable[HostReported]) -> list[Heard]
             strangers[host_id] = message
             _log_stranger(host_id)
         elif host is None:
-            believed.append(Heard(message, True, register(tx, message).epoch))
+            epoch = register(tx, message).epoch
+            believed.append(Heard(message, True, epoch, before=epoch))
         else:
+            before = host.epoch
             _renew(tx, host, message)
             if not tx.session.is_modified(host):
                 unchanged.append((host, message.sequence))
-            believed.append(Heard(message, True, host.epoch))
+            believed.append(Heard(message, True, host.epoch, before))
     _seen(tx, unchanged)
     warn_of_clocks(tx, [*(heard.message for heard in believed), *strangers.values()])
     epochs = hear_removed(tx, strangers) if strangers else {}
-    return believed + [Heard(message, False, epochs.get(host_id, 0)) for host_id, message in strangers.items()]
+    for host_id, message in strangers.items():
+        epoch = epochs.get(host_id, 0)
+        believed.append(Heard(message, False, epoch, before=epoch))
+    return believed
 
 
 def mark_lost(tx: Transaction) -> list[str]:

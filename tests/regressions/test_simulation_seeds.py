@@ -21,6 +21,8 @@ _STALE_QUEUE = "no bug: the queue of a removed host was not removed here, its co
 _STALE_JOURNAL = "no bug: a removed host that is cut off does what it took before, until that expires"
 _HELD_UP = "no bug: an agent was held up for half an hour by another's pauses, its builds expired"
 _FORGOTTEN_WISH = "no bug: it was to end itself, by a row that an older copy of the database did not have"
+_NEW_JOURNAL = "an agent that had lost its journal carried out a command that it had taken before"
+_NOT_TAKEN = "no bug: a heartbeat was taken at the second attempt, the first had written down others only"
 
 # A change of the services or of the simulation makes another story of a seed: each bug also has a test of its own.
 _SEEDS = {
@@ -39,6 +41,8 @@ _SEEDS = {
     80: _LOST_JOURNAL,
     113: _LOST_JOURNAL,
     345: _COUNTS_ANEW,
+    387: _NEW_JOURNAL,
+    756: _NOT_TAKEN,
     1143: _LATE_HEARTBEAT,
     1155: _LATE_HEARTBEAT,
     2013: _WENT_OFF,

@@ -137,7 +137,6 @@ class Host:
         self.lost = False  # for ever
         self.early_off_share = 0.0
         self.agent_crashes = 0
-        self.lost_journals = 0
         self.went_off: Counter[str] = Counter()
         self.taken: dict[str, Taken] = {}  # by instance
         self._hub = hub
@@ -205,7 +204,6 @@ class Host:
     def lose_journal(self) -> None:
         """The disk with the journal is replaced; the guests run on."""
         self._hub.kill(self.process)
-        self.lost_journals += 1
         for suffix in ("", "-wal", "-shm"):
             self._journal_file.with_name(self._journal_file.name + suffix).unlink(missing_ok=True)
 

@@ -110,7 +110,7 @@ class Judge:
     def _booting(self, host: str, instance_id: str) -> None:
         there = next(h for h in self.hosts if h.hardware == host)
         state, _ = self._row(instance_id)
-        if state == State.DELETED and not there.lost_journals and not self._may_be_stale(there, instance_id):
+        if state == State.DELETED and not self._may_be_stale(there, instance_id):
             self._breach(f"{instance_id[:8]} boots on {host} though it is deleted")
         _, _, boots = self.guests.guests(host).get(instance_id, (None, "", 0))
         asked = self._asked(instance_id)

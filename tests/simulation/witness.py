@@ -44,6 +44,7 @@ class Witness:
             self._in_hand[task], self._in_time[task] = {m.host: m.sequence for m in beats}, set()
             try:
                 handler(messages)
+                self._heard |= {m.host: m.sequence for m in beats if m.host in self._in_time[task]}
             finally:
                 del self._in_hand[task], self._in_time[task]
 
@@ -57,7 +58,9 @@ class Witness:
         late -= self._in_time.get(task, set())
         yield
         self._in_time.get(task, set()).update(newest.keys() - late)
-        self._heard |= {host: number for host, number in newest.items() if host not in late}
+        # A handler takes its heartbeats in several transactions: what this one did not take is heard with the last.
+        rows = dict(self._laboratory.peek("SELECT id, heartbeat_sequence FROM hosts")) if newest else {}
+        self._heard |= {h: number for h, number in newest.items() if h not in late and rows.get(h) == number}
         steps = self._laboratory.peek(
             "SELECT s.id, s.instance_id, s.event, s.state, s.detail, i.host_id FROM steps s"
             " JOIN instances i ON i.id = s.instance_id WHERE s.id > ? ORDER BY s.id",

@@ -54,7 +54,7 @@ def test_an_agent_that_asks_is_answered(site: TestCloud) -> None:
     runs, stopped = active(site, 2)
     site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
     site.report([stopped], Event.SHUT_OFF)
-    site.heartbeat(boot_id="b2", asks=True, sequence=7, pending=(runs,))
+    site.heartbeat(boot_id="b2", epoch=1, asks=True, sequence=7, pending=(runs,))
     told = answer(site)
     assert (told.host, told.boot_id, told.epoch, told.sequence, told.runs) == ("h1", "b2", 1, 7, (runs,))
     assert told.at == site.clock().isoformat()
@@ -67,6 +67,24 @@ def test_an_agent_of_an_old_epoch_is_told_the_new_one(site: TestCloud) -> None:
     site.cloud.write(lambda tx: hosts.remove_host(tx, "h2"))
     site.heartbeat("h2", epoch=1, sequence=1)
     assert (answer(site).epoch, epoch(site, "h2")) == (3, 3)
+
+
+def test_an_agent_that_lost_its_journal_gets_a_new_epoch(site: TestCloud) -> None:
+    """What was sent before is under way perhaps, and the agent does not know any more what came of it."""
+    (one,) = active(site)
+    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    (before,) = site.commands()
+    site.heartbeat(asks=True, sequence=7)
+    assert answer(site).epoch == epoch(site) == before.epoch + 1
+    site.heartbeat(asks=True, sequence=7)
+    assert epoch(site) == before.epoch + 1, "the same heartbeat twice"
+    site.heartbeat(asks=True, sequence=8, epoch=epoch(site))
+    assert answer(site).epoch == before.epoch + 1
+
+
+def test_an_agent_of_release_0_1_keeps_its_epoch(site: TestCloud) -> None:
+    site.heartbeat(sequence=9, speaks=1)
+    assert epoch(site) == 1
 
 
 def test_an_agent_of_release_0_1_is_told_nothing(site: TestCloud) -> None:
@@ -104,7 +122,6 @@ def test_a_row_behind_its_agent_is_raised(site: TestCloud) -> None:
     """The database was restored from a backup."""
     active(site)
     site.heartbeat(epoch=7, sequence=7)
-    site.heartbeat(epoch=7, sequence=8)
     assert (answer(site).epoch, epoch(site)) == (8, 8)
     site.heartbeat(epoch=8, sequence=9)
     assert site.bus.take(HostAccepted) == []
