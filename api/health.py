@@ -4,8 +4,8 @@ from typing import Any
 
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.release import RELEASE
-from controller.operations import schema
 from controller.operations.cloud import Cloud
+from controller.operations.database import schema
 
 
 def health(cloud: Cloud) -> tuple[dict[str, Any], int]:

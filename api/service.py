@@ -15,7 +15,7 @@ from api.ec2.protocol import model
 from controller.domain.errors import ConfigurationError
 from controller.health import thread_problem
 from controller.operations.cloud import Cloud
-from controller.operations.image_pruning import prune
+from controller.operations.images.pruning import prune
 from controller.workers.periodic import Periodic
 
 log = structlog.get_logger(__name__)

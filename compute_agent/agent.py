@@ -15,10 +15,10 @@ import structlog
 
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned, is_shortage, told
-from compute_agent.evidence import read_evidence
 from compute_agent.fence import Fence
-from compute_agent.journal import Intent, Journal
+from compute_agent.journal.journal import Intent, Journal
 from compute_agent.mac_probe import MacProbe, MacReport
+from compute_agent.observed_state import read_evidence
 from controller.bus.bus import Sender
 from controller.bus.unread import UNREAD
 from controller.domain.clock import Clock, uptime_s

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from compute_agent.journal import Journal
+from compute_agent.journal.journal import Journal
 from controller.domain.clock import Clock, uptime_s
 from controller.domain.messages import END_OF_EPOCHS, HostAccepted, ReconcileGuests
 

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import structlog
 
-from compute_agent import journal_file, libvirtd
 from compute_agent.agent import Agent, HostOptions, facts
-from compute_agent.crew import Crew
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned
-from compute_agent.journal import Journal
+from compute_agent.journal import file
+from compute_agent.journal.journal import Journal
+from compute_agent.libvirt_driver import libvirtd
 from compute_agent.mac_probe import MacProbe, make_probe
-from compute_agent.pace import BootPace
-from compute_agent.reporter import Reporter, guarded
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
-from compute_agent.window import BootWindow
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
+from compute_agent.workers.boot_limiter import BootWindow
+from compute_agent.workers.boot_timer import BootPace
+from compute_agent.workers.pool import Crew
+from compute_agent.workers.reporter import Reporter, guarded
 from controller.bus.bus import Sender
 from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Settings
@@ -57,7 +58,7 @@ def _journal_path(settings: Settings) -> Path:
 def host_names(settings: Settings) -> tuple[str, ...]:
     """The hosts whose agents this process is."""
     simulated = settings.compute.driver == "simulated"
-    known = settings.general.host or journal_file.known_host(_journal_path(settings), simulated=simulated)
+    known = settings.general.host or file.known_host(_journal_path(settings), simulated=simulated)
     name = known or socket.gethostname()
     if not simulated:
         return (name,)

@@ -1,4 +1,4 @@
-"""Alembic's environment: the connection is given by controller.operations.schema, never read from a file."""
+"""Alembic's environment: the connection is given by controller.operations.database.schema, never read from a file."""
 
 from alembic import context
 

@@ -14,12 +14,12 @@ from controller.domain.errors import HostError
 from controller.domain.ids import NETWORK, is_id
 from controller.programs import run
 from network import dnsmasq_config as config
-from network import lease_file
+from network import dnsmasq_leases
+from network.dhcp_release import release
 from network.dnsmasq_files import MAX_ADDITIONS, ServedFiles, Signature, signature
+from network.dnsmasq_leases import LeaseFileDamaged, Taken
 from network.files import replace_if_changed, unchanged
-from network.lease_file import LeaseFileDamaged, Taken
 from network.processes import end, hang_up, pid_in, runs, started_with
-from network.release import release
 from network.segment import HeldLease, LeaseMark, Segment
 
 log = structlog.get_logger(__name__)
@@ -176,8 +176,8 @@ class Dnsmasq:
         argument = _argument(folder)
         self._end(argument)
         replace_if_changed(folder / "dnsmasq.conf", conf)
-        taken, lease_s = lease_file.salvage(folder / "leases"), self._settings.network.lease_s
-        replace_if_changed(folder / "leases", lease_file.rebuilt(taken, leases, lease_s, time.time()))
+        taken, lease_s = dnsmasq_leases.salvage(folder / "leases"), self._settings.network.lease_s
+        replace_if_changed(folder / "leases", dnsmasq_leases.rebuilt(taken, leases, lease_s, time.time()))
         (folder / "pid").unlink(missing_ok=True)
         run([self._settings.network.dnsmasq, argument], timeout_s=_START_S)
         pid = pid_in(folder / "pid")
@@ -191,7 +191,7 @@ class Dnsmasq:
         before = self._remembered.get(folder.name)
         if before is not None and before[0] == seen and seen[0]:
             return before[1]
-        found = lease_file.read(folder / "leases")
+        found = dnsmasq_leases.read(folder / "leases")
         self._remembered[folder.name] = (seen, found)
         return found
 
@@ -211,10 +211,10 @@ class Dnsmasq:
 
     def _forget_strangers(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
         """Have dnsmasq forget the leases that are nobody's any more; the addresses of those that it does not forget."""
-        strangers = lease_file.left_over(self._look(folder), leases)
+        strangers = dnsmasq_leases.left_over(self._look(folder), leases)
         if len(strangers) > _RELEASED_SINGLY:
             self._start(folder, conf, leases)
-            strangers = lease_file.left_over(self._look(folder), leases)
+            strangers = dnsmasq_leases.left_over(self._look(folder), leases)
         if strangers:
             try:
                 release(segment.bridge, segment.gateway, strangers)
@@ -224,7 +224,7 @@ class Dnsmasq:
         deadline = time.monotonic() + _RELEASE_S
         while strangers and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
-            strangers = lease_file.left_over(self._look(folder), leases)
+            strangers = dnsmasq_leases.left_over(self._look(folder), leases)
         return {taken.ip for taken in strangers}
 
     def _end(self, prefix: str) -> None:

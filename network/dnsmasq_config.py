@@ -13,7 +13,7 @@ import netaddr
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
 from controller.domain.names import instance_hostname
-from controller.operations.leases import FIRST_OFFSET, end_offset
+from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 from network.segment import HeldLease, Segment
 
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)

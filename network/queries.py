@@ -9,10 +9,10 @@ from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select
 from controller.db.bulk import among
 from controller.db.models import Instance, Lease, Network, Step
 from controller.domain.messages import ReconcileGuests
-from controller.operations import leases as lease_rows
 from controller.operations.cloud import Transaction
-from controller.operations.guests import reconcile_commands
-from controller.operations.held import CHUNK, HeldInstance, read_instances
+from controller.operations.instances.guest_specs import reconcile_commands
+from controller.operations.instances.locking import CHUNK, HeldInstance, read_instances
+from controller.operations.networks import leases as lease_rows
 from network.segment import MARK_MODULUS, HeldLease, LeaseMark, Segment
 
 WIRING_FAILED = "WIRING_FAILED"

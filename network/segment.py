@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import netaddr
 
 from controller.domain.names import bridge_name, lease_hostname, trunk_name
-from controller.operations.leases import gateway
+from controller.operations.networks.leases import gateway
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from controller.health import thread_problem
 from controller.operations.cloud import Cloud
 from network import queries
 from network.bridges import is_host_local
-from network.wiring import Reconciled, Wiring
+from network.reconciler import Reconciled, Wiring
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from controller.conf.settings import Scheduler
 from controller.db.models import GroupStrategy, HostMode
-from scheduler.fleet import Bools, Hosts, Ints
 from scheduler.host import Request
+from scheduler.host_table import Bools, Hosts, Ints
 
 # More than any request asks for.
 ANY_NUMBER = 1 << 40

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from controller.db.models import GroupStrategy
-from scheduler.filling import fill, gather
-from scheduler.fleet import Fleet, Ints
 from scheduler.host import Request
-from scheduler.matching import match
-from scheduler.pins import PinnedLeases
+from scheduler.host_table import Fleet, Ints
+from scheduler.lease_matching import match
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.policy import Policy
 from scheduler.ranking import Ranking, ranking_of
+from scheduler.spreading import fill, gather
 
 # Up to here one choice after the other costs less than arrays of all hosts.
 _FEW = 16

@@ -11,8 +11,8 @@ import numpy as np
 from controller.conf.settings import Scheduler
 from controller.domain.errors import ConfigurationError
 from scheduler.filters import Filter
-from scheduler.fleet import Floats, Hosts, Ints
 from scheduler.host import Request
+from scheduler.host_table import Floats, Hosts, Ints
 from scheduler.weighers import Weigher
 
 FILTERS = "pileus.scheduler.filters"

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from scheduler.filters import ANY_NUMBER, Filter
-from scheduler.fleet import Fleet, Floats, Hosts, Ints
 from scheduler.host import Request
-from scheduler.pins import PinnedLeases
+from scheduler.host_table import Fleet, Floats, Hosts, Ints
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.policy import Policy
 
 _OPEN, _GONE = -1, 0

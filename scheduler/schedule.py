@@ -10,24 +10,24 @@ from controller.db.models import GroupStrategy, Network, NetworkKind
 from controller.domain.errors import AddressInUse, ClaimConflict, NoFreeAddress
 from controller.domain.messages import WireInstances
 from controller.domain.states import Event
-from controller.operations.claims import claim_hosts
 from controller.operations.cloud import Transaction
-from controller.operations.held import HeldInstance, lock_requested
-from controller.operations.leases import claim_pinned, find_lease, lock_free
-from controller.operations.lifecycle import move
-from controller.operations.pooled_leases import (
+from controller.operations.hosts.claims import claim_hosts
+from controller.operations.instances.locking import HeldInstance, lock_requested
+from controller.operations.instances.transitions import move
+from controller.operations.networks.leases import claim_pinned, find_lease, lock_free
+from controller.operations.networks.pooled_leases import (
     Addresses,
     choose_addresses,
     choose_wanted,
     claim_addresses,
     lock_pools,
 )
-from scheduler.asked import Asked, alike, asked_by, hosts_of_group, lock_groups
 from scheduler.host import Request
-from scheduler.pins import PinnedLeases
+from scheduler.host_cache import SiteView
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import Placement, place
 from scheduler.policy import policy_for
-from scheduler.view import SiteView
+from scheduler.requests import Asked, alike, asked_by, hosts_of_group, lock_groups
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from controller.bus.consumer import BatchConsumer
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Message, ScheduleReservation
 from controller.operations.cloud import Cloud
-from controller.operations.held import count_requested, in_portions
+from controller.operations.instances.locking import count_requested, in_portions
+from scheduler.host_cache import SiteView
 from scheduler.policy import policy_for
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from scheduler.fleet import Floats, Hosts, Ints
 from scheduler.host import Request
+from scheduler.host_table import Floats, Hosts, Ints
 
 # The third argument is how many instances of this very request each host would carry already.
 Weigher: TypeAlias = Callable[[Request, Hosts, Ints], Floats]

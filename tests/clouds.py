@@ -14,10 +14,12 @@ from controller.domain.ids import IMAGE, IdSource
 from controller.domain.messages import GuestReport, GuestsChanged, HostReported, Message, ReconcileGuests
 from controller.domain.states import Event, State
 from controller.domain.wire import VERSION
-from controller.operations import instance_types, instances, projects, schema, users
+from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.events import apply_heartbeats, apply_reports
-from controller.operations.instances import InstanceView, LaunchRequest
+from controller.operations.database import schema
+from controller.operations.instances import actions, instance_types
+from controller.operations.instances.actions import InstanceView, LaunchRequest
+from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from controller.operations.secrets import create_key_file
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -171,13 +173,13 @@ class TestCloud:
 
     def launch(self, count: int = 1, **changes: Any) -> list[str]:
         request = self.request(count, **changes)
-        return self.cloud.write(lambda tx: [i.id for i in instances.launch(tx, request).instances])
+        return self.cloud.write(lambda tx: [i.id for i in actions.launch(tx, request).instances])
 
     # --- what a test looks at ---
 
     def views(self, instance_ids: Iterable[str] | None = None) -> list[InstanceView]:
         ids = None if instance_ids is None else list(instance_ids)
-        return self.cloud.read(lambda tx: instances.list_instances(tx, None, ids))
+        return self.cloud.read(lambda tx: actions.list_instances(tx, None, ids))
 
     def states(self, instance_ids: Iterable[str] | None = None) -> list[State]:
         return [State(v.instance.state) for v in self.views(instance_ids)]

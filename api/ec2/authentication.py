@@ -1,8 +1,8 @@
 """Whose request this is."""
 
 from api.ec2.protocol.signature import SignedRequest, claimed_key, verify
+from controller.operations.accounts.users import Principal, find_access_key
 from controller.operations.cloud import Cloud
-from controller.operations.users import Principal, find_access_key
 
 
 def authenticate(cloud: Cloud, request: SignedRequest) -> Principal:

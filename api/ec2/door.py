@@ -11,6 +11,7 @@ from flask import Request, Response
 from api.ec2.actions.context import Context
 from api.ec2.actions.table import ACTIONS
 from api.ec2.authentication import authenticate
+from api.ec2.dry_run import Rehearsal
 from api.ec2.faults import answer_for
 from api.ec2.protocol.errors import DryRunOperation, InvalidAction, RequestEntityTooLarge, UnsupportedOperation
 from api.ec2.protocol.form import read_call
@@ -18,11 +19,10 @@ from api.ec2.protocol.model import operation
 from api.ec2.protocol.request import parse
 from api.ec2.protocol.response import serialize
 from api.ec2.protocol.signature import SignedRequest
-from api.ec2.rehearsal import Rehearsal
 from api.metrics import Metrics
 from controller.domain.errors import CloudError, DatabaseUnavailable
 from controller.operations.cloud import Cloud
-from controller.operations.launches import Launches
+from controller.operations.instances.launch_batches import Launches
 from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)

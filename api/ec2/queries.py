@@ -11,8 +11,8 @@ from sqlalchemy import Row, Select, and_, or_, select
 from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, ShutdownBehavior, Tag
 from controller.operations.cloud import Transaction
-from controller.operations.held import HeldInstance
-from controller.operations.launch import Launched, LaunchRequest
+from controller.operations.instances.launch import Launched, LaunchRequest
+from controller.operations.instances.locking import HeldInstance
 
 _NO_TAGS: Mapping[str, str] = {}
 _NO_LEASE = ("", "")

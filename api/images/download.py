@@ -1,4 +1,4 @@
-"""Serves stored image files to agents, by the signed URLs that ``controller.operations.image_urls`` makes."""
+"""Serves stored image files to agents, by the signed URLs that ``controller.operations.images.urls`` makes."""
 
 import re
 
@@ -6,8 +6,8 @@ from flask import Request, Response, send_file
 
 from controller.domain.errors import NotAuthorized, NotFound
 from controller.operations.cloud import Cloud
-from controller.operations.image_urls import check_image_url
-from controller.operations.images import stored_file
+from controller.operations.images.images import stored_file
+from controller.operations.images.urls import check_image_url
 
 _NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(?P<format>qcow2|raw)", re.ASCII)
 _EXPIRES = re.compile(r"[0-9]{1,12}", re.ASCII)

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 
 from api.metadata import nocloud, tree
+from api.metadata.caller_cache import Recent
 from api.metadata.facts import Facts
 from api.metadata.queries import find_caller
-from api.metadata.recent import Recent
 from api.metadata.tokens import is_valid, make_token, parse_ttl
 from controller.domain.errors import Unavailable
 from controller.operations.cloud import Cloud

@@ -9,7 +9,7 @@ from api.metadata.facts import Facts
 from controller.db.models import Image, Instance, Lease, Network, Reservation
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
-from controller.operations.leases import gateway
+from controller.operations.networks.leases import gateway
 
 
 def find_caller(tx: Transaction, remote: str, local: str) -> Facts | None:

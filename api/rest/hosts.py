@@ -5,7 +5,7 @@ from typing import Any
 
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Cloud
-from controller.operations.join import Joined, join
+from controller.operations.hosts.join import Joined, join
 
 
 @dataclass(frozen=True)

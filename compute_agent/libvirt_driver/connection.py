@@ -8,7 +8,7 @@ import libvirt
 import structlog
 
 from compute_agent.errors import HypervisorUnreachable
-from compute_agent.libvirt_driver.opening import open_connection
+from compute_agent.libvirt_driver.connect import open_connection
 from controller.domain.errors import DriverError
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from compute_agent.disks.contract import Disk
+from compute_agent.storage.backend import Disk
 from controller.domain.messages import GuestSpec
 
 # Names that libvirt takes as a CPU mode; any other is a model.

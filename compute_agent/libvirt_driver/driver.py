@@ -16,17 +16,16 @@ from typing import TypeVar
 import libvirt
 import structlog
 
-from compute_agent import libvirtd
 from compute_agent.bridges import Bridges
-from compute_agent.disks.contract import Disk, DiskBackend, instance_folder
-from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from compute_agent.errors import GuestStarting
-from compute_agent.image_cache import ImageCache
-from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host
+from compute_agent.images.cache import ImageCache
+from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host, libvirtd
 from compute_agent.libvirt_driver.connection import Connections, answers
 from compute_agent.libvirt_driver.off_cause import is_going_down, off_cause
 from compute_agent.libvirt_driver.power_button import PowerButton
+from compute_agent.storage.backend import Disk, DiskBackend, instance_folder
+from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid

@@ -12,8 +12,8 @@ from kombu import Connection, Consumer
 
 from controller.bus import memory
 from controller.bus.connection import BROKER_ERRORS, connect, drain
+from controller.bus.notifier import BATCH, Ringer
 from controller.bus.publisher import Letter, Publisher, RefusedError
-from controller.bus.ringer import BATCH, Ringer
 from controller.bus.topology import Topology, is_light
 from controller.conf.settings import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage

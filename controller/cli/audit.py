@@ -14,12 +14,12 @@ from controller.cli.health import local_api_url
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import counted, print_json, printable
 from controller.domain.errors import Unavailable
-from controller.operations.audit.breach import Breach
-from controller.operations.audit.evidence import TIMEOUT_S
+from controller.operations.audit.observed_state import TIMEOUT_S
 from controller.operations.audit.operator_token import operator_token
 from controller.operations.audit.repair import MOST_REMOVALS
 from controller.operations.audit.run import Report, Wishes, document, run_audit
-from controller.operations.hosts import list_hosts
+from controller.operations.audit.violation import Breach
+from controller.operations.hosts.hosts import list_hosts
 
 _DEFAULT = Wishes()
 # A repair looks up to a dozen times.

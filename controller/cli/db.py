@@ -6,9 +6,9 @@ from controller.cli.daemon import Daemon
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row
 from controller.domain.errors import Conflict
-from controller.operations import schema
-from controller.operations.downgrade import losses, users
-from controller.operations.receivers import GONE_AFTER_S
+from controller.operations.database import schema
+from controller.operations.database.downgrade import losses, users
+from controller.operations.services.receivers import GONE_AFTER_S
 
 
 @click.group()

@@ -9,8 +9,9 @@ from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import counted, print_row, print_rows, row
 from controller.db.models import Host, HostMode
 from controller.domain.errors import HostNotFound
-from controller.operations import given_up_hosts, hosts, quarantine, stray_guests
 from controller.operations.cloud import Transaction
+from controller.operations.hosts import force_removal, hosts, stray_guests
+from controller.operations.networks import quarantine
 
 _FIELDS = (
     "id",
@@ -173,7 +174,7 @@ def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
     if fenced and not force:
         raise click.UsageError("--fenced goes with --force")
     if force:
-        count: int = operator.write(lambda tx: given_up_hosts.give_up(tx, name, fenced=fenced))
+        count: int = operator.write(lambda tx: force_removal.give_up(tx, name, fenced=fenced))
         click.echo(f"{name} is removed, {counted(count, 'instance is', 'instances are')} given up with it")
         kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
         if kept:

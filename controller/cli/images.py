@@ -9,8 +9,9 @@ from controller.cli.init import PROJECT
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import Image
-from controller.operations import image_pruning, images, projects
+from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
+from controller.operations.images import images, pruning
 
 _FIELDS = (
     "id",
@@ -127,12 +128,12 @@ def prune(operator: Operator, dry_run: bool) -> None:
     The API does so by itself for its store, the controller for the hosts. Files that no image has go with this command
     alone: look with --dry-run first, where the database was restored from a backup.
     """
-    found = image_pruning.prune(operator.cloud, unknown=True, dry_run=dry_run)
+    found = pruning.prune(operator.cloud, unknown=True, dry_run=dry_run)
     gone = "would be removed" if dry_run else "removed"
     rows = [{**row(f, *_STORED), "result": "kept" if f.needed_by else gone} for f in found]
     print_rows(operator, rows, (*_STORED, "result"))
     if not dry_run:
-        operator.write(image_pruning.prune_caches)
+        operator.write(pruning.prune_caches)
 
 
 def _existing(tx: Transaction, project_id: str, name: str, file: Path) -> Image | None:

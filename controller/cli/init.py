@@ -17,8 +17,10 @@ from controller.conf.settings import Settings
 from controller.db.models import AccessKey, Project, User
 from controller.domain.errors import AlreadyExists, ConfigurationError, NotFound
 from controller.domain.ids import IdSource
-from controller.operations import instance_types, projects, schema, users
+from controller.operations.accounts import projects, users
 from controller.operations.cloud import Transaction
+from controller.operations.database import schema
+from controller.operations.instances import instance_types
 from controller.operations.secrets import create_key_file, hash_password, hash_token
 
 PROJECT, USER = "default", "admin"

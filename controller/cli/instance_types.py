@@ -4,7 +4,7 @@ import click
 
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
-from controller.operations import instance_types
+from controller.operations.instances import instance_types
 
 _FIELDS = ("name", "vcpus", "memory_mib", "disk_gib", "required_labels", "enabled")
 

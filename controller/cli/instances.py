@@ -5,9 +5,10 @@ import click
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import iso, print_json, print_row, print_rows, printable, row
 from controller.domain.states import State
-from controller.operations import instances, projects
+from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
-from controller.operations.instances import Explanation, InstanceView
+from controller.operations.instances import actions
+from controller.operations.instances.actions import Explanation, InstanceView
 
 _FIELDS = (
     "id",
@@ -48,7 +49,7 @@ def list_(operator: Operator, project: str | None, state: str | None) -> None:
     """List instances, oldest first."""
 
     def found(tx: Transaction) -> list[InstanceView]:
-        return instances.list_instances(tx, projects.get_project(tx, project).id if project else None)
+        return actions.list_instances(tx, projects.get_project(tx, project).id if project else None)
 
     rows = [_row(view) for view in operator.read(found) if state in (None, view.instance.state)]
     print_rows(operator, rows, _COLUMNS)
@@ -60,7 +61,7 @@ def list_(operator: Operator, project: str | None, state: str | None) -> None:
 @pass_operator
 def show(operator: Operator, instance_id: str) -> None:
     """Show an instance."""
-    print_row(operator, _row(operator.read(lambda tx: instances.get_instance(tx, None, instance_id))))
+    print_row(operator, _row(operator.read(lambda tx: actions.get_instance(tx, None, instance_id))))
 
 
 @instance.command()
@@ -69,7 +70,7 @@ def show(operator: Operator, instance_id: str) -> None:
 @pass_operator
 def explain(operator: Operator, instance_id: str) -> None:
     """Tell the whole story of an instance: every step with its time, every refusal."""
-    story = operator.read(lambda tx: instances.explain(tx, instance_id))
+    story = operator.read(lambda tx: actions.explain(tx, instance_id))
     steps = [row(s, "at", "event", "state", "detail") for s in story.steps]
     if operator.output == "json":
         print_json({**row(story.instance, *_FIELDS), "ip": story.ip, "steps": steps})
@@ -82,7 +83,7 @@ def explain(operator: Operator, instance_id: str) -> None:
 @pass_operator
 def terminate(operator: Operator, instance_ids: tuple[str, ...]) -> None:
     """Delete instances of whatever project."""
-    for changed, before in operator.write(lambda tx: instances.terminate(tx, None, instance_ids, by="the operator")):
+    for changed, before in operator.write(lambda tx: actions.terminate(tx, None, instance_ids, by="the operator")):
         click.echo(f"{changed.id} was {before}, is {changed.state}")
 
 

@@ -31,7 +31,7 @@ class JoinUnanswered(CloudError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the API says: see ``controller.operations.join.Joined``."""
+    """What the API says: see ``controller.operations.hosts.join.Joined``."""
 
     host: str
     renewed: bool

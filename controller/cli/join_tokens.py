@@ -7,7 +7,7 @@ import click
 
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
-from controller.operations import join
+from controller.operations.hosts import join
 
 _FIELDS = ("id", "name_pattern", "uses_left", "expires_at", "created_at")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -14,12 +14,12 @@ from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import Row, print_json, print_rows, printable, row
 from controller.domain.errors import LeasesRefused
 from controller.domain.lease_file import MAX_BYTES, LeaseFormat, LeaseRow, read_leases, write_leases
-from controller.operations import pinned_leases
 from controller.operations.cloud import Transaction
-from controller.operations.lease_checks import ExistingLease
-from controller.operations.lease_views import LeaseState, LeaseView, list_leases
-from controller.operations.networks import find_network
-from controller.operations.pinned_leases import LeaseChanges
+from controller.operations.networks import pinned_leases
+from controller.operations.networks.lease_checks import ExistingLease
+from controller.operations.networks.lease_views import LeaseState, LeaseView, list_leases
+from controller.operations.networks.networks import find_network
+from controller.operations.networks.pinned_leases import LeaseChanges
 
 _FIELDS = (
     "ip",

@@ -17,7 +17,7 @@ from controller.cli.services import ORDER, make_services, service_names
 from controller.cli.state_folder import remove_state
 from controller.db.models import Host
 from controller.domain.errors import CloudError, Unavailable
-from controller.operations import schema
+from controller.operations.database import schema
 
 UP_TIMEOUT_S = 90.0
 log = structlog.get_logger(__name__)

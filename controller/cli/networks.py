@@ -6,8 +6,9 @@ from controller.cli.leases import export_leases, import_leases
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import NetworkKind
-from controller.operations import networks, projects, quarantine
+from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
+from controller.operations.networks import networks, quarantine
 
 _FIELDS = ("id", "name", "kind", "project_id", "physical_network", "vlan", "cidr", "created_at")
 

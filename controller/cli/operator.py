@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from controller.conf import Settings, load_settings
 from controller.conf.load import FILE_NAME, default_state_dir
 from controller.domain.errors import CloudError, ConfigurationError
-from controller.operations import schema
 from controller.operations.cloud import Cloud, Transaction
+from controller.operations.database import schema
 
 T = TypeVar("T")
 

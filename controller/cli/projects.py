@@ -4,7 +4,7 @@ import click
 
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
-from controller.operations import projects
+from controller.operations.accounts import projects
 
 _FIELDS = (
     "id",

@@ -4,8 +4,8 @@ import click
 
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import Row, print_rows, row
-from controller.operations import services
 from controller.operations.cloud import Transaction
+from controller.operations.services import services
 
 _FIELDS = ("name", "machine", "pid", "release", "speaks", "started_at", "seen_at", "unread")
 _COLUMNS = ("name", "machine", "pid", "running", "release", "speaks", "started_at", "seen_at", "unread")

@@ -17,8 +17,11 @@ from controller.cli.output import print_row
 from controller.conf.settings import Settings
 from controller.db.models import Host, Instance
 from controller.domain.states import State
-from controller.operations import quarantine, schema, services, stray_guests
 from controller.operations.cloud import Transaction
+from controller.operations.database import schema
+from controller.operations.hosts import stray_guests
+from controller.operations.networks import quarantine
+from controller.operations.services import services
 
 
 @click.command()

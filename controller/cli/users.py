@@ -5,7 +5,7 @@ import click
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
 from controller.db.models import User
-from controller.operations import projects, users
+from controller.operations.accounts import projects, users
 from controller.operations.cloud import Transaction
 
 _FIELDS = ("id", "name", "project_id", "enabled", "created_at")

@@ -239,7 +239,7 @@ def _ping_idle_connections(engine: Engine) -> None:
 def _prepare_postgresql(engine: Engine, answer_s: float) -> None:
     """Connections that wait ``answer_s`` for an answer, not for ever."""
     # Only where it is used: a cloud on SQLite has no psycopg.
-    from controller.db.patience import Patience
+    from controller.db.bounded_wait import Patience
 
     patience = Patience(answer_s)
 

@@ -1,9 +1,10 @@
 """All tables under one name, for queries and for the migrations."""
 
+from controller.db.accounts import AccessKey, Cloud, KeyPair, Project, Tag, User
 from controller.db.base import Base
-from controller.db.host import Claim, Host, HostMode, JoinToken, RemovedHost, StrayGuest
-from controller.db.image import Image, ImageState, InstanceType
-from controller.db.instance import (
+from controller.db.hosts import Claim, Host, HostMode, JoinToken, RemovedHost, StrayGuest
+from controller.db.images import Image, ImageState, InstanceType
+from controller.db.instances import (
     DeadLetter,
     GroupStrategy,
     Instance,
@@ -12,9 +13,8 @@ from controller.db.instance import (
     ShutdownBehavior,
     Step,
 )
-from controller.db.network import Lease, LeasePin, Network, NetworkKind
-from controller.db.project import AccessKey, Cloud, KeyPair, Project, Tag, User
-from controller.db.service import Service
+from controller.db.networks import Lease, LeasePin, Network, NetworkKind
+from controller.db.services import Service
 
 __all__ = [
     "AccessKey",

@@ -16,7 +16,7 @@ from controller.domain.clock import Clock, system_clock
 from controller.domain.ids import IdSource
 from controller.domain.messages import Message
 from controller.health import Health
-from controller.operations.receivers import readable
+from controller.operations.services.receivers import readable
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

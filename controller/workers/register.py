@@ -11,9 +11,10 @@ import structlog
 from controller.bus.unread import UNREAD
 from controller.domain.errors import ConfigurationError, Unavailable
 from controller.domain.wire import VERSION
-from controller.operations import schema, services
 from controller.operations.cloud import Cloud
-from controller.operations.services import RENEW_EVERY_S, Presence
+from controller.operations.database import schema
+from controller.operations.services import services
+from controller.operations.services.services import RENEW_EVERY_S, Presence
 from controller.outages import OUTAGES
 from controller.workers.periodic import Periodic
 

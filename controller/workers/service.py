@@ -19,11 +19,15 @@ from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.release import OLDEST_VERSION
 from controller.domain.wire import decode
-from controller.operations import dead_letters, fencing, heartbeats, image_pruning, services, sweeps
+from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
-from controller.operations.events import apply_heartbeats, apply_reports
-from controller.operations.held import in_portions
-from controller.operations.quiet_hosts import QuietHosts
+from controller.operations.hosts import fencing, heartbeats
+from controller.operations.hosts.unchanged_heartbeats import QuietHosts
+from controller.operations.images import pruning
+from controller.operations.instances import sweeps
+from controller.operations.instances.locking import in_portions
+from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.services import services
 from controller.workers.periodic import Periodic
 from controller.workers.watched_clock import WatchedClock
 
@@ -156,7 +160,7 @@ class ControllerService:
         self._cloud.write(services.forget)
         if next(self._purges) % _PRUNE_EVERY == 0:
             after_s = self._cloud.settings.images.prune_after_s
-            self._cloud.write(lambda tx: image_pruning.prune_caches(tx, after_s=after_s))
+            self._cloud.write(lambda tx: pruning.prune_caches(tx, after_s=after_s))
 
     def start(self) -> None:
         """Begin; returns at once."""

@@ -22,12 +22,14 @@ from controller.conf.load import load_settings
 from controller.conf.settings import Settings
 from controller.db.models import Host, Instance, NetworkKind
 from controller.domain.lease_file import LeaseFormat, read_leases
-from controller.operations import instance_types, projects, schema, users
+from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.hosts import list_hosts
-from controller.operations.images import import_image
-from controller.operations.networks import create_network
-from controller.operations.pinned_leases import import_leases
+from controller.operations.database import schema
+from controller.operations.hosts.hosts import list_hosts
+from controller.operations.images.images import import_image
+from controller.operations.instances import instance_types
+from controller.operations.networks.networks import create_network
+from controller.operations.networks.pinned_leases import import_leases
 from controller.operations.secrets import create_key_file
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL

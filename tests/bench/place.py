@@ -24,12 +24,12 @@ from dataclasses import replace
 from functools import partial
 
 from controller.conf.settings import Scheduler
-from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
-from scheduler.pins import PinnedLeases
+from scheduler.host_cache import SiteView
+from scheduler.host_table import Fleet
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import place
 from scheduler.policy import policy_for
-from scheduler.view import SiteView
 from tests.bench.harness import timed_s
 from tests.bench.svg import line_chart
 

@@ -15,8 +15,10 @@ from controller.cli.configuration_file import new_text, write_private
 from controller.cli.health import api_problem
 from controller.conf import load_settings
 from controller.db.models import DeadLetter
-from controller.operations import dead_letters, hosts, instances
+from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
 from tests.servers.guarded import Guarded, ServerError, wait_until
 from tests.servers.server import free_ports
 from tests.system.running_cloud import CHECKOUT, RunningCloud, clean_environment
@@ -130,7 +132,7 @@ class SiteProcesses:
         def settled() -> bool:
             nonlocal seen
             seen = self.rows.read(
-                lambda tx: {v.instance.id: str(v.instance.state) for v in instances.list_instances(tx, None)}
+                lambda tx: {v.instance.id: str(v.instance.state) for v in actions.list_instances(tx, None)}
             )
             return set(seen.values()) <= {"ACTIVE", "DELETED", "STOPPED", "ERROR"}
 

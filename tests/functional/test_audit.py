@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from controller.db.models import Host
 from controller.domain.states import Event
-from controller.operations import hosts, instances
 from controller.operations.audit import repair
 from controller.operations.audit.audit import CHECKS, audit
-from controller.operations.audit.breach import Breach
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Transaction
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
 from tests.clouds import TestCloud
 from tests.unit.operations.test_audit import BREAKS, LONG_AGO, GoodCloud
 from tests.unit.operations.test_launch import place
@@ -56,7 +57,7 @@ def test_a_cloud_at_work_is_clean(site: TestCloud) -> None:
             place(site)
             begun.set()
             site.report(ids, Event.RUNNING)
-            site.cloud.write(lambda tx, i=ids: instances.terminate(tx, site.project_id, i))  # type: ignore[misc]
+            site.cloud.write(lambda tx, i=ids: actions.terminate(tx, site.project_id, i))  # type: ignore[misc]
             site.report(ids, Event.GONE)
 
     def look() -> list[list[Breach]]:
@@ -88,7 +89,7 @@ def test_counters_are_set_right_while_others_change_them(site: TestCloud) -> Non
             ids = site.launch(3)
             place(site)
             site.report(ids, Event.RUNNING)
-            site.cloud.write(lambda tx, i=ids: instances.terminate(tx, site.project_id, i))  # type: ignore[misc]
+            site.cloud.write(lambda tx, i=ids: actions.terminate(tx, site.project_id, i))  # type: ignore[misc]
             site.report(ids, Event.GONE)
 
     def recount() -> int:

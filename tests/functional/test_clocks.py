@@ -11,12 +11,13 @@ from structlog.testing import capture_logs
 from controller.domain.clock import Clock
 from controller.domain.messages import GuestState, Power, ReconcileGuests, ScheduleReservation, WireInstances
 from controller.domain.states import DEADLINE_S, Event, State
-from controller.operations import hosts, instances
 from controller.operations.audit.audit import audit
 from controller.operations.audit.run import Wishes, run_audit
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
 from controller.workers.service import ControllerService
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud, TurnedClock
 from tests.faults import Row, each_row, row
 
@@ -105,12 +106,12 @@ def _lived(site: TestCloud) -> tuple[list[str], dict[str, State]]:
     """Instances in every phase whose time an hour would end, and one that was deleted; the states that they are in."""
     gone = build(site, 1)
     site.report(gone, Event.RUNNING)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, gone))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, gone))
     site.report(gone, Event.GONE)
     running = build(site, 2)
     site.report(running, Event.RUNNING)
     stopping = running[:1]
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, stopping))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, stopping))
     building, requested = build(site, 2), site.launch(1)
     ids = [*running, *building, *requested]
     states = dict(zip(ids, site.states(ids), strict=True))

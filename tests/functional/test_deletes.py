@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select
 
 from compute_agent.agent import Agent
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.db.models import Claim, Lease
 from controller.domain.messages import (
@@ -21,13 +21,13 @@ from controller.domain.messages import (
     WireInstances,
 )
 from controller.domain.states import State
-from controller.operations import sweeps
 from controller.operations.audit.audit import audit
-from controller.operations.events import apply_heartbeats, apply_reports
-from controller.operations.instances import terminate
+from controller.operations.instances import sweeps
+from controller.operations.instances.actions import terminate
+from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from network.service import NetworkService
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.faults import Row, each_row
 

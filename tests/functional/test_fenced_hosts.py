@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection, Queue
 
 from compute_agent.service import ComputeService
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.bus.bus import Bus
 from controller.bus.connection import connect
 from controller.bus.topology import Topology
@@ -16,7 +16,7 @@ from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import HostAccepted, HostReported, Power, ReconcileGuests, host_queue
-from controller.operations import fencing, given_up_hosts, heartbeats
+from controller.operations.hosts import fencing, force_removal, heartbeats
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.faults.table import row
@@ -51,7 +51,7 @@ def _there(connection: Connection, queue: Queue) -> bool:
 def _lose(site: TestCloud) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
 
 
 @row(

@@ -19,8 +19,8 @@ from controller.db.models import Host
 from controller.domain.errors import AuthenticationFailed
 from controller.domain.messages import HostReported
 from controller.domain.states import State
-from controller.operations import heartbeats, hosts, join
 from controller.operations.cloud import Cloud
+from controller.operations.hosts import heartbeats, hosts, join
 from controller.workers.service import ControllerService
 from network.service import NetworkService
 from scheduler.service import SchedulerService

@@ -14,11 +14,11 @@ from controller.db.models import Instance, Lease, LeasePin, NetworkKind, Project
 from controller.domain.errors import ClaimConflict, LeasesRefused
 from controller.domain.lease_file import LeaseFormat, LeaseRow, read_leases, write_leases
 from controller.domain.messages import ScheduleReservation
-from controller.operations import networks
 from controller.operations.cloud import Transaction
-from controller.operations.pinned_leases import LeaseChanges, export_leases, import_leases
+from controller.operations.networks import networks
+from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 pytestmark = pytest.mark.functional

@@ -10,8 +10,8 @@ from controller.db.models import Lease
 from controller.domain.messages import ScheduleReservation
 from network import queries
 from network.segment import LeaseMark
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 pytestmark = pytest.mark.functional

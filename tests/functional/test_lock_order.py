@@ -9,16 +9,18 @@ from sqlalchemy import event
 
 from controller.domain.messages import GuestState, Power, ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, hosts, instances, quarantine, sweeps
-from controller.operations.given_up_hosts import give_up
+from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts.force_removal import give_up
+from controller.operations.instances import actions, sweeps
+from controller.operations.networks import quarantine
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 
-# See ``controller.operations.held``.
+# See ``controller.operations.instances.locking``.
 ORDER = ("instances", "leases", "projects", "hosts")
 _LOCKS = re.compile(r"^UPDATE (\w+) |FROM (\w+)(?:,| |\n).*FOR (?:NO KEY )?UPDATE", re.DOTALL)
 
@@ -75,7 +77,7 @@ def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) 
     while site.cloud.write(heartbeats.mark_lost):
         pass
     site.heartbeat("h1", sequence=2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
     site.cloud.write(sweeps.ring)
     site.clock.advance(3600)
     site.cloud.write(sweeps.expire)

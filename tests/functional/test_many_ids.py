@@ -10,9 +10,9 @@ from controller.db.bulk import among
 from controller.db.models import Instance, Lease, NetworkKind
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.operations.cloud import Transaction
-from controller.operations.leases import lock_free
-from controller.operations.networks import create_network
-from controller.operations.pinned_leases import import_leases
+from controller.operations.networks.leases import lock_free
+from controller.operations.networks.networks import create_network
+from controller.operations.networks.pinned_leases import import_leases
 from tests.clouds import TestCloud
 from tests.servers.postgresql import PostgreSQL
 

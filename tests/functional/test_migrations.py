@@ -13,9 +13,10 @@ from sqlalchemy import Engine, create_engine, event, inspect, select, text, upda
 from controller.db.database import Database
 from controller.db.models import Base, Instance, Lease
 from controller.domain.states import Event, State
-from controller.operations import instances, lifecycle, schema
+from controller.operations.database import schema
+from controller.operations.instances import actions, transitions
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud, make_settings
 from tests.servers.guarded import wait_until
 from tests.servers.postgresql import PostgreSQL
@@ -61,7 +62,7 @@ def test_every_released_revision_upgrades_with_data_in_it(tmp_path: Path, databa
         assert schema.current(settings) == revision
         schema.upgrade(settings)
     assert [v.instance.id for v in site.views()] == ids
-    story = site.cloud.read(lambda tx: instances.explain(tx, ids[0]).steps)
+    story = site.cloud.read(lambda tx: actions.explain(tx, ids[0]).steps)
     assert [s.event for s in story] == ["REQUESTED"]
     site.close()
 
@@ -72,7 +73,7 @@ def test_addresses_that_rest_survive_an_older_release(tmp_path: Path, database_u
     site.heartbeat()
     kept, gone = site.launch(2)
     site.cloud.write(lambda tx: schedule(tx, [site.instance(kept).reservation_id], SiteView()))
-    site.cloud.write(lambda tx: lifecycle.move(tx, lifecycle.lock_instances(tx, [gone]), Event.DELETE))
+    site.cloud.write(lambda tx: transitions.move(tx, transitions.lock_instances(tx, [gone]), Event.DELETE))
     site.report([gone], Event.GONE)
 
     def leases() -> list[tuple[str | None, bool, bool]]:

@@ -9,8 +9,10 @@ from controller.domain import agent_messages
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Message, OutdatedWish, Power
 from controller.domain.states import Event, State
-from controller.operations import dead_letters, hosts, instances, stray_guests
-from controller.operations.events import apply_reports
+from controller.operations import dead_letters
+from controller.operations.hosts import hosts, stray_guests
+from controller.operations.instances import actions
+from controller.operations.instances.reports import apply_reports
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -59,7 +61,7 @@ def test_odd_numbers_are_refused_or_change_nothing(site: TestCloud) -> None:
             if is_taken(site.beat(**changes)):
                 site.heartbeat(**changes)
     assert (site.instance(one).generation, site.states([one])) == (1, [State.ACTIVE])
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     assert [c.guests[0].generation for c in site.commands() if c.guests[0].desired is Desired.ABSENT] == [2]
 
 

@@ -8,9 +8,10 @@ import pytest
 from controller.domain.errors import AddressInUse, InUse, LeasesRefused, NoFreeAddress
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import Event, State
-from controller.operations import given_up_hosts, heartbeats, networks, quarantine
 from controller.operations.audit.audit import audit
-from controller.operations.instances import launch
+from controller.operations.hosts import force_removal, heartbeats
+from controller.operations.instances.actions import launch
+from controller.operations.networks import networks, quarantine
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
 from tests.unit.operations.test_pinned_leases import PinnedSite
@@ -39,7 +40,7 @@ def lose(site: TestCloud, *, fenced: bool = False) -> None:
     site.cloud.write(heartbeats.mark_lost)
     for host in ("h2", "h3"):
         site.heartbeat(host)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1", fenced=fenced))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1", fenced=fenced))
 
 
 def kept(site: TestCloud) -> list[tuple[str, str, str]]:

@@ -12,12 +12,15 @@ from controller.db.models import Lease
 from controller.domain.errors import AddressInUse, CloudError, NoFreeVlan
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import hosts, instances, networks, projects
+from controller.operations.accounts import projects
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction
-from controller.operations.instances import launch
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
+from controller.operations.instances.actions import launch
+from controller.operations.networks import networks
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.faults import row
 
@@ -112,7 +115,7 @@ def test_a_lease_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, datab
     ids = site.launch(13)  # all that a /28 has
     (bell,) = site.bus.take(ScheduleReservation)
     assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView())) == 13
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids[:1]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids[:1]))
     site.report(ids[:1], Event.GONE)  # one address is free again
     (late,) = site.launch(1)
     (bell,) = site.bus.take(ScheduleReservation)

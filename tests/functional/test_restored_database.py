@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from compute_agent.agent import Agent
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.messages import (
     GuestReport,
@@ -23,12 +23,12 @@ from controller.domain.messages import (
     WireInstances,
 )
 from controller.domain.states import Event, State
-from controller.operations import instances, sweeps
 from controller.operations.audit.audit import audit
-from controller.operations.events import apply_heartbeats, apply_reports
+from controller.operations.instances import actions, sweeps
+from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from network import queries
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.faults import row
 from tests.servers.postgresql import PostgreSQL
@@ -141,9 +141,9 @@ def restorable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Resto
 
 # What is asked of an instance that runs, its state then, its guest then.
 WISHES = (
-    (instances.terminate, State.DELETED, None),
-    (instances.stop, State.STOPPED, Power.SHUT_OFF),
-    (instances.reboot, State.ACTIVE, Power.RUNNING),
+    (actions.terminate, State.DELETED, None),
+    (actions.stop, State.STOPPED, Power.SHUT_OFF),
+    (actions.reboot, State.ACTIVE, Power.RUNNING),
 )
 
 
@@ -166,7 +166,7 @@ def test_every_wish_works_after_a_restore(restorable: Restorable, heard: bool) -
     for n, times in ((0, 1), (1, 2), (2, 5)):
         for _ in range(times):
             for instance_id in ids[3 * n : 3 * n + 3]:
-                restorable.wish(instances.reboot, instance_id)
+                restorable.wish(actions.reboot, instance_id)
     restorable.restore()
     assert {site.instance(i).generation for i in ids} == {1}
     if heard:
@@ -179,9 +179,9 @@ def test_every_wish_works_after_a_restore(restorable: Restorable, heard: bool) -
         restorable.wish(wish, instance_id)
         assert (site.instance(instance_id).state, restorable.power(instance_id)) == (state, power), n
         if power is not None:
-            assert boots(restorable, instance_id) - before[instance_id] == (wish is instances.reboot)
+            assert boots(restorable, instance_id) - before[instance_id] == (wish is actions.reboot)
         if state is State.STOPPED:
-            restorable.wish(instances.start, instance_id)
+            restorable.wish(actions.start, instance_id)
             assert (site.instance(instance_id).state, restorable.power(instance_id)) == (State.ACTIVE, Power.RUNNING)
     restorable.wait(60)
     assert {str(s) for s in site.states(ids)} == {State.ACTIVE, State.DELETED}
@@ -193,15 +193,15 @@ def test_what_was_deleted_since_the_backup_is_not_made_again_from_its_image(rest
     (one,) = site.launch(1)
     restorable.settle()
     restorable.back_up()
-    restorable.wish(instances.terminate, one)
+    restorable.wish(actions.terminate, one)
     restorable.restore()
     restorable.wait(60)
     assert site.states([one]) == [State.STOPPED]
-    restorable.wish(instances.start, one)
+    restorable.wish(actions.start, one)
     assert (site.instance(one).state, restorable.power(one)) == (State.STOPPED, None)
-    story = site.cloud.read(lambda tx: [(s.event, s.detail) for s in instances.explain(tx, one).steps])
+    story = site.cloud.read(lambda tx: [(s.event, s.detail) for s in actions.explain(tx, one).steps])
     assert story[-1] == (Event.FAILED, "Starting the guest failed on this host: its disk is gone.")
-    restorable.wish(instances.terminate, one)
+    restorable.wish(actions.terminate, one)
     assert site.states([one]) == [State.DELETED]
 
 
@@ -211,14 +211,14 @@ def test_a_wish_in_the_backup_is_carried_out_though_its_host_has_seen_later_ones
     ids = site.launch(3)
     restorable.settle()
     stopped, rebooted, deleted = ids
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
-    site.cloud.write(lambda tx: instances.reboot(tx, site.project_id, [rebooted]))
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [deleted]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [stopped]))
+    site.cloud.write(lambda tx: actions.reboot(tx, site.project_id, [rebooted]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleted]))
     restorable.back_up()
     restorable.settle()
-    restorable.wish(instances.start, stopped)
+    restorable.wish(actions.start, stopped)
     for _ in range(3):
-        restorable.wish(instances.reboot, rebooted)
+        restorable.wish(actions.reboot, rebooted)
     before = boots(restorable, rebooted)
     restorable.restore()
     restorable.wait(60)
@@ -240,5 +240,5 @@ def test_a_generation_that_cannot_be_is_not_believed(restorable: Restorable) -> 
             answer = GuestsChanged(HOST, (said,), (OutdatedWish(one, 1, generation),))
             site.cloud.write(lambda tx, a=answer: apply_reports(tx, [a]))  # type: ignore[misc]
         assert (site.instance(one).generation, site.instance(one).state) == (1, State.ACTIVE)
-    restorable.wish(instances.stop, one)
+    restorable.wish(actions.stop, one)
     assert site.states([one]) == [State.STOPPED]

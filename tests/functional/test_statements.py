@@ -10,11 +10,12 @@ from sqlalchemy import event
 
 from controller.domain.messages import GuestReport, GuestsChanged, ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import hosts, instances
-from controller.operations.events import apply_reports
-from controller.operations.networks import create_network
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
+from controller.operations.instances.reports import apply_reports
+from controller.operations.networks.networks import create_network
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.servers.postgresql import PostgreSQL
 
@@ -45,7 +46,7 @@ def life(site: TestCloud) -> tuple[int, dict[str, int]]:
         site.cloud.write(lambda tx: apply_reports(tx, reports(site, ids, Event.RUNNING)))
         assert site.states(ids) == [State.ACTIVE] * COUNT
         used = {h.id: h.vcpus_used for h in site.cloud.read(hosts.list_hosts)}
-        site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+        site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
         site.cloud.write(lambda tx: apply_reports(tx, reports(site, ids, Event.GONE)))
     assert site.states(ids) == [State.DELETED] * COUNT
     assert not any(h.vcpus_used for h in site.cloud.read(hosts.list_hosts))

@@ -3,7 +3,7 @@ had come, and its heartbeats of lower numbers were refused as late ones for as l
 
 from pathlib import Path
 
-from controller.operations import heartbeats
+from controller.operations.hosts import heartbeats
 from tests.clouds import TestCloud
 
 _AHEAD_S = 3600

@@ -7,7 +7,7 @@ import pytest
 
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import DEADLINE_S, Event, State
-from controller.operations import instances, sweeps
+from controller.operations.instances import actions, sweeps
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
 
@@ -20,7 +20,7 @@ def test_no_guest_is_removed_for_it(power: Power, after: State, tmp_path: Path) 
         (one,) = site.launch()
         place(site)
         site.report([one], Event.RUNNING)
-        site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+        site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
         site.clock.advance(DEADLINE_S[State.STOPPING] + 1)
         assert site.cloud.write(sweeps.expire) == 1
         site.commands()

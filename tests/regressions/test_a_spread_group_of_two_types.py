@@ -3,9 +3,9 @@ second one was planned before the first one's hosts were written down."""
 
 from pathlib import Path
 
-from controller.operations import placement_groups
+from controller.operations.instances import placement_groups
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

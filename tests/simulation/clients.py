@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from controller.domain.errors import CloudError, Unavailable
-from controller.operations import instances
 from controller.operations.cloud import Transaction
-from controller.operations.instances import LaunchRequest
+from controller.operations.instances import actions
+from controller.operations.instances.actions import LaunchRequest
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Process
 from tests.simulation.oracle import Oracle
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 _TYPES = ("p1.tiny", "p1.tiny", "t2.nano", "t2.micro", "t2.micro", "m5.large")
 _WISHES = {
-    "stop": instances.stop,
-    "start": instances.start,
-    "reboot": instances.reboot,
-    "terminate": instances.terminate,
+    "stop": actions.stop,
+    "start": actions.start,
+    "reboot": actions.reboot,
+    "terminate": actions.terminate,
 }
 _SENSIBLE: Mapping[str, Sequence[str]] = {
     "ACTIVE": ("stop", "stop", "reboot", "terminate"),
@@ -184,7 +184,7 @@ class Clients:
 
     def _send_launch(self, launch: Launch) -> None:
         def work(tx: Transaction) -> tuple[str, ...]:
-            return tuple(i.id for i in instances.launch(tx, launch.request).instances)
+            return tuple(i.id for i in actions.launch(tx, launch.request).instances)
 
         def answered(ids: tuple[str, ...]) -> None:
             if launch.lost:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import OperationalError
 from controller.conf.settings import Settings
 from controller.db.database import Database
 from controller.db.models import GroupStrategy, NetworkKind
-from controller.operations import networks, placement_groups
 from controller.operations.cloud import Transaction
+from controller.operations.instances import placement_groups
+from controller.operations.networks import networks
 from tests.clouds import TestCloud, make_settings
 from tests.simulation.faults import Fault
 from tests.simulation.hub import Hub, Task

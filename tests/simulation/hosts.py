@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 from compute_agent.agent import Agent
 from compute_agent.driver import Driver
 from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
 from controller.domain.messages import (

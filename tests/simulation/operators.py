@@ -9,8 +9,8 @@ from controller.domain.errors import CloudError, HostNotFound
 from controller.domain.lease_file import LeaseFile, LeaseRow
 from controller.operations.audit.run import Wishes, run_audit
 from controller.operations.cloud import Transaction
-from controller.operations.given_up_hosts import give_up
-from controller.operations.pinned_leases import import_leases
+from controller.operations.hosts.force_removal import give_up
+from controller.operations.networks.pinned_leases import import_leases
 from tests.simulation.clients import carry_out
 from tests.simulation.hosts import Host
 from tests.simulation.hub import Process

@@ -5,13 +5,13 @@ from random import Random
 
 from controller.domain.ids import IdSource
 from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_EVIDENCE, host_queue
-from controller.operations import fencing
 from controller.operations.cloud import Cloud
+from controller.operations.hosts import fencing
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
 from network.service import NetworkService
+from scheduler.host_cache import SiteView
 from scheduler.service import Placer
-from scheduler.view import SiteView
 from tests.simulation.bus import Broker
 from tests.simulation.database import Laboratory
 from tests.simulation.hub import Hub, Process

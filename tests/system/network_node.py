@@ -20,10 +20,10 @@ from api.metadata.service import MetadataService
 from controller.db.models import Instance, Lease, Network
 from controller.domain.messages import MendNetworks, Message, ReadNetworkEvidence, ReconcileGuests, WireInstances
 from controller.domain.states import State
-from controller.operations import leases, networks
 from controller.operations.audit import on_network
-from controller.operations.audit.evidence import Evidence
+from controller.operations.audit.observed_state import Evidence
 from controller.operations.cloud import Cloud, Transaction
+from controller.operations.networks import leases, networks
 from network.processes import pid_in, runs, started_with
 from network.service import NetworkService
 from tests.unit.network.rows import NOW, Rung, open_cloud

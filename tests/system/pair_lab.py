@@ -14,7 +14,7 @@ from controller.cli.configuration_file import changed_text, write_private
 from controller.cli.health import api_problem
 from controller.db.models import Claim, Instance, Lease
 from controller.domain.names import bridge_name
-from controller.operations import hosts
+from controller.operations.hosts import hosts
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 from tests.system.faults_lab import QUICK, FaultsLab, kill

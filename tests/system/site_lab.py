@@ -11,7 +11,7 @@ from sqlalchemy import update
 from controller.cli.health import api_problem
 from controller.db.models import Instance
 from controller.domain.clock import system_clock
-from controller.operations import hosts
+from controller.operations.hosts import hosts
 from tests.servers.guarded import ServerError
 from tests.servers.rabbitmq import RabbitMQ
 from tests.system.faults_lab import FaultsLab, kill

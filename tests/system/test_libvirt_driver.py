@@ -16,14 +16,13 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from compute_agent import libvirtd
 from compute_agent.agent import Agent, HostOptions
-from compute_agent.disks.contract import BaseImage
-from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
-from compute_agent.journal import Journal
-from compute_agent.libvirt_driver import opening
+from compute_agent.journal.journal import Journal
+from compute_agent.libvirt_driver import connect, libvirtd
 from compute_agent.libvirt_driver.connection import _EventLoop, answers
 from compute_agent.libvirt_driver.driver import LibvirtDriver
+from compute_agent.storage.backend import BaseImage
+from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
 from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
 from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
@@ -217,7 +216,7 @@ def test_a_libvirtd_that_hangs_is_replaced(
 ) -> None:
     driver.spawn(spec)
     before = qemu_pids(settings, spec)
-    monkeypatch.setattr(opening, "OPEN_S", 2.0)
+    monkeypatch.setattr(connect, "OPEN_S", 2.0)
     daemon = int((settings.state_dir / "libvirt/run/libvirtd.pid").read_text())
     os.kill(daemon, signal.SIGSTOP)
     newcomer = LibvirtDriver(settings)

@@ -8,7 +8,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from controller.cli.main import pileus
-from controller.operations import schema
+from controller.operations.database import schema
 
 _SERVES = "import sys, controller.cli.main, controller.cli.serve, {}; print([m for m in {} if m in sys.modules])"
 

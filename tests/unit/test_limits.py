@@ -12,7 +12,8 @@ import pytest
 
 from api import service as api_service
 from api.metadata import listener
-from compute_agent import crew, service
+from compute_agent import service
+from compute_agent.workers import pool
 from controller import limits
 from controller.cli.services import make_services, service_names
 from controller.conf import Settings
@@ -91,7 +92,7 @@ def test_every_thread_of_a_service_is_counted(name: str, tmp_path: Path, monkeyp
 def test_the_numbers_are_those_of_the_services() -> None:
     assert limits._API_CONNECTIONS == api_service._CONNECTIONS
     assert limits._METADATA_THREADS == listener._THREADS
-    assert limits._WAITERS == crew.WAITERS
+    assert limits._WAITERS == pool.WAITERS
     assert limits._MAX_BOOTS == service._MAX_THREADS
 
 

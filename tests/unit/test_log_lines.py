@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from compute_agent.crew import Crew
+from compute_agent.workers.pool import Crew
 from controller.domain.errors import BusUnavailable, DatabaseUnavailable, Unavailable
 from controller.outages import DATABASE, Outages
 from tests.unit.compute_agent.conftest import guest, instance

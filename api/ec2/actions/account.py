@@ -6,7 +6,7 @@ from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import Project
 from controller.domain.errors import InvalidParameter, NotFound
-from controller.operations.projects import get_project
+from controller.operations.accounts.projects import get_project
 
 _NO_ADDRESS_FILTERS: dict[str, ValuesOf[Any]] = {
     name: lambda _: ()

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from api.ec2.protocol.errors import UnsupportedOperation
+from controller.operations.accounts.users import Principal
 from controller.operations.cloud import Cloud
-from controller.operations.launches import Launches
-from controller.operations.users import Principal
+from controller.operations.instances.launch_batches import Launches
 
 Parameters: TypeAlias = dict[str, Any]
 Result: TypeAlias = dict[str, Any]

@@ -14,7 +14,7 @@ from api.ec2.protocol.timestamps import format_moment
 from controller.db.models import Image
 from controller.domain.errors import ImageNotFound
 from controller.operations.cloud import Transaction
-from controller.operations.images import list_images
+from controller.operations.images.images import list_images
 
 _GIB = 1024**3
 # Whom clients ask for the images that everybody may use.

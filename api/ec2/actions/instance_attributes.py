@@ -12,7 +12,7 @@ from api.ec2.actions.instance_shape import ROOT_DEVICE
 from api.ec2.queries import Described
 from controller.domain.errors import InvalidCombination, InvalidParameter
 from controller.operations.cloud import Transaction
-from controller.operations.instances import set_shutdown_behavior
+from controller.operations.instances.actions import set_shutdown_behavior
 
 _NO = {"Value": False}
 _SHUTDOWN = "InstanceInitiatedShutdownBehavior"

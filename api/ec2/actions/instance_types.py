@@ -12,7 +12,7 @@ from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import InstanceType
 from controller.domain.errors import InstanceTypeNotFound
 from controller.operations.cloud import Transaction
-from controller.operations.instance_types import list_types
+from controller.operations.instances.instance_types import list_types
 
 _MAX_PAGE = 100
 _DEFAULT_ARCHITECTURE = "x86_64"

@@ -11,9 +11,9 @@ from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import KeyPair
 from controller.domain.errors import KeyPairNotFound, MissingParameter
-from controller.operations import key_pairs
+from controller.operations.accounts import key_pairs
+from controller.operations.accounts.tags import set_tags
 from controller.operations.cloud import Transaction
-from controller.operations.tags import set_tags
 
 _KIND = "key-pair"
 

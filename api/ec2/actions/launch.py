@@ -18,7 +18,7 @@ from controller.domain.errors import (
     MissingParameter,
     NetworkNotFound,
 )
-from controller.operations.instances import LaunchRequest
+from controller.operations.instances.actions import LaunchRequest
 
 DEFAULT_TYPE = "m1.small"
 MAX_USER_DATA = 16384

@@ -7,9 +7,9 @@ from api.ec2.actions.context import Context, Parameters, Result, UnsupportedPara
 from api.ec2.actions.identifiers import instance_ids
 from api.ec2.states import state
 from controller.domain.states import State
-from controller.operations import instances
 from controller.operations.cloud import Transaction
-from controller.operations.held import HeldInstance
+from controller.operations.instances import actions
+from controller.operations.instances.locking import HeldInstance
 
 
 class _Wish(Protocol):
@@ -20,25 +20,25 @@ class _Wish(Protocol):
 
 def start_instances(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StartInstances.html"""
-    return {"StartingInstances": _changes(context, params, instances.start)}
+    return {"StartingInstances": _changes(context, params, actions.start)}
 
 
 def stop_instances(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StopInstances.html"""
     if params.get("Hibernate"):
         raise UnsupportedParameter(parameter="Hibernate", reason="instances cannot hibernate; stop them without it")
-    return {"StoppingInstances": _changes(context, params, instances.stop)}
+    return {"StoppingInstances": _changes(context, params, actions.stop)}
 
 
 def reboot_instances(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RebootInstances.html"""
-    _changes(context, params, instances.reboot)
+    _changes(context, params, actions.reboot)
     return {}
 
 
 def terminate_instances(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html"""
-    return {"TerminatingInstances": _changes(context, params, instances.terminate)}
+    return {"TerminatingInstances": _changes(context, params, actions.terminate)}
 
 
 def _changes(context: Context, params: Parameters, wish: _Wish) -> list[dict[str, Any]]:

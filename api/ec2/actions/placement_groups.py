@@ -10,9 +10,9 @@ from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import GroupStrategy, PlacementGroup
 from controller.domain.errors import MissingParameter, PlacementGroupNotFound
-from controller.operations import placement_groups
+from controller.operations.accounts.tags import tag_new
 from controller.operations.cloud import Transaction
-from controller.operations.tags import tag_new
+from controller.operations.instances import placement_groups
 
 _KIND = "placement-group"
 _UNSUPPORTED = ("PartitionCount", "LinkedGroupId", "ParentGroupId", "Operator")

@@ -16,7 +16,7 @@ from api.ec2.protocol.errors import SubnetNotFound, VpcNotFound
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import Network
 from controller.operations.cloud import Transaction
-from controller.operations.networks import DEFAULT_NAME, free_addresses_of, usable_networks
+from controller.operations.networks.networks import DEFAULT_NAME, free_addresses_of, usable_networks
 
 _AVAILABLE = "available"
 _DHCP_OPTIONS = "default"

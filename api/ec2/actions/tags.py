@@ -9,7 +9,7 @@ from api.ec2.actions.tag_specifications import read_tags
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from controller.db.models import Tag
 from controller.domain.errors import MissingParameter
-from controller.operations import tags
+from controller.operations.accounts import tags
 
 
 def create_tags(context: Context, params: Parameters) -> Result:

@@ -19,7 +19,8 @@ from controller.db.models import AccessKey, Cloud
 from controller.domain.clock import system_clock
 from controller.domain.errors import CloudError
 from controller.limits import connections, database_threads
-from controller.operations import schema, secrets
+from controller.operations import secrets
+from controller.operations.database import schema
 
 # SKIP LOCKED, which the sweeps use, came to MariaDB with 10.6.
 _OLDEST = {"PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0), "SQLite": (3, 35)}

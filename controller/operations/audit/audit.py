@@ -5,19 +5,19 @@ from sqlalchemy.orm import Session
 
 from controller.operations.audit import (
     constraints,
-    evidence,
     hosts,
     instances,
     leases,
     networks,
+    observed_state,
     on_hosts,
     on_network,
     placement,
     quotas,
     wrong_hosts,
 )
-from controller.operations.audit.breach import Breach, Check
-from controller.operations.audit.evidence import Evidence, EvidenceCheck
+from controller.operations.audit.observed_state import Evidence, EvidenceCheck
+from controller.operations.audit.violation import Breach, Check
 from controller.operations.cloud import Transaction
 
 CHECKS: tuple[Check, ...] = (
@@ -29,7 +29,7 @@ CHECKS: tuple[Check, ...] = (
     *placement.CHECKS,
     *quotas.CHECKS,
 )
-EVIDENCE_CHECKS: tuple[EvidenceCheck, ...] = (*evidence.CHECKS, *on_hosts.CHECKS, *on_network.CHECKS)
+EVIDENCE_CHECKS: tuple[EvidenceCheck, ...] = (*observed_state.CHECKS, *on_hosts.CHECKS, *on_network.CHECKS)
 
 
 def audit(tx: Transaction, seen: Evidence | None = None) -> list[Breach]:

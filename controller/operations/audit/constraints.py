@@ -3,7 +3,7 @@
 from sqlalchemy import Table, UniqueConstraint, inspect
 
 from controller.db.models import Base
-from controller.operations.audit.breach import Breach
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Transaction
 
 _TOKENS = "reservations"

@@ -7,7 +7,7 @@ from sqlalchemy import Executable, and_, func, not_, or_, select
 
 from controller.db.models import Claim, Host, Instance
 from controller.domain.states import State
-from controller.operations.audit.breach import KNOWN, PLACED, Breach, Mend, Remedy
+from controller.operations.audit.violation import KNOWN, PLACED, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
 
 _RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")

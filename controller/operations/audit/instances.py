@@ -6,7 +6,7 @@ from sqlalchemy import and_, func, or_, select
 
 from controller.db.models import Host, Instance, Reservation
 from controller.domain.states import DEADLINE_S, State
-from controller.operations.audit.breach import GRACE_S, Breach, Mend, Remedy
+from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
 
 # A delete that is overdue has no deadline any more.

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from controller.db.models import Instance, Lease, Network
 from controller.domain.states import State
-from controller.operations.audit.breach import KNOWN, PLACED, Breach
+from controller.operations.audit.violation import KNOWN, PLACED, Breach
 from controller.operations.cloud import Transaction
-from controller.operations.leases import FIRST_OFFSET
+from controller.operations.networks.leases import FIRST_OFFSET
 
 _FREE_IT = "give it back: set its instance_id to NULL, its released_at to the time now in UTC"
 

@@ -4,9 +4,9 @@ import netaddr
 from sqlalchemy import func, select
 
 from controller.db.models import Network, NetworkKind
-from controller.operations.audit.breach import Breach
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Transaction
-from controller.operations.leases import FIRST_OFFSET, end_offset
+from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 
 
 def vlans(tx: Transaction) -> list[Breach]:

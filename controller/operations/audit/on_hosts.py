@@ -12,10 +12,10 @@ from controller.db.models import Host, Instance
 from controller.domain.messages import HostEvidence, Power
 from controller.domain.names import tap_name
 from controller.domain.states import State
-from controller.operations.audit.breach import GRACE_S, Breach, Mend, Remedy
-from controller.operations.audit.evidence import Evidence, EvidenceCheck
+from controller.operations.audit.observed_state import Evidence, EvidenceCheck
+from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
-from controller.operations.held import chunks
+from controller.operations.instances.locking import chunks
 
 _HEXADECIMAL = "0123456789abcdef"
 _SEE_BOTH = "look at both hosts, then `virsh destroy` the one that is too much"

@@ -11,10 +11,10 @@ from controller.db.models import Instance, Lease, Network
 from controller.domain.messages import SegmentEvidence
 from controller.domain.names import lease_hostname
 from controller.domain.states import State
-from controller.operations.audit.breach import GRACE_S, Breach, Mend, Remedy
-from controller.operations.audit.evidence import Evidence, EvidenceCheck
+from controller.operations.audit.observed_state import Evidence, EvidenceCheck
+from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
-from controller.operations.leases import FIRST_OFFSET, end_offset
+from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 
 # What is BUILDING may still have to be wired, and what ends there may never have been: ring and deadline look after it.
 _WIRED = frozenset({State.ACTIVE, State.STOPPING, State.STOPPED, State.STARTING, State.REBOOTING, State.UNKNOWN})

@@ -4,9 +4,9 @@ from sqlalchemy import and_, exists, func, or_, select
 
 from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
 from controller.domain.states import State
-from controller.operations.audit.breach import PLACED, Breach
+from controller.operations.audit.violation import PLACED, Breach
 from controller.operations.cloud import Transaction
-from controller.operations.host_macs import mac_disagreements
+from controller.operations.hosts.macs import mac_disagreements
 
 # On its way out, an instance may share its host with the one that comes in its place.
 _STAYING = tuple(s for s in PLACED if s is not State.DELETING)

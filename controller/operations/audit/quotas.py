@@ -3,9 +3,9 @@
 from sqlalchemy import func, or_, select
 
 from controller.db.models import Instance, Project
-from controller.operations.audit.breach import Breach, Mend, Remedy
+from controller.operations.audit.violation import Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
-from controller.operations.lifecycle import UNCOUNTED
+from controller.operations.instances.transitions import UNCOUNTED
 
 
 def quotas(tx: Transaction) -> list[Breach]:

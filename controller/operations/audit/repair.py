@@ -21,13 +21,13 @@ from controller.domain.messages import (
     RemoveTaps,
 )
 from controller.domain.states import Event
-from controller.operations import sweeps
-from controller.operations.audit.breach import Breach, Mend, Remedy
+from controller.operations.audit.violation import Breach, Mend, Remedy
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.events import apply_reports
-from controller.operations.generations import remember
-from controller.operations.held import chunks
-from controller.operations.lifecycle import UNCOUNTED
+from controller.operations.instances import sweeps
+from controller.operations.instances.generations import remember
+from controller.operations.instances.locking import chunks
+from controller.operations.instances.reports import apply_reports
+from controller.operations.instances.transitions import UNCOUNTED
 
 log = structlog.get_logger(__name__)
 

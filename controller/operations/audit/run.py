@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from controller.operations import quarantine
 from controller.operations.audit.audit import audit
-from controller.operations.audit.breach import Breach
-from controller.operations.audit.evidence import TIMEOUT_S, Evidence, MakeExecutor, gather
+from controller.operations.audit.observed_state import TIMEOUT_S, Evidence, MakeExecutor, gather
 from controller.operations.audit.repair import MOST_REMOVALS, mend
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Cloud
+from controller.operations.networks import quarantine
 
 # Looks after a repair until what was mended must be seen to be.
 _LOOKS = 5

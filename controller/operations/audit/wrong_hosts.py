@@ -6,10 +6,10 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 
 from controller.db.models import Host, Instance, RemovedHost, StrayGuest
-from controller.operations import stray_guests
-from controller.operations.audit.breach import GRACE_S, Breach, Mend, Remedy
-from controller.operations.audit.evidence import Evidence, EvidenceCheck
+from controller.operations.audit.observed_state import Evidence, EvidenceCheck
+from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
 from controller.operations.cloud import Transaction
+from controller.operations.hosts import stray_guests
 
 
 def held(tx: Transaction, evidence: Evidence) -> list[Breach]:

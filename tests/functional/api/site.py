@@ -20,13 +20,16 @@ from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
 from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, instance_types, projects, schema, users
+from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.events import apply_reports
-from controller.operations.lifecycle import lock_instances, move
+from controller.operations.database import schema
+from controller.operations.hosts import heartbeats
+from controller.operations.instances import instance_types
+from controller.operations.instances.reports import apply_reports
+from controller.operations.instances.transitions import lock_instances, move
 from controller.operations.secrets import create_key_file
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 
 REGION = "pileus"
 _OUTCOME = {

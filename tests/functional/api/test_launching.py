@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import func, select
 
 from controller.db.models import Instance, Project
-from controller.operations import projects
+from controller.operations.accounts import projects
 from tests.functional.api.site import Site, each
 from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
 from tests.functional.api.wire import post

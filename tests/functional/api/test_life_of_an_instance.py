@@ -8,9 +8,9 @@ import pytest
 
 from controller.domain.messages import GuestReport, GuestsChanged
 from controller.domain.states import DEADLINE_S, Event, State
-from controller.operations import sweeps
-from controller.operations.events import apply_reports
-from controller.operations.instances import get_instance
+from controller.operations.instances import sweeps
+from controller.operations.instances.actions import get_instance
+from controller.operations.instances.reports import apply_reports
 from tests.functional.api.site import Site
 
 TYPE = "p1.tiny"

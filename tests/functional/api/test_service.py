@@ -15,7 +15,7 @@ import pytest
 
 from api.service import ApiService
 from controller.domain.errors import ConfigurationError
-from controller.operations.image_urls import image_url
+from controller.operations.images.urls import image_url
 from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import run
 from tests.functional.api.wire import plain

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from controller.db.models import Instance, NetworkKind
 from controller.domain.lease_file import LeaseFormat, read_leases
-from controller.operations import networks
 from controller.operations.cloud import Transaction
-from controller.operations.pinned_leases import import_leases
+from controller.operations.networks import networks
+from controller.operations.networks.pinned_leases import import_leases
 from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
 from tests.functional.api.wire import post

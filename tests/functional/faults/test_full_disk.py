@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from controller.cli.health import api_problem
 from controller.domain.states import State
-from controller.operations import hosts
+from controller.operations.hosts import hosts
 from tests.faults import row
 from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
 from tests.functional.faults.storm import OF_ONE, Storm

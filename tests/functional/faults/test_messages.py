@@ -14,7 +14,9 @@ from controller.domain.clock import system_clock
 from controller.domain.messages import HostReported, host_queue
 from controller.domain.states import State
 from controller.domain.wire import encode
-from controller.operations import dead_letters, hosts, instances
+from controller.operations import dead_letters
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
 from tests.faults import Row, each_row, row
 from tests.functional.faults.fault_site import VETERANS
 from tests.functional.faults.meddler import Fate, Meddler
@@ -146,7 +148,7 @@ def test_heartbeats_come_late(site: SiteProcesses, storm: Storm) -> None:
         wait_until(lambda: system_clock() > settled, deadline_s=2 * SETTLED_S, what=site.logs)
     _wait_until_events_are_applied(site)
     for instance_id in storm.launched:
-        steps = site.rows.read(lambda tx, i=instance_id: instances.explain(tx, i).steps)  # type: ignore[misc]
+        steps = site.rows.read(lambda tx, i=instance_id: actions.explain(tx, i).steps)  # type: ignore[misc]
         assert [s.event for s in steps] == ["REQUESTED", "PLACED", "RUNNING"]
     storm.prove()
 

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import pytest
 
-from compute_agent.journal import Journal
+from compute_agent.journal.journal import Journal
 from controller.cli.configuration_file import new_text, write_private
 from controller.cli.health import api_problem
 from controller.conf import load_settings
-from controller.operations import hosts, instances
 from controller.operations.cloud import Cloud, Transaction
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
 from tests.faults import row
 from tests.servers.forgetful_disk import ForgetfulDisk
 from tests.servers.guarded import Guarded
@@ -87,7 +88,7 @@ class Machine:
 
     def rows(self) -> dict[str, str]:
         """The instances of the database and their states."""
-        return self._read(lambda tx: {v.instance.id: str(v.instance.state) for v in instances.list_instances(tx, None)})
+        return self._read(lambda tx: {v.instance.id: str(v.instance.state) for v in actions.list_instances(tx, None)})
 
     def _hosts(self) -> int:
         return self._read(lambda tx: len(hosts.list_hosts(tx)))
@@ -176,7 +177,7 @@ def test_init_and_import_are_there(machine: Machine) -> None:
 AGENT = """
 import sys, threading
 from pathlib import Path
-from compute_agent.journal import Journal
+from compute_agent.journal.journal import Journal
 from controller.domain.messages import GuestSpec
 from controller.domain.states import Event
 from tests.unit.compute_agent.conftest import guest, instance

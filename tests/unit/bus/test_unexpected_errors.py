@@ -14,7 +14,7 @@ from controller.bus import consumer as consumer_module
 from controller.bus.bus import Bus
 from controller.bus.connection import connect, drain
 from controller.bus.consumer import DeadLetterConsumer, QueueConsumer
-from controller.bus.ringer import Ringer
+from controller.bus.notifier import Ringer
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.messages import ConsoleRead, Message, ReadConsole, ScheduleReservation

@@ -12,9 +12,10 @@ from controller.cli.daemon import Daemon
 from controller.conf import load_settings
 from controller.domain.errors import ConfigurationError, InvalidParameter
 from controller.domain.messages import HostReported
-from controller.operations import heartbeats, schema
 from controller.operations.cloud import Cloud
-from controller.operations.downgrade import losses, users
+from controller.operations.database import schema
+from controller.operations.database.downgrade import losses, users
+from controller.operations.hosts import heartbeats
 from controller.workers.register import ServiceRegister
 from tests.clouds import TestCloud
 from tests.unit.cli.conftest import Command

@@ -8,7 +8,7 @@ import pytest
 
 from controller.cli.operator import Operator
 from controller.domain.messages import HostReported
-from controller.operations import heartbeats
+from controller.operations.hosts import heartbeats
 from tests.clouds import START
 from tests.unit.cli.conftest import Command
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.operations import heartbeats
+from controller.operations.hosts import heartbeats
 from tests.clouds import TestCloud
 from tests.unit.cli.conftest import Command
 from tests.unit.operations.test_events import active

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from compute_agent.agent import Agent
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestSpec, ImageSpec, Message, NicSpec

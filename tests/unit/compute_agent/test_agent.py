@@ -10,8 +10,8 @@ import pytest
 from compute_agent import agent as agent_module
 from compute_agent.agent import ATTEMPTS, Agent
 from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.bus.unread import Unread
 from controller.domain.errors import DriverError, PoisonMessage, Unavailable
 from controller.domain.messages import (

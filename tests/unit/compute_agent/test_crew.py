@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent.crew import Crew, FairQueue, Job
 from compute_agent.errors import WorkAbandoned
-from compute_agent.window import BootWindow
+from compute_agent.workers.boot_limiter import BootWindow
+from compute_agent.workers.pool import Crew, FairQueue, Job
 from controller.domain.messages import Desired
 from tests.unit.compute_agent.conftest import guest, instance
 

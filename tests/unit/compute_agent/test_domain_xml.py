@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent.disks.contract import Disk
 from compute_agent.libvirt_driver import domain_xml
 from compute_agent.libvirt_driver.domain_xml import Machine, Nic, Virtualization
+from compute_agent.storage.backend import Disk
 from controller.domain.ids import domain_uuid
 from controller.domain.messages import GuestSpec
 from tests.unit.compute_agent.conftest import guest, instance

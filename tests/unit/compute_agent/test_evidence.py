@@ -8,7 +8,7 @@ from compute_agent import bridges
 from compute_agent.agent import Agent
 from compute_agent.bridges import Bridges
 from compute_agent.errors import HypervisorUnreachable
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.domain.errors import DriverError
 from controller.domain.messages import (
     Desired,

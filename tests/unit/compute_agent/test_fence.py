@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from compute_agent.agent import Agent, HostOptions
-from compute_agent.journal import Journal
-from compute_agent.simulated_driver import SimulatedDriver
+from compute_agent.journal.journal import Journal
+from compute_agent.simulated.driver import SimulatedDriver
 from controller.domain.messages import Desired, GuestSpec, HostAccepted, HostReported, Power, ReconcileGuests
 from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent import bridges, libvirtd
+from compute_agent import bridges
 from compute_agent.bridges import Bridges
-from compute_agent.disks import qcow2
-from compute_agent.disks.contract import BaseImage, instance_folder
-from compute_agent.disks.qcow2 import Qcow2Disks, bases_in_use
-from compute_agent.libvirt_driver import console_log, host
+from compute_agent.libvirt_driver import console_log, host, libvirtd
 from compute_agent.libvirt_driver.domain_xml import Virtualization
+from compute_agent.storage import qcow2
+from compute_agent.storage.backend import BaseImage, instance_folder
+from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
 from controller.conf.settings import Compute, General, Settings
 from controller.domain import names
 from controller.domain.errors import CommandFailed, ConfigurationError, DiskError

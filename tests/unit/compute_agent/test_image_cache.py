@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent import image_cache
 from compute_agent.errors import ImageSourceUnavailable, WorkAbandoned
-from compute_agent.image_cache import ImageCache
+from compute_agent.images import cache as image_cache
+from compute_agent.images.cache import ImageCache
 from controller.domain.errors import ImageFetchError
 from controller.domain.messages import ImageSpec
 

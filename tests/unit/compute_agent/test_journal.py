@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compute_agent.journal import Journal
+from compute_agent.journal.journal import Journal
 from controller.domain.errors import Unavailable
 from controller.domain.messages import Desired, GuestReport, OutdatedWish, Power
 from controller.domain.states import Event

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compute_agent.service import ComputeService, host_names
-from compute_agent.simulated_driver import SimulatedDriver
+from compute_agent.simulated.driver import SimulatedDriver
 from controller.bus.bus import Bus
 from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Compute, General, Settings

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent.cpu_gauge import CpuGauge, Pressure
-from compute_agent.window import TICK_S, BootWindow, Key
+from compute_agent.workers.boot_limiter import TICK_S, BootWindow, Key
+from compute_agent.workers.cpu_gauge import CpuGauge, Pressure
 
 IDLE, BUSY, CROWDED = Pressure(0.5, 0.1), Pressure(0.0, 0.5), Pressure(0.0, 0.98)
 

@@ -14,7 +14,7 @@ from controller.domain.errors import InvalidParameter
 from controller.domain.messages import MESSAGES
 from controller.domain.release import RELEASE, SPOKEN, oldest_that_speaks, parts, speaks
 from controller.domain.wire import VERSION, decode, encode
-from controller.operations import schema
+from controller.operations.database import schema
 from tests.clouds import make_settings
 from tests.releases.old_release import answer_of, unpacked
 from tests.unit.domain.test_messages import EXAMPLES

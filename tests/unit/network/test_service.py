@@ -12,8 +12,8 @@ from controller.domain.messages import HostReported, ReconcileGuests, WireInstan
 from controller.operations.cloud import Cloud
 from network import queries
 from network import service as network_service
+from network.reconciler import Reconciled
 from network.service import NetworkService
-from network.wiring import Reconciled
 from tests.unit.network.rows import INSTANCES, IPS, NETWORKS, NOW, Rung, make_cloud
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller.domain.errors import Unavailable
-from network import wiring
+from network import reconciler
 from network.queries import Rows
-from network.wiring import Wiring
+from network.reconciler import Wiring
 from tests.clouds import make_settings
 
 pytestmark = pytest.mark.timeout(30)
@@ -19,7 +19,7 @@ def _nothing() -> Rows:
 
 
 def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "_LOCK_S", 0.1)
+    monkeypatch.setattr(reconciler, "_LOCK_S", 0.1)
     settings = make_settings(tmp_path)
     (tmp_path / "network").mkdir()
     with (tmp_path / "network" / "lock").open("w") as lock:
@@ -32,7 +32,7 @@ def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypat
 
 def test_who_is_another_user_cannot_lock_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To read a file is enough to lock it; nothing was wired as long as somebody did."""
-    monkeypatch.setattr(wiring, "_LOCK_S", 0.1)
+    monkeypatch.setattr(reconciler, "_LOCK_S", 0.1)
     (tmp_path / "network").mkdir()
     lock = tmp_path / "network" / "lock"
     lock.touch(0o644)  # as release 0.1 left it

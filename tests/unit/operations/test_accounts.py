@@ -18,17 +18,11 @@ from controller.domain.errors import (
     NotFound,
     TagLimitExceeded,
 )
-from controller.operations import (
-    dead_letters,
-    hosts,
-    instance_types,
-    key_pairs,
-    networks,
-    projects,
-    secrets,
-    tags,
-    users,
-)
+from controller.operations import dead_letters, secrets
+from controller.operations.accounts import key_pairs, projects, tags, users
+from controller.operations.hosts import hosts
+from controller.operations.instances import instance_types
+from controller.operations.networks import networks
 from tests.clouds import TestCloud
 
 

@@ -10,12 +10,12 @@ from sqlalchemy import func, select
 from controller.db.models import Claim, Lease, Network
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import networks
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction
-from controller.operations.instances import terminate
+from controller.operations.instances.actions import terminate
+from controller.operations.networks import networks
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

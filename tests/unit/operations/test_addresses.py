@@ -10,12 +10,12 @@ from controller.domain.errors import AddressInUse, NoFreeAddress
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import leases, networks
 from controller.operations.cloud import Transaction
-from controller.operations.instances import terminate
-from controller.operations.pinned_leases import import_leases
+from controller.operations.instances.actions import terminate
+from controller.operations.networks import leases, networks
+from controller.operations.networks.pinned_leases import import_leases
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 LEASE_S = 600

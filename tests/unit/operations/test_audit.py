@@ -11,10 +11,11 @@ from sqlalchemy import create_engine, event, text
 
 from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
 from controller.domain.states import Event, State
-from controller.operations import instances, networks
 from controller.operations.audit.audit import audit
-from controller.operations.audit.breach import Breach
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Transaction
+from controller.operations.instances import actions
+from controller.operations.networks import networks
 from tests.clouds import START, TestCloud
 from tests.unit.operations.test_launch import place
 
@@ -45,10 +46,10 @@ class GoodCloud:
         site.heartbeat("h2")
         active = _active(site, 4)
         stopped, gone = _active(site, 1) + _active(site, 1)
-        site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
+        site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [stopped]))
         site.report([stopped], Event.SHUT_OFF)
         free_ip = site.views([gone])[0].ip
-        site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [gone]))
+        site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [gone]))
         site.report([gone], Event.GONE)
         failed, left = site.launch(1) + site.launch(1)
         place(site)

@@ -25,13 +25,13 @@ from controller.domain.messages import (
 )
 from controller.domain.names import lease_hostname, tap_name
 from controller.domain.states import Event, State
-from controller.operations import instances
 from controller.operations.audit.audit import audit
-from controller.operations.audit.breach import Breach
-from controller.operations.audit.evidence import Evidence, gather
+from controller.operations.audit.observed_state import Evidence, gather
 from controller.operations.audit.run import Report, Wishes, run_audit
+from controller.operations.audit.violation import Breach
 from controller.operations.cloud import Cloud
-from controller.operations.leases import FIRST_OFFSET, end_offset
+from controller.operations.instances import actions
+from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 from tests.clouds import RememberingBus, TestCloud
 from tests.unit.operations.test_launch import place
 
@@ -100,7 +100,7 @@ class GoodSite:
         active, other, stopped = site.launch(3)
         place(site)
         site.report([active, other, stopped], Event.RUNNING)
-        site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
+        site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [stopped]))
         site.report([stopped], Event.SHUT_OFF)
         (building,) = site.launch(1)
         place(site)
@@ -215,7 +215,7 @@ def test_more_strangers_than_are_believed_stay(good: GoodSite) -> None:
 
 def test_what_is_left_of_a_deleted_instance_goes(good: GoodSite) -> None:
     host, generation = good.host_of(good.stopped), good.site.instance(good.stopped).generation
-    good.site.cloud.write(lambda tx: instances.terminate(tx, good.site.project_id, [good.stopped]))
+    good.site.cloud.write(lambda tx: actions.terminate(tx, good.site.project_id, [good.stopped]))
     good.site.report([good.stopped], Event.GONE)
     good.bus.sent.clear()
     good.change(host, disks=(*good.bus.hosts[host].disks, DiskState(good.stopped, generation + 1)))

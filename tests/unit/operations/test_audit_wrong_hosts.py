@@ -6,11 +6,12 @@ from datetime import timedelta
 import pytest
 
 from controller.domain.messages import KeptDisk, ReconcileGuests
-from controller.operations import given_up_hosts, heartbeats, quarantine
 from controller.operations.audit.audit import audit
-from controller.operations.audit.breach import Breach, Mend
 from controller.operations.audit.repair import mend
 from controller.operations.audit.run import Wishes, run_audit
+from controller.operations.audit.violation import Breach, Mend
+from controller.operations.hosts import force_removal, heartbeats
+from controller.operations.networks import quarantine
 from tests.clouds import TestCloud
 from tests.unit.operations.test_audit_evidence import AT_ONCE, GoodSite
 from tests.unit.operations.test_events import active
@@ -40,7 +41,7 @@ def one(site: TestCloud) -> str:
     (made,) = active(site)
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
     site.bus.sent.clear()
     return made
 

@@ -17,10 +17,11 @@ from controller.domain.messages import (
     WireInstances,
 )
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, hosts, instances, sweeps
 from controller.operations.audit.instances import overdue_deletes
-from controller.operations.events import apply_reports
-from controller.operations.lifecycle import lock_instances, move
+from controller.operations.hosts import heartbeats, hosts
+from controller.operations.instances import actions, sweeps
+from controller.operations.instances.reports import apply_reports
+from controller.operations.instances.transitions import lock_instances, move
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
@@ -38,16 +39,16 @@ def active(site: TestCloud, count: int = 1) -> list[str]:
 def test_stop_start_reboot(site: TestCloud) -> None:
     (one,) = active(site)
     for wish, desired, event, during, after in (
-        (instances.stop, Desired.SHUT_OFF, Event.SHUT_OFF, State.STOPPING, State.STOPPED),
-        (instances.start, Desired.RUNNING, Event.RUNNING, State.STARTING, State.ACTIVE),
-        (instances.reboot, Desired.RUNNING, Event.RUNNING, State.REBOOTING, State.ACTIVE),
+        (actions.stop, Desired.SHUT_OFF, Event.SHUT_OFF, State.STOPPING, State.STOPPED),
+        (actions.start, Desired.RUNNING, Event.RUNNING, State.STARTING, State.ACTIVE),
+        (actions.reboot, Desired.RUNNING, Event.RUNNING, State.REBOOTING, State.ACTIVE),
     ):
         generation = site.instance(one).generation
         site.cloud.write(lambda tx, w=wish: w(tx, site.project_id, [one]))  # type: ignore[misc]
         assert site.states() == [during]
         ((guest,),) = [c.guests for c in site.commands()]
         assert guest.desired is desired
-        assert guest.reboot is (wish is instances.reboot)
+        assert guest.reboot is (wish is actions.reboot)
         assert guest.generation == generation + 1
         site.report([one], event)
         assert site.states() == [after]
@@ -56,7 +57,7 @@ def test_stop_start_reboot(site: TestCloud) -> None:
 def test_a_report_of_an_older_generation_changes_nothing(site: TestCloud) -> None:
     (one,) = active(site)
     old = site.instance(one).generation
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     late = GuestsChanged("h1", (GuestReport(one, old, Event.SHUT_OFF),))
     site.cloud.write(lambda tx: apply_reports(tx, [late]))
     assert site.states() == [State.STOPPING]
@@ -72,7 +73,7 @@ def test_a_report_from_another_host_changes_nothing(site: TestCloud) -> None:
 def test_a_report_twice_is_once(site: TestCloud) -> None:
     ids = active(site, 2)
     site.report(ids, Event.RUNNING)
-    story = site.cloud.read(lambda tx: [s.event for s in instances.explain(tx, ids[0]).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, ids[0]).steps])
     assert story == ["REQUESTED", "PLACED", "RUNNING"]
 
 
@@ -95,29 +96,29 @@ def test_a_build_that_fails_is_cleaned_up_before_the_claim_is_given_back(site: T
     assert site.states() == [State.ERROR]
     assert site.instance(one).reason == "no space left"
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     assert site.states() == [State.DELETED]
 
 
 def test_wishes_for_many_are_for_all_or_none(site: TestCloud) -> None:
     running, other = active(site, 2)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [other]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [other]))
     site.report([other], Event.SHUT_OFF)
     with pytest.raises(IncorrectInstanceState, match=other):
-        site.cloud.write(lambda tx: instances.reboot(tx, site.project_id, [running, other]))
+        site.cloud.write(lambda tx: actions.reboot(tx, site.project_id, [running, other]))
     with pytest.raises(InstanceNotFound):
-        site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [running, "i-00000000000000000"]))
+        site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [running, "i-00000000000000000"]))
     with pytest.raises(InstanceNotFound):
-        site.cloud.write(lambda tx: instances.stop(tx, "210987654321", [running]))
+        site.cloud.write(lambda tx: actions.stop(tx, "210987654321", [running]))
     assert site.instance(running).state == State.ACTIVE
 
 
 def test_terminating_twice_is_once(site: TestCloud) -> None:
     (one,) = active(site)
     for _ in range(2):
-        site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+        site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     site.report([one], Event.GONE)
-    answer = site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    answer = site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     assert [(i.id, before) for i, before in answer] == [(one, State.DELETED)]
 
 
@@ -140,7 +141,7 @@ def test_every_lost_doorbell_is_rung_again(site: TestCloud) -> None:
     assert [m.instance_ids for m in site.bus.take(WireInstances)] == [(one,)]
     site.report([one], Event.RUNNING)
     site.bus.down = True
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     site.bus.down = False
     site.clock.advance(6)
     site.cloud.write(sweeps.ring)
@@ -204,14 +205,14 @@ def test_what_outstays_its_deadline_ends_with_a_reason(site: TestCloud) -> None:
 
 def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: TestCloud) -> None:
     (one,) = active(site)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     since = site.instance(one).state_since
     for _ in range(3):
         site.clock.advance(601)
         site.cloud.write(sweeps.expire)
     assert site.states() == [State.DELETING]
     assert site.instance(one).state_since == since
-    story = site.cloud.read(lambda tx: [s.event for s in instances.explain(tx, one).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, one).steps])
     assert story.count("EXPIRED") == 1
     (breach,) = site.cloud.read(overdue_deletes)
     assert site.cloud.read(status._count)["overdue"] == {State.DELETING: 1}
@@ -227,7 +228,7 @@ def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: Test
 
 def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestCloud) -> None:
     deleted, failed = active(site, 2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [deleted]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleted]))
     site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.HOST_LOST))
     site.report([failed], Event.SHUT_OFF)
     site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.START, new_wish=True))
@@ -242,7 +243,7 @@ def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestC
         site.cloud.write(sweeps.ring)
         told = {g.instance_id: (g.generation, g.desired) for c in site.commands() for g in c.guests}
         assert told[deleted] == (before + 1, Desired.ABSENT)
-    story = site.cloud.read(lambda tx: [s.detail for s in instances.explain(tx, deleted).steps if s.event == "FAILED"])
+    story = site.cloud.read(lambda tx: [s.detail for s in actions.explain(tx, deleted).steps if s.event == "FAILED"])
     assert len(story) == 10
     site.report([deleted, failed], Event.GONE)
     assert site.states([deleted, failed]) == [State.DELETED] * 2
@@ -284,9 +285,9 @@ def test_off_before_running_was_reported_is_stopped_with_its_disk(site: TestClou
         site.report([one], Event.RUNNING)
     if state is State.STARTING:
         site.report([one], Event.SHUT_OFF)
-        site.cloud.write(lambda tx: instances.start(tx, site.project_id, [one]))
+        site.cloud.write(lambda tx: actions.start(tx, site.project_id, [one]))
     if state is State.REBOOTING:
-        site.cloud.write(lambda tx: instances.reboot(tx, site.project_id, [one]))
+        site.cloud.write(lambda tx: actions.reboot(tx, site.project_id, [one]))
     assert site.states() == [state]
     site.bus.sent.clear()
     if seen == "report":
@@ -303,7 +304,7 @@ def test_off_before_running_was_reported_is_stopped_with_its_disk(site: TestClou
     site.clock.advance(1000)
     assert site.cloud.write(sweeps.expire) == 0
     assert site.commands() == []
-    site.cloud.write(lambda tx: instances.start(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.start(tx, site.project_id, [one]))
     assert site.states() == [State.STARTING]
 
 
@@ -342,7 +343,7 @@ def test_a_stop_that_was_asked_for_never_terminates(site: TestCloud) -> None:
     (one,) = site.launch(1, shutdown_behavior="terminate")
     place(site)
     site.report([one], Event.RUNNING)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     off(site, one)
     off(site, one)
     assert site.states() == [State.STOPPED]
@@ -390,7 +391,7 @@ def test_a_heartbeat_replaces_lost_reports(site: TestCloud) -> None:
     place(site)
     site.heartbeat(guests=(GuestState(one, 1, Power.RUNNING),))
     assert site.states() == [State.ACTIVE]
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     site.heartbeat(guests=(GuestState(one, 1, Power.SHUT_OFF),))
     assert site.states() == [State.STOPPING]
     site.heartbeat(guests=(GuestState(one, 2, Power.SHUT_OFF),))
@@ -409,7 +410,7 @@ def test_a_heartbeat_written_before_the_last_event_is_not_believed(site: TestClo
 
 def test_guests_of_deleted_instances_are_sent_away_strangers_are_not(site: TestCloud) -> None:
     (one,) = active(site)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     site.report([one], Event.GONE)
     site.bus.sent.clear()
     stranger = "i-fffffffffffffffff"
@@ -421,11 +422,11 @@ def test_guests_of_deleted_instances_are_sent_away_strangers_are_not(site: TestC
 
 def test_deleted_rows_are_purged_with_all_that_hangs_on_them(site: TestCloud) -> None:
     ids = active(site, 2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
     site.report(ids, Event.GONE)
     site.clock.advance(3700)
     assert site.views() == []
     site.clock.advance(86400)
     assert site.cloud.write(sweeps.purge) == 2
     with pytest.raises(InstanceNotFound):
-        site.cloud.read(lambda tx: instances.explain(tx, ids[0]))
+        site.cloud.read(lambda tx: actions.explain(tx, ids[0]))

@@ -6,7 +6,8 @@ import pytest
 
 from controller.domain.messages import GuestState, HostAccepted, Power
 from controller.domain.states import Event, State
-from controller.operations import given_up_hosts, heartbeats, hosts, instances
+from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.instances import actions
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 from tests.unit.operations.test_launch import place
@@ -29,7 +30,7 @@ def close_registration(site: TestCloud) -> None:
 def give_up(site: TestCloud) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
     site.bus.sent.clear()
 
 
@@ -44,7 +45,7 @@ def test_each_registration_and_removal_raises_it(site: TestCloud) -> None:
 
 def test_every_command_names_it_and_expires(site: TestCloud) -> None:
     (one,) = active(site)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     (command,) = site.commands()
     assert command.epoch == epoch(site) == 1
     assert datetime.fromisoformat(command.expires_at) == site.clock() + timedelta(seconds=600)
@@ -52,7 +53,7 @@ def test_every_command_names_it_and_expires(site: TestCloud) -> None:
 
 def test_an_agent_that_asks_is_answered(site: TestCloud) -> None:
     runs, stopped = active(site, 2)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [stopped]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [stopped]))
     site.report([stopped], Event.SHUT_OFF)
     site.heartbeat(boot_id="b2", epoch=1, asks=True, sequence=7, pending=(runs,))
     told = answer(site)
@@ -72,7 +73,7 @@ def test_an_agent_of_an_old_epoch_is_told_the_new_one(site: TestCloud) -> None:
 def test_an_agent_that_lost_its_journal_gets_a_new_epoch(site: TestCloud) -> None:
     """What was sent before is under way perhaps, and the agent does not know any more what came of it."""
     (one,) = active(site)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     (before,) = site.commands()
     site.heartbeat(asks=True, sequence=7)
     assert answer(site).epoch == epoch(site) == before.epoch + 1
@@ -140,8 +141,8 @@ def test_an_epoch_that_cannot_be_is_not_taken(site: TestCloud, shown: int) -> No
 
 def test_a_command_of_an_instance_that_left_is_not_sent(site: TestCloud) -> None:
     """It was read before its host was given up, the command is made after that."""
-    from controller.operations.guests import reconcile_commands
-    from controller.operations.held import read_instances
+    from controller.operations.instances.guest_specs import reconcile_commands
+    from controller.operations.instances.locking import read_instances
 
     (one,) = active(site)
     before = site.cloud.read(lambda tx: read_instances(tx, [one]))
@@ -153,7 +154,7 @@ def test_a_command_of_an_instance_that_left_is_not_sent(site: TestCloud) -> None
 def test_hosts_that_boot_together_are_answered_without_a_statement_each(site: TestCloud) -> None:
     from sqlalchemy import event
 
-    from controller.operations.events import apply_heartbeats
+    from controller.operations.instances.reports import apply_heartbeats
 
     names = [f"n{n:03}" for n in range(50)]
     for name in names:

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from compute_agent.image_cache import ImageCache
+from compute_agent.images.cache import ImageCache
 from controller.db.models import Image
 from controller.domain.messages import RemoveImages
 from controller.domain.states import Event, State
-from controller.operations import images, instances
 from controller.operations.cloud import Transaction
-from controller.operations.image_pruning import LAUNCH_S, prune, prune_caches, store_lock
+from controller.operations.images import images
+from controller.operations.images.pruning import LAUNCH_S, prune, prune_caches, store_lock
+from controller.operations.instances import actions
 from controller.workers.service import ControllerService
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import START, TestCloud
 
 
@@ -96,17 +97,17 @@ def test_hosts_that_can_read_it_are_told(site: TestCloud) -> None:
 def test_an_instance_keeps_it(site: TestCloud, state: State) -> None:
     instance_id = launched(site)
     if state is State.STOPPED:
-        site.cloud.write(lambda tx: instances.stop(tx, None, [instance_id]))
+        site.cloud.write(lambda tx: actions.stop(tx, None, [instance_id]))
         site.report([instance_id], Event.SHUT_OFF)
     if state is State.DELETING:
-        site.cloud.write(lambda tx: instances.terminate(tx, None, [instance_id]))
+        site.cloud.write(lambda tx: actions.terminate(tx, None, [instance_id]))
     assert site.states([instance_id]) == [state]
     deregister(site)
     assert reasons(site) == ["1 instance"]
     prune(site.cloud)
     assert len(stored(site)) == 1
     assert told(site) == []
-    site.cloud.write(lambda tx: instances.terminate(tx, None, [instance_id]))
+    site.cloud.write(lambda tx: actions.terminate(tx, None, [instance_id]))
     site.report([instance_id], Event.GONE)
     prune(site.cloud)
     assert stored(site) == []

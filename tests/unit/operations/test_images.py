@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from controller.domain.errors import CloudError, ImageNotFound, ImageRejected, InvalidParameter, NotAuthorized
-from controller.operations import images
-from controller.operations.image_urls import check_image_url, image_url
+from controller.operations.images import images
+from controller.operations.images.urls import check_image_url, image_url
 from tests.clouds import TestCloud
 from tests.unit.domain.test_image_format import header
 

@@ -24,9 +24,10 @@ from controller.domain.errors import (
 from controller.domain.host_facts import normal_macs
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import State
-from controller.operations import heartbeats, hosts, join, networks
 from controller.operations.cloud import Transaction
-from controller.operations.host_macs import MacDisagreement, MacFault
+from controller.operations.hosts import heartbeats, hosts, join
+from controller.operations.hosts.macs import MacDisagreement, MacFault
+from controller.operations.networks import networks
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
 

@@ -6,8 +6,9 @@ from controller.db.models import Host
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, hosts, instances
-from controller.operations.events import apply_heartbeats
+from controller.operations.hosts import heartbeats, hosts
+from controller.operations.instances import actions
+from controller.operations.instances.reports import apply_heartbeats
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -18,7 +19,7 @@ def host(site: TestCloud) -> Host:
 
 def stopped(site: TestCloud) -> str:
     (one,) = active(site)
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [one]))
     site.report([one], Event.SHUT_OFF)
     return one
 

@@ -20,11 +20,13 @@ from controller.domain.errors import (
 )
 from controller.domain.messages import Desired, ReconcileGuests, ScheduleReservation, WireInstances
 from controller.domain.states import Event, State
-from controller.operations import hosts, instances, projects
-from controller.operations.guests import reconcile_commands
-from controller.operations.lifecycle import lock_instances
+from controller.operations.accounts import projects
+from controller.operations.hosts import hosts
+from controller.operations.instances import actions
+from controller.operations.instances.guest_specs import reconcile_commands
+from controller.operations.instances.transitions import lock_instances
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 
@@ -50,7 +52,7 @@ def test_from_request_to_active(site: TestCloud) -> None:
     assert {g.nics[0].ip for g in command.guests} == {v.ip for v in views}
     site.report(ids, Event.RUNNING)
     assert site.states() == [State.ACTIVE] * 3
-    story = site.cloud.read(lambda tx: [s.event for s in instances.explain(tx, ids[0]).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, ids[0]).steps])
     assert story == ["REQUESTED", "PLACED", "RUNNING"]
 
 
@@ -66,7 +68,7 @@ def test_usage_is_the_sum_of_the_claims_and_goes_back_to_nothing(site: TestCloud
     place(site)
     host = site.cloud.read(lambda tx: hosts.get_host(tx, "h1"))
     assert (host.vcpus_used, host.memory_used_mib, host.disk_used_gib) == (4, 4 * 128, 4)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
     assert site.states() == [State.DELETING] * 4
     assert [g.desired for c in site.commands() for g in c.guests] == [Desired.ABSENT] * 4
     site.report(ids, Event.GONE)
@@ -138,7 +140,7 @@ def test_a_small_network_runs_out_of_addresses_and_gives_them_out_again(site: Te
     assert len(before) == 13
     with pytest.raises(NoFreeAddress, match="has 0 free"):
         small.launch(1)
-    small.cloud.write(lambda tx: instances.terminate(tx, small.project_id, ids[:2]))
+    small.cloud.write(lambda tx: actions.terminate(tx, small.project_id, ids[:2]))
     small.report(ids[:2], Event.GONE)
     again = small.launch(2)
     place(small)
@@ -162,7 +164,7 @@ def test_what_was_accepted_and_fits_no_more_ends_with_the_reason(site: TestCloud
     assert "1 by in_service (draining)" in reason
     assert site.instance(ids[0]).reason_code == "Server.InsufficientInstanceCapacity"
     assert site.cloud.read(lambda tx: projects.get_project(tx, "demo").used_instances) == 0
-    site.cloud.write(lambda tx: instances.terminate(tx, None, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, None, ids))
     assert site.states(ids) == [State.DELETED] * 2
 
 
@@ -177,7 +179,7 @@ def test_one_transaction_for_the_whole_batch_is_spread_over_hosts(site: TestClou
 
 def test_deleting_before_placement_claims_nothing(site: TestCloud) -> None:
     ids = site.launch(2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
     assert site.states(ids) == [State.DELETED] * 2
     assert place(site) == [0]
     assert site.cloud.read(lambda tx: tx.session.query(Host.vcpus_used).scalar()) == 0

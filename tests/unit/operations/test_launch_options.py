@@ -18,10 +18,12 @@ from controller.domain.errors import (
     PlacementGroupNotFound,
 )
 from controller.domain.lease_file import LeaseFile, LeaseRow
-from controller.operations import hosts, networks, projects
+from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
-from controller.operations.instances import LaunchRequest
-from controller.operations.pinned_leases import import_leases
+from controller.operations.hosts import hosts
+from controller.operations.instances.actions import LaunchRequest
+from controller.operations.networks import networks
+from controller.operations.networks.pinned_leases import import_leases
 from tests.clouds import TestCloud
 
 

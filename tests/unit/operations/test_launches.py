@@ -12,13 +12,14 @@ from sqlalchemy import event, func, select
 from controller.db.models import Reservation
 from controller.domain.errors import ImageNotFound, QuotaExceeded
 from controller.domain.messages import ScheduleReservation
-from controller.operations import launches as launches_module
-from controller.operations import networks, projects
+from controller.operations.accounts import projects
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.instances import LaunchRequest
-from controller.operations.launch import Launched, launch_together
-from controller.operations.launches import Launches
+from controller.operations.instances import launch_batches as launches_module
+from controller.operations.instances.actions import LaunchRequest
+from controller.operations.instances.launch import Launched, launch_together
+from controller.operations.instances.launch_batches import Launches
+from controller.operations.networks import networks
 from tests.clouds import TestCloud
 from tests.servers.guarded import wait_until
 

@@ -6,7 +6,7 @@ import pytest
 
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import State
-from controller.operations import heartbeats, hosts
+from controller.operations.hosts import heartbeats, hosts
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active

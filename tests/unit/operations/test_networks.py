@@ -9,11 +9,11 @@ from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import CidrOverlaps, CloudError, Conflict, InvalidParameter, NetworkNotFound
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation, WireInstances
-from controller.operations import networks
 from controller.operations.audit.audit import audit
-from controller.operations.pinned_leases import import_leases
+from controller.operations.networks import networks
+from controller.operations.networks.pinned_leases import import_leases
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

@@ -1,9 +1,10 @@
 """All hosts fall silent at once: a fault of the site, which nobody is refused for who was accepted before."""
 
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, hosts, sweeps
+from controller.operations.hosts import heartbeats, hosts
+from controller.operations.instances import sweeps
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

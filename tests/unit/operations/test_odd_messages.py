@@ -30,8 +30,10 @@ from controller.domain.messages import (
 )
 from controller.domain.states import Event, State
 from controller.domain.wire import decode, encode
-from controller.operations import dead_letters, generations, hosts, stray_guests
-from controller.operations.events import apply_reports
+from controller.operations import dead_letters
+from controller.operations.hosts import hosts, stray_guests
+from controller.operations.instances import generations
+from controller.operations.instances.reports import apply_reports
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud, make_settings
 from tests.unit.operations.test_events import active

@@ -12,9 +12,10 @@ from controller.domain.errors import InvalidParameter, LeasesRefused, NetworkNot
 from controller.domain.lease_file import LeaseFile, LeaseFormat, LeaseRow, read_leases, write_leases
 from controller.domain.messages import WireInstances
 from controller.domain.names import is_dns_label
-from controller.operations import hosts, networks, pinned_leases
 from controller.operations.cloud import Transaction
-from controller.operations.pinned_leases import LeaseChanges, export_leases, import_leases, preview_import
+from controller.operations.hosts import hosts
+from controller.operations.networks import networks, pinned_leases
+from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases, preview_import
 from tests.clouds import TestCloud
 
 CIDR = "10.20.0.0/24"

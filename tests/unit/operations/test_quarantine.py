@@ -5,9 +5,10 @@ import pytest
 from controller.domain.errors import AddressInUse, Conflict, HostNotFound, InUse
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import State
-from controller.operations import given_up_hosts, heartbeats, hosts, networks, quarantine
 from controller.operations.audit.audit import audit
-from controller.operations.instances import launch
+from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.instances.actions import launch
+from controller.operations.networks import networks, quarantine
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 from tests.unit.operations.test_launch import place
@@ -16,7 +17,7 @@ from tests.unit.operations.test_launch import place
 def lose(site: TestCloud, *, fenced: bool = False) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1", fenced=fenced))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1", fenced=fenced))
     site.bus.sent.clear()
 
 

@@ -7,8 +7,9 @@ from sqlalchemy import event
 
 from controller.domain.messages import GuestState, HostReported, Power
 from controller.domain.states import Event, State
-from controller.operations import heartbeats, hosts, instances
-from controller.operations.quiet_hosts import QuietHosts
+from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts.unchanged_heartbeats import QuietHosts
+from controller.operations.instances import actions
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
@@ -60,13 +61,13 @@ def test_a_row_that_changed_is_mended_by_the_same_heartbeat(site: TestCloud, con
     ids = active(site, 2)
     for sequence in (1, 2):
         controller.handle(beats(site, ids, sequence))
-    site.cloud.write(lambda tx: instances.stop(tx, site.project_id, ids[:1]))
+    site.cloud.write(lambda tx: actions.stop(tx, site.project_id, ids[:1]))
     site.report(ids[:1], Event.SHUT_OFF)
     site.clock.advance(60)
     running = [GuestState(ids[0], 2, Power.RUNNING), GuestState(ids[1], 1, Power.RUNNING)]
     controller.handle([site.beat("h1", sequence=3, guests=tuple(running))])
     assert site.states(ids) == [State.ACTIVE, State.ACTIVE]
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, ids[1:]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids[1:]))
     site.bus.sent.clear()
     before = site.instance(ids[1]).state_since
     controller.handle([site.beat("h1", sequence=4, guests=tuple(running))])

@@ -7,9 +7,10 @@ import pytest
 
 from controller.domain.errors import InvalidParameter
 from controller.domain.states import State
-from controller.operations import images, instance_types
+from controller.operations.images import images
+from controller.operations.instances import instance_types
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

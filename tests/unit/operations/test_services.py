@@ -7,10 +7,10 @@ from controller.db.models import Cloud, Service
 from controller.domain.errors import InUse, InvalidParameter
 from controller.domain.messages import Message, ReconcileGuests, RemoveImages, ScheduleReservation, host_of
 from controller.domain.release import RELEASE
-from controller.operations import services
 from controller.operations.cloud import Transaction
-from controller.operations.receivers import GONE_AFTER_S
-from controller.operations.services import KEPT, Presence
+from controller.operations.services import services
+from controller.operations.services.receivers import GONE_AFTER_S
+from controller.operations.services.services import KEPT, Presence
 from tests.clouds import TestCloud
 from tests.unit.domain.test_messages import EXAMPLES
 

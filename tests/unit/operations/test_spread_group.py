@@ -1,9 +1,9 @@
 """A spread group that is larger than the cloud."""
 
 from controller.domain.states import State
-from controller.operations import placement_groups
+from controller.operations.instances import placement_groups
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

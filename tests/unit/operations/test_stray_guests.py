@@ -5,8 +5,10 @@ import pytest
 from controller.db.models import StrayGuest
 from controller.domain.messages import Desired, GuestState, Power
 from controller.domain.states import Event, State
-from controller.operations import given_up_hosts, heartbeats, hosts, instances, quarantine, stray_guests, sweeps
-from controller.operations.events import apply_heartbeats
+from controller.operations.hosts import force_removal, heartbeats, hosts, stray_guests
+from controller.operations.instances import actions, sweeps
+from controller.operations.instances.reports import apply_heartbeats
+from controller.operations.networks import quarantine
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -120,7 +122,7 @@ def give_up_many(site: TestCloud, count: int) -> list[str]:
     ids = active(site, count)
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
     site.bus.sent.clear()
     return sorted(ids)
 
@@ -161,16 +163,16 @@ def test_a_removal_that_was_lost_is_sent_again(site: TestCloud) -> None:
 
 def test_what_its_owner_deleted_goes_at_once_with_its_disk(site: TestCloud) -> None:
     (one,) = give_up_many(site, 1)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     site.heartbeat(guests=shown(one))
     assert removed(site) == [("h1", one, False)]
 
 
 def test_only_the_owners_delete_gives_up_the_disk(site: TestCloud) -> None:
     failed, deleted = active(site, 2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [deleted]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleted]))
     assert removed(site) == [("h1", deleted, False)]
-    site.cloud.write(lambda tx: instances.reboot(tx, site.project_id, [failed]))
+    site.cloud.write(lambda tx: actions.reboot(tx, site.project_id, [failed]))
     site.report([failed], Event.FAILED, "no")
     assert site.states([failed]) == [State.STOPPED]
 
@@ -207,7 +209,7 @@ def test_two_names_of_one_machine_remove_nothing(site: TestCloud) -> None:
 def test_an_agent_that_cannot_keep_the_disk_is_not_told_to_remove_a_guest(site: TestCloud) -> None:
     """Release 0.1 removes the disk with the guest, whatever it is told."""
     one, two = give_up_many(site, 2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [two]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [two]))
     for _ in range(3):
         site.heartbeat(guests=shown(one, two), speaks=1)
         assert {(i, keep) for _, i, keep in removed(site)} == {(two, False)}
@@ -219,7 +221,7 @@ def test_an_agent_that_cannot_keep_the_disk_is_not_told_to_remove_a_guest(site: 
 def test_what_was_given_up_goes_though_its_row_is_gone(site: TestCloud) -> None:
     """Its owner deleted it, and its host came back a week later: the address is kept until the guest is gone."""
     one, two = give_up_many(site, 2)
-    site.cloud.write(lambda tx: instances.terminate(tx, site.project_id, [one, two]))
+    site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one, two]))
     site.clock.advance(2 * 86400)
     site.cloud.write(sweeps.purge)
     stranger = "i-0000000000000dead"

@@ -10,13 +10,14 @@ from controller.db.models import Network, PlacementGroup
 from controller.domain.errors import IncorrectInstanceState, InUse
 from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Power
 from controller.domain.states import Event, State
-from controller.operations import given_up_hosts, heartbeats, hosts, instances, placement_groups, sweeps
 from controller.operations.audit.audit import audit
 from controller.operations.audit.repair import recount_hosts, recount_projects
 from controller.operations.cloud import Transaction
-from controller.operations.events import apply_reports
+from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.instances import actions, placement_groups, sweeps
+from controller.operations.instances.reports import apply_reports
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
 
@@ -67,7 +68,7 @@ def test_it_is_not_removed_where_a_host_shows_it_that_is_not_its_own(site: TestC
 
 def test_no_user_moves_it_and_all_see_it(site: TestCloud) -> None:
     one = migrating(site)
-    for wish in (instances.start, instances.stop, instances.reboot, instances.terminate):
+    for wish in (actions.start, actions.stop, actions.reboot, actions.terminate):
         with pytest.raises(IncorrectInstanceState):
             site.cloud.write(lambda tx, w=wish: w(tx, site.project_id, [one]))  # type: ignore[misc]
     assert site.states([one]) == [LATER]
@@ -79,7 +80,7 @@ def test_its_host_cannot_be_given_up(site: TestCloud) -> None:
     site.clock.advance(LONG_S)
     site.cloud.write(heartbeats.mark_lost)
     with pytest.raises(InUse, match=f"{one}, MIGRATING"):
-        site.cloud.write(lambda tx: given_up_hosts.give_up(tx, "h1"))
+        site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
 
 
 def test_it_is_counted_as_what_it_is(site: TestCloud) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from controller.conf.settings import Scheduler
-from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
+from scheduler.host_table import Fleet
 from scheduler.placement import Placement, place
 from scheduler.policy import Policy, policy_for
 

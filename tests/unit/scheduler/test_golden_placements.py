@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from controller.conf.settings import Scheduler
-from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
-from scheduler.pins import PinnedLeases
+from scheduler.host_table import Fleet
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import place
 from scheduler.policy import policy_for
 

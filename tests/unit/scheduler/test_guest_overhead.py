@@ -9,18 +9,18 @@ from sqlalchemy import select, update
 
 from compute_agent.libvirt_driver.domain_xml import Virtualization
 from compute_agent.libvirt_driver.host import guest_overhead_mib
-from compute_agent.simulated_driver import SimulatedDriver, SimulatedSite
+from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf import Settings
 from controller.db.models import Claim, Host
 from controller.domain.errors import InvalidParameter, NoValidHost
 from controller.domain.host_facts import check_facts
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations import instances
 from controller.operations.audit.hosts import CHECKS
-from controller.operations.hosts import show_host
+from controller.operations.hosts.hosts import show_host
+from controller.operations.instances import actions
+from scheduler.host_cache import SiteView
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 TINY_MIB, OVERHEAD_MIB = 128, 64
@@ -86,7 +86,7 @@ def test_what_was_claimed_is_given_back_whatever_the_host_says_by_then(site: Tes
     place(site)
     beat(site, 7)
     assert breaches(site) == []
-    site.cloud.write(lambda tx: instances.terminate(tx, None, ids))
+    site.cloud.write(lambda tx: actions.terminate(tx, None, ids))
     site.report(ids, Event.GONE)
     assert used_mib(site) == 0
     assert claims(site) == []
@@ -111,7 +111,7 @@ def test_the_audit_knows_what_a_claim_has_beside_the_guests_memory(site: TestClo
 def test_it_is_explained(site: TestCloud) -> None:
     (instance_id,) = site.launch(1)
     place(site)
-    story = site.cloud.read(lambda tx: instances.explain(tx, instance_id))
+    story = site.cloud.read(lambda tx: actions.explain(tx, instance_id))
     assert story.overhead_mib == OVERHEAD_MIB
 
 

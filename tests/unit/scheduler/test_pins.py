@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
-from scheduler.pins import PinnedLeases
+from scheduler.host_table import Fleet
+from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import commit, place
 from scheduler.policy import Policy
 from tests.unit.scheduler.clusters import PACK, SMALL, SPREAD, host, room

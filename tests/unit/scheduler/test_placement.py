@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.conf.settings import Scheduler
-from scheduler.fleet import Fleet
 from scheduler.host import Host, Request
+from scheduler.host_table import Fleet
 from scheduler.placement import commit, place
 from scheduler.policy import Policy, policy_for
 from tests.unit.scheduler.clusters import PACK, SMALL, SPREAD, by_heap, host, placed, room

@@ -10,15 +10,15 @@ from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
-from controller.operations.heartbeats import mark_lost
-from controller.operations.hosts import set_mode
-from controller.operations.instances import terminate
-from controller.operations.networks import create_network
-from controller.operations.pinned_leases import import_leases
-from scheduler.fleet import Fleet
+from controller.operations.hosts.heartbeats import mark_lost
+from controller.operations.hosts.hosts import set_mode
+from controller.operations.instances.actions import terminate
+from controller.operations.networks.networks import create_network
+from controller.operations.networks.pinned_leases import import_leases
 from scheduler.host import Host
+from scheduler.host_cache import SiteView
+from scheduler.host_table import Fleet
 from scheduler.schedule import schedule
-from scheduler.view import SiteView
 from tests.clouds import TestCloud
 
 

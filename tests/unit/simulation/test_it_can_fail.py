@@ -6,25 +6,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from compute_agent.journal import Journal
+from compute_agent.journal.journal import Journal
 from controller.db.models import Lease, Network
 from controller.domain import states
 from controller.domain.sightings import SIGHTINGS, Sight
 from controller.domain.states import Event, State
-from controller.operations import (
-    events,
-    fencing,
-    given_up_hosts,
-    heartbeats,
-    launch,
-    lifecycle,
-    pooled_leases,
-    stray_guests,
-    sweeps,
-)
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.leases import is_free
-from controller.operations.pooled_leases import Addresses, claim_addresses
+from controller.operations.hosts import fencing, force_removal, heartbeats, stray_guests
+from controller.operations.instances import launch, reports, sweeps, transitions
+from controller.operations.networks import pooled_leases
+from controller.operations.networks.leases import is_free
+from controller.operations.networks.pooled_leases import Addresses, claim_addresses
 from scheduler import schedule
 from tests.simulation.database import Laboratory
 from tests.simulation.oracle import ADDRESSES
@@ -43,7 +35,7 @@ def _claims_are_kept(patch: pytest.MonkeyPatch) -> None:
     def forget(tx: Transaction, given_back: object) -> None:
         """Nothing is given back."""
 
-    patch.setattr(lifecycle, "_give_back", forget)
+    patch.setattr(transitions, "_give_back", forget)
 
 
 def _old_commands_are_carried_out(patch: pytest.MonkeyPatch) -> None:
@@ -78,13 +70,13 @@ def _a_wrong_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
 def _early_power_off_is_no_news(patch: pytest.MonkeyPatch) -> None:
     before_it_ran = (State.BUILDING, Event.SHUT_OFF)
     patch.setattr(states, "TRANSITIONS", {k: v for k, v in states.TRANSITIONS.items() if k != before_it_ran})
-    patch.setattr(events, "REFUSALS", {**states.REFUSALS, before_it_ran: "it is being built"})
+    patch.setattr(reports, "REFUSALS", {**states.REFUSALS, before_it_ran: "it is being built"})
     seen = (State.BUILDING, Sight.SHUT_OFF)
-    patch.setattr(events, "SIGHTINGS", {k: v for k, v in SIGHTINGS.items() if k != seen})
+    patch.setattr(reports, "SIGHTINGS", {k: v for k, v in SIGHTINGS.items() if k != seen})
 
 
 def _rows_stay_behind_their_agents(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(events, "catch_up", lambda *_, **__: None)
+    patch.setattr(reports, "catch_up", lambda *_, **__: None)
 
 
 def _all_singles_or_none(patch: pytest.MonkeyPatch) -> None:
@@ -131,7 +123,7 @@ def _strays_go_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _addresses_are_not_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(given_up_hosts, "quarantine", lambda *_: None)
+    patch.setattr(force_removal, "quarantine", lambda *_: None)
 
 
 def _queues_of_removed_hosts_stay(patch: pytest.MonkeyPatch) -> None:

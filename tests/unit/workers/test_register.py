@@ -9,8 +9,9 @@ from api.health import health
 from controller.db.models import Cloud
 from controller.domain.errors import ConfigurationError
 from controller.domain.release import RELEASE
-from controller.operations import schema, services
 from controller.operations.cloud import Transaction
+from controller.operations.database import schema
+from controller.operations.services import services
 from controller.workers.register import ServiceRegister
 from tests.clouds import TestCloud
 

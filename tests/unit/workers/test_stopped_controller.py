@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.operations import hosts
+from controller.operations.hosts import hosts
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 

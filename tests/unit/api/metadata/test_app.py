@@ -12,9 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.metadata.app import LOCAL_ADDRESS, create_app
+from api.metadata.caller_cache import Recent
 from api.metadata.facts import Facts
 from api.metadata.queries import find_caller
-from api.metadata.recent import Recent
 from controller.db.models import Instance, Reservation
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.states import State

@@ -13,7 +13,7 @@ from api.app import create_app
 from api.rest.problem import STATUS
 from controller.cli.logs import hide_secrets
 from controller.domain.errors import all_errors
-from controller.operations import hosts, join
+from controller.operations.hosts import hosts, join
 from tests.clouds import TestCloud
 
 BODY: dict[str, Any] = {

@@ -1,0 +1,118 @@
+"""How many guests of a host boot at once: as many as its cores carry, measured, not guessed.
+
+A place is taken when work on a boot begins, and given back when the guest has come to rest: what it wants of the CPU is
+little for a while. One that never rests gives its place back after a time that is bounded, and the shorter the more are
+waiting: nobody waits here until the deadline of his state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compute_agent.workers.cpu_gauge import Pressure
+
+Key = tuple[str, str]  # host, instance
+
+TICK_S = 0.25
+# A guest rests when it wants less than this share of what a booting one gets, for so long.
+_RESTING_SHARE, _RESTING_S = 0.25, 0.75
+# Before that it may not have begun.
+_YOUNG_S = 0.5
+# A boot that takes longer goes on without a place.
+_HOLD_S = 60.0
+# All that wait shall have begun after so long; the deadline of BUILDING is beyond.
+_DRAIN_S = 600.0
+# More than this of the cores without work: one more. Work waits for a core nearly always: a quarter fewer, but one for
+# each core remains: on a host that others keep busy, boots get their share.
+_IDLE_SHARE, _CROWDED_SHARE = 0.08, 0.85
+_MOST_PER_CORE = 16
+
+
+@dataclass
+class _Place:
+    began: float
+    running_since: float | None = None
+    cpu_s: float = 0.0
+    read_at: float = 0.0
+    busy_at: float = 0.0
+
+
+class BootWindow:
+    """The places; the crew's lock guards it. Times are seconds of one monotonic clock."""
+
+    def __init__(self, cores: int, *, fixed: int = 0) -> None:
+        """``fixed``: always so many; 0: measured, beginning with one for each core."""
+        self._cores = cores
+        self._fixed = fixed
+        self._places: dict[Key, _Place] = {}
+        self._was_full = False
+        self.limit = fixed or cores
+
+    @property
+    def free(self) -> int:
+        """How many more boots may begin."""
+        return max(0, self.limit - len(self._places))
+
+    def enter(self, key: Key, now: float) -> bool:
+        """Take a place for a boot; False when there is none."""
+        if key in self._places:
+            return True
+        if not self.free:
+            self._was_full = True
+            return False
+        self._places[key] = _Place(now)
+        return True
+
+    def running(self, key: Key, now: float) -> None:
+        """The guest's domain runs: from now on it is watched."""
+        if (place := self._places.get(key)) is not None:
+            place.running_since = place.busy_at = place.read_at = now
+
+    def leave(self, key: Key) -> None:
+        """Give the place back: nothing was booted, or it failed."""
+        self._places.pop(key, None)
+
+    def booting(self) -> tuple[Key, ...]:
+        """The guests to be asked for the CPU time they want."""
+        return tuple(k for k, p in self._places.items() if p.running_since is not None)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def watch(self, now: float, wanted_cpu_s: Mapping[Key, float], waiting: int) -> None:
+        """Look at everybody who boots.
+
+        ``wanted_cpu_s``: what each guest has used and has waited for since its start, of one core; who is not there has
+        ended. ``waiting``: boots without a place.
+        """
+        hold_s = self._hold_s(waiting)
+        share = min(1.0, self._cores / max(1, len(self._places)))
+        self._was_full |= bool(waiting) and not self.free
+        for key in self.booting():
+            place = self._places[key]
+            assert place.running_since is not None
+            age_s = now - place.running_since
+            if age_s >= hold_s or (age_s >= _YOUNG_S and self._rests(place, wanted_cpu_s.get(key), now, share)):
+                del self._places[key]
+
+    def adapt(self, pressure: Pressure) -> None:
+        """Additive increase, multiplicative decrease, by what the host's cores had to do since the last time."""
+        was_full, self._was_full = self._was_full, False
+        if self._fixed:
+            return
+        if pressure.waiting > _CROWDED_SHARE and pressure.idle < _IDLE_SHARE:
+            self.limit = max(self._cores, min(self.limit - 1, self.limit * 3 // 4))
+        elif pressure.idle > _IDLE_SHARE and was_full:  # only what limits is enlarged
+            self.limit = min(self.limit + 1, _MOST_PER_CORE * self._cores)
+
+    def _rests(self, place: _Place, cpu_s: float | None, now: float, share: float) -> bool:
+        if cpu_s is None:
+            return True
+        elapsed_s = now - place.read_at
+        if elapsed_s > 0:
+            if cpu_s - place.cpu_s >= elapsed_s * share * _RESTING_SHARE:
+                place.busy_at = now
+            place.cpu_s, place.read_at = cpu_s, now
+        return now - place.busy_at >= _RESTING_S
+
+    def _hold_s(self, waiting: int) -> float:
+        return min(_HOLD_S, _DRAIN_S * self.limit / waiting) if waiting else _HOLD_S

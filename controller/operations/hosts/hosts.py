@@ -1,0 +1,160 @@
+"""Hosts: registered with what they have, steered by the operator."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import func, select
+
+from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
+from controller.domain.checks import LARGEST
+from controller.domain.drift import accepted
+from controller.domain.errors import HostInUse
+from controller.domain.messages import HostReported
+from controller.operations.cloud import Transaction
+from controller.operations.hosts.fencing import missing_host, new_epoch, remember_removed
+from controller.operations.hosts.macs import MacDisagreement, mac_disagreements
+
+__all__ = [
+    "HostDetail",
+    "MacDisagreement",
+    "accept",
+    "get_host",
+    "list_hosts",
+    "mac_disagreements",
+    "register",
+    "remove_host",
+    "set_facts",
+    "set_mode",
+    "show_host",
+]
+
+log = structlog.get_logger(__name__)
+
+# The free space of a disk is never twice the same: a smaller change than this share of it is none.
+_DISK_CHANGE = 0.05
+_END_INSTANCES = "terminate them, or --force where the host is down for good"
+_IMPORT_LEASES = "import the leases with other hosts (`pileus network import-leases`)"
+
+
+@dataclass(frozen=True)
+class HostDetail:
+    """A host, what it carries, how many leases are pinned to it, and where its MAC addresses differ from them."""
+
+    host: Host
+    instances: Sequence[Instance]
+    pins: int
+    mac_disagreements: Sequence[MacDisagreement]
+
+
+def list_hosts(tx: Transaction) -> Sequence[Host]:
+    """All hosts, by name."""
+    return tx.session.scalars(select(Host).order_by(Host.id)).all()
+
+
+def get_host(tx: Transaction, host_id: str) -> Host:
+    """One host. Raises HostNotFound."""
+    host = tx.session.get(Host, host_id)
+    if host is None:
+        raise missing_host(tx, host_id)
+    return host
+
+
+def show_host(tx: Transaction, host_id: str) -> HostDetail:
+    """A host with what belongs to it. Raises HostNotFound."""
+    host = get_host(tx, host_id)
+    query = select(Instance).where(Instance.host_id == host_id).order_by(Instance.created_at, Instance.id)
+    instances = tx.session.scalars(query).all()
+    return HostDetail(host, instances, _pins(tx, host_id), mac_disagreements(tx, host_id))
+
+
+def set_mode(tx: Transaction, host_id: str, mode: HostMode) -> Host:
+    """READY takes new instances; DISABLED and DRAINING take none. Raises HostNotFound."""
+    host = get_host(tx, host_id)
+    host.mode = mode
+    return host
+
+
+def accept(tx: Transaction, host_id: str) -> Host:
+    """From now on the host is registered as what it is. What is wrong with it otherwise stays in its drift.
+
+    Raises:
+        HostNotFound
+    """
+    host = tx.session.get(Host, host_id, with_for_update=True)
+    if host is None:
+        raise missing_host(tx, host_id)
+    host.drift = accepted(host.drift)
+    return host
+
+
+def remove_host(tx: Transaction, host_id: str) -> None:
+    """Forget a host that carries nothing; should its agent still live and registration be open, its next heartbeat
+    registers it again.
+
+    Raises:
+        HostNotFound, InUse
+    """
+    host = tx.session.get(Host, host_id, with_for_update=True)
+    if host is None:
+        raise missing_host(tx, host_id)
+    claims = tx.session.scalar(select(func.count()).select_from(Claim).where(Claim.host_id == host_id))
+    pins = _pins(tx, host_id)
+    if claims or pins:
+        users = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((claims, "instance"), (pins, "pinned lease")) if n]
+        advice = [advice for n, advice in ((claims, _END_INSTANCES), (pins, _IMPORT_LEASES)) if n]
+        raise HostInUse(kind="host", id=host_id, user=" and ".join(users), advice="; ".join(advice))
+    remember_removed(tx, host)
+    tx.session.delete(host)
+
+
+def register(tx: Transaction, facts: HostReported) -> Host:
+    """A new host, up when its first heartbeat says so."""
+    host = Host(
+        id=facts.host,
+        mode=HostMode.READY,
+        created_at=tx.now,
+        vcpus_used=0,
+        memory_used_mib=0,
+        disk_used_gib=0,
+        drift="",
+        up=True,
+        epoch=new_epoch(tx, facts.host, facts.epoch),
+    )
+    set_facts(tx, host, facts)
+    host.last_seen_at, host.heartbeat_sequence = tx.now, facts.sequence
+    tx.session.add(host)
+    log.info("host registered", host=facts.host, vcpus=facts.vcpus, memory_mib=facts.memory_mib)
+    return host
+
+
+def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
+    """Write what the host is, and what may be promised of it, into its row."""
+    conf = tx.settings.scheduler
+    host.hypervisor, host.architecture = facts.hypervisor, facts.architecture
+    host.zone = facts.zone or tx.settings.api.zone
+    host.labels, host.disk_backends = _csv(facts.labels), _csv(facts.disk_backends)
+    host.boot_id = facts.boot_id
+    host.release, host.speaks = facts.release, facts.speaks
+    host.images = _csv(facts.images)
+    if facts.allowed_macs is not None:
+        host.allowed_macs = _csv(facts.allowed_macs)
+    elif not facts.probe_error:
+        host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
+    host.vcpus, host.memory_mib, host.disk_gib = facts.vcpus, facts.memory_mib, _steady(host.disk_gib, facts.disk_gib)
+    host.guest_overhead_mib = facts.guest_overhead_mib
+    host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), LARGEST)
+    host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), LARGEST)
+    host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), LARGEST)
+
+
+def _steady(known: int | None, now: int) -> int:
+    return known if known is not None and abs(now - known) <= known * _DISK_CHANGE else now
+
+
+def _csv(values: Iterable[str]) -> str:
+    return ",".join(sorted(set(values)))
+
+
+def _pins(tx: Transaction, host_id: str) -> int:
+    return tx.session.scalar(select(func.count()).select_from(LeasePin).where(LeasePin.host_id == host_id)) or 0

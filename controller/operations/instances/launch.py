@@ -1,0 +1,367 @@
+"""Launching: a request is checked, counted and written down; the scheduler does the rest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import and_, bindparam, or_, select, update
+
+from controller.db.bulk import among, insert_rows
+from controller.db.models import (
+    Image,
+    ImageState,
+    Instance,
+    InstanceType,
+    KeyPair,
+    Network,
+    PlacementGroup,
+    Project,
+    Reservation,
+    ShutdownBehavior,
+)
+from controller.domain.errors import (
+    ClaimConflict,
+    IdempotentParameterMismatch,
+    ImageNotFound,
+    ImageUnavailable,
+    InstanceTypeNotFound,
+    InvalidCombination,
+    InvalidParameter,
+    KeyPairNotFound,
+    PlacementGroupNotFound,
+    QuotaExceeded,
+)
+from controller.domain.ids import INSTANCE, RESERVATION
+from controller.domain.messages import ScheduleReservation
+from controller.domain.states import State
+from controller.operations.accounts.tags import tag_new
+from controller.operations.cloud import Transaction
+from controller.operations.instances.admission import addresses_for, check_address, room_for
+from controller.operations.instances.locking import HeldInstance
+from controller.operations.instances.transitions import tell, waiting
+from controller.operations.networks.networks import usable_network
+
+MAX_COUNT = 10000
+_GIB = 1024**3
+# Came after the first tokens were given: a request without them has the digest that it always had.
+_LATER = ("network_id", "wanted_ip", "group_name", "shutdown_behavior")
+
+
+# These two are part of every launch: built once, as building them costs more than running them.
+_INGREDIENTS = (
+    select(Project, Image, InstanceType)
+    .select_from(Project)
+    .outerjoin(InstanceType, InstanceType.name == bindparam("type"))
+    .outerjoin(Image, and_(Image.id == bindparam("image"), or_(Image.public, Image.project_id == Project.id)))
+    .where(Project.id == bindparam("project"))
+    .execution_options(populate_existing=True)
+)
+_P = Project.__table__
+_COUNT_QUOTA = (
+    update(_P)  # type: ignore[arg-type]
+    .where(
+        _P.c.id == bindparam("project"),
+        _P.c.used_instances + bindparam("n") <= _P.c.quota_instances,
+        _P.c.used_vcpus + bindparam("n_vcpus") <= _P.c.quota_vcpus,
+        _P.c.used_memory_mib + bindparam("n_memory_mib") <= _P.c.quota_memory_mib,
+    )
+    .values(
+        used_instances=_P.c.used_instances + bindparam("n"),
+        used_vcpus=_P.c.used_vcpus + bindparam("n_vcpus"),
+        used_memory_mib=_P.c.used_memory_mib + bindparam("n_memory_mib"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What a client asks for. ``user_data`` is base64; ``tags`` go to each instance.
+
+    ``network_id`` empty: the project's default network. ``wanted_ip`` empty: any address of it.
+    ``shutdown_behavior`` is a ``ShutdownBehavior``; empty: stop.
+    """
+
+    project_id: str
+    user_id: str
+    image_id: str
+    instance_type: str
+    min_count: int = 1
+    max_count: int = 1
+    key_name: str = ""
+    user_data: str = ""
+    client_token: str = ""
+    zone: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    reservation_tags: tuple[tuple[str, str], ...] = ()
+    network_id: str = ""
+    wanted_ip: str = ""
+    group_name: str = ""
+    shutdown_behavior: str = ""
+
+    @property
+    def kind(self) -> "LaunchRequest":
+        """Requests of the same kind may be launched together: what each keeps for itself is left out."""
+        return replace(
+            self, user_id="", user_data="", client_token="", tags=(), reservation_tags=(), min_count=1, max_count=1
+        )
+
+    def digest(self) -> str:
+        """Two requests with the same token must have the same."""
+        said = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+class Separately(Exception):
+    """Requests that cannot be launched together; nothing may be committed of them."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What became of a request. ``repeated``: it is the answer to an earlier one with the same client token, and its
+    instances are as they have become since."""
+
+    reservation: Reservation
+    instances: Sequence[HeldInstance]
+    image: Image
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class _Ingredients:
+    project: Project
+    image: Image
+    flavor: InstanceType
+    public_key: str
+    network: Network
+    group_id: str | None
+
+
+def launch(tx: Transaction, request: LaunchRequest) -> Launched:
+    """Accept a request: rows in REQUESTED, quota counted, the scheduler rung. As many as there is room, quota and
+    addresses for, up to ``max_count``; the statements are the same few for one and for thousands.
+
+    The same client token gives the same instances.
+
+    Raises:
+        InvalidParameter, InvalidCombination, ImageNotFound, ImageUnavailable, InstanceTypeNotFound, KeyPairNotFound,
+        NetworkNotFound, PlacementGroupNotFound, IdempotentParameterMismatch, QuotaExceeded, NoFreeAddress,
+        AddressInUse, NoValidHost
+    """
+    if earlier := _earlier(tx, request):
+        return earlier
+    _check(request)
+    given = _ingredients(tx, request)
+    if request.wanted_ip:
+        check_address(tx, given.network, request.wanted_ip)
+    free = addresses_for(tx, given.network, request.min_count, request.max_count)
+    room = room_for(tx, given.image, given.flavor, request.zone, request.min_count, request.max_count)
+    count = _within_quota(request, given, min(free, room))
+    (launched,) = _accept(tx, given, [(request, count)])
+    return launched
+
+
+def launch_together(tx: Transaction, requests: Sequence[LaunchRequest]) -> list[Launched]:
+    """``launch`` for requests that differ in nothing but what their reservations keep (``LaunchRequest.kind``), in the
+    statements of one. All are accepted in full, or none is: then each is to be launched by itself.
+
+    Raises:
+        Separately: one of them has been answered before, or not all of them fit. What ``launch`` raises.
+    """
+    tokens = [r.client_token for r in requests if r.client_token]
+    if len(set(tokens)) < len(tokens) or (tokens and _are_known(tx, requests[0].project_id, tokens)):
+        raise Separately
+    for request in requests:
+        _check(request)
+    given, most = _ingredients(tx, requests[0]), sum(r.max_count for r in requests)
+    addresses_for(tx, given.network, most, most)
+    room_for(tx, given.image, given.flavor, requests[0].zone, most, most)
+    if _within_quota(requests[0], given, most) < most:
+        raise Separately
+    return _accept(tx, given, [(r, r.max_count) for r in requests])
+
+
+def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[LaunchRequest, int]]) -> list[Launched]:
+    """Write down so many instances of each request; all are of one kind."""
+    # All launches of a project wait for its row from here to the commit, so all that can be asked was asked before; but
+    # not later than this: InnoDB locks the row for each insert that refers to it, and two such locks never let go.
+    _count_quota(tx, given.project, given.flavor, sum(count for _, count in counted))
+    made = [(request, count, _reservation(tx, request, given)) for request, count in counted]
+    tx.session.flush()  # the network may be new
+    insert_rows(tx.session, Reservation.__table__, [row for _, _, row in made])
+    rows = [row for request, count, of in made for row in _rows(tx, request, of["id"], given, count)]
+    insert_rows(tx.session, Instance.__table__, rows)
+    names = HeldInstance.__slots__
+    instances = [HeldInstance(**{name: row[name] for name in names}) for row in rows]
+    details = {
+        of["id"]: f"{count} of {request.min_count}..{request.max_count} {given.flavor.name} accepted"
+        for request, count, of in made
+    }
+    tell(tx, instances, "REQUESTED", lambda i: details[i.reservation_id])
+    by_reservation = {key: list(members) for key, members in groupby(instances, key=lambda i: i.reservation_id)}
+    launched = []
+    for request, _, row in made:
+        members = by_reservation[row["id"]]
+        tag_new(tx, request.project_id, [i.id for i in members], dict(request.tags))
+        tag_new(tx, request.project_id, [row["id"]], dict(request.reservation_tags))
+        launched.append(Launched(Reservation(**row), members, given.image))
+    first, *more = (row["id"] for _, _, row in made)
+    tx.outbox.append(ScheduleReservation(first, tuple(more)))
+    return launched
+
+
+def _reservation(tx: Transaction, request: LaunchRequest, given: "_Ingredients") -> dict[str, Any]:
+    return {
+        "id": tx.ids.new(RESERVATION),
+        "project_id": request.project_id,
+        "user_id": request.user_id,
+        "client_token": request.client_token or None,
+        "request_sha256": request.digest(),
+        "min_count": request.min_count,
+        "user_data": request.user_data,
+        "public_key": given.public_key,
+        "created_at": tx.now,
+    }
+
+
+def _are_known(tx: Transaction, project_id: str, tokens: Sequence[str]) -> bool:
+    known = select(Reservation.id).where(Reservation.project_id == project_id, among(Reservation.client_token, tokens))
+    return tx.session.scalar(known.limit(1)) is not None
+
+
+def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
+    if not request.client_token:
+        return None
+    if len(request.client_token) > 64:
+        raise InvalidParameter(parameter="ClientToken", value=request.client_token, reason="64 characters at most")
+    reservation = tx.session.scalar(
+        select(Reservation).where(
+            Reservation.project_id == request.project_id, Reservation.client_token == request.client_token
+        )
+    )
+    if reservation is None:
+        return None
+    if reservation.request_sha256 != request.digest():
+        raise IdempotentParameterMismatch(token=request.client_token)
+    columns = [getattr(Instance, name) for name in HeldInstance.__slots__]
+    rows = select(*columns).where(Instance.reservation_id == reservation.id).order_by(Instance.launch_index)
+    instances = [HeldInstance(**{**r._mapping, "state": State(r.state)}) for r in tx.session.execute(rows)]
+    return Launched(reservation, instances, tx.session.get_one(Image, request.image_id), repeated=True)
+
+
+def _check(request: LaunchRequest) -> None:
+    check_shutdown_behavior(request.shutdown_behavior or ShutdownBehavior.STOP)
+    if not 1 <= request.min_count <= request.max_count <= MAX_COUNT:
+        raise InvalidParameter(
+            parameter="MinCount/MaxCount",
+            value=f"{request.min_count}/{request.max_count}",
+            reason=f"they must satisfy 1 <= MinCount <= MaxCount <= {MAX_COUNT}",
+        )
+    if request.wanted_ip and request.max_count != 1:
+        raise InvalidCombination(reason="An address can be asked for one instance only, not for several")
+
+
+def check_shutdown_behavior(name: str) -> None:
+    """Raises InvalidParameter: there is no such behavior."""
+    if name not in list(ShutdownBehavior):
+        reason = f"it has to be {' or '.join(ShutdownBehavior)}"
+        raise InvalidParameter(parameter="InstanceInitiatedShutdownBehavior", value=name[:100], reason=reason)
+
+
+def _ingredients(tx: Transaction, request: LaunchRequest) -> _Ingredients:
+    wanted = {"project": request.project_id, "image": request.image_id, "type": request.instance_type}
+    project, image, flavor = tx.session.execute(_INGREDIENTS, wanted).one()
+    if image is None:
+        raise ImageNotFound(id=request.image_id)
+    if image.state != ImageState.AVAILABLE:
+        raise ImageUnavailable(id=image.id, state=image.state.lower())
+    if flavor is None or not flavor.enabled:
+        raise InstanceTypeNotFound(id=request.instance_type)
+    if flavor.memory_mib < image.min_memory_mib:
+        reason = f"image {image.id} needs {image.min_memory_mib} MiB of memory, the type has {flavor.memory_mib}"
+        raise InvalidParameter(parameter="InstanceType", value=flavor.name, reason=reason)
+    needed_gib = max(image.min_disk_gib, -(-image.virtual_size_bytes // _GIB))
+    if flavor.disk_gib < needed_gib:
+        reason = f"image {image.id} needs a disk of {needed_gib} GiB, the type has {flavor.disk_gib}"
+        raise InvalidParameter(parameter="InstanceType", value=flavor.name, reason=reason)
+    public_key, group_id = _public_key(tx, request), _group_id(tx, request)
+    network = usable_network(tx, request.project_id, request.network_id)
+    return _Ingredients(project, image, flavor, public_key, network, group_id)
+
+
+def _public_key(tx: Transaction, request: LaunchRequest) -> str:
+    if not request.key_name:
+        return ""
+    query = select(KeyPair.public_key).where(KeyPair.project_id == request.project_id, KeyPair.name == request.key_name)
+    found = tx.session.scalar(query)
+    if found is None:
+        raise KeyPairNotFound(id=request.key_name)
+    return found
+
+
+def _group_id(tx: Transaction, request: LaunchRequest) -> str | None:
+    if not request.group_name:
+        return None
+    mine = PlacementGroup.project_id == request.project_id, PlacementGroup.name == request.group_name
+    # Locked, so that nobody deletes it as empty meanwhile.
+    found = tx.session.scalar(select(PlacementGroup.id).where(*mine).with_for_update(read=True))
+    if found is None:
+        raise PlacementGroupNotFound(id=request.group_name)
+    return found
+
+
+def _within_quota(request: LaunchRequest, given: _Ingredients, at_most: int) -> int:
+    """As many as the quota allows, ``at_most``, as it was read; ``_count_quota`` decides the race."""
+    project, flavor = given.project, given.flavor
+    left = {
+        "instances": project.quota_instances - project.used_instances,
+        "vcpus": (project.quota_vcpus - project.used_vcpus) // flavor.vcpus,
+        "memory_mib": (project.quota_memory_mib - project.used_memory_mib) // flavor.memory_mib,
+    }
+    count = min(at_most, *left.values())
+    if count < request.min_count:
+        resource = min(left, key=lambda r: left[r])
+        raise QuotaExceeded(
+            project=project.name,
+            resource=resource,
+            limit=getattr(project, f"quota_{resource}"),
+            used=getattr(project, f"used_{resource}"),
+            asked=request.min_count * (1 if resource == "instances" else getattr(flavor, resource)),
+        )
+    return count
+
+
+def _count_quota(tx: Transaction, project: Project, flavor: InstanceType, count: int) -> None:
+    """Count so many, by a conditional UPDATE. Raises ClaimConflict: somebody else was quicker."""
+    values = {"n": count, "n_vcpus": count * flavor.vcpus, "n_memory_mib": count * flavor.memory_mib}
+    taken = tx.session.connection().execute(_COUNT_QUOTA, {"project": project.id, **values})
+    if taken.rowcount != 1:
+        raise ClaimConflict(kind="quota", id=project.id)
+
+
+def _rows(
+    tx: Transaction, request: LaunchRequest, reservation_id: str, given: _Ingredients, count: int
+) -> list[dict[str, Any]]:
+    alike = {
+        "reservation_id": reservation_id,
+        "project_id": request.project_id,
+        "image_id": request.image_id,
+        "instance_type": given.flavor.name,
+        "vcpus": given.flavor.vcpus,
+        "memory_mib": given.flavor.memory_mib,
+        "disk_gib": given.flavor.disk_gib,
+        "key_name": request.key_name,
+        "zone": request.zone,
+        "group_id": given.group_id,
+        "wanted_ip": request.wanted_ip,
+        "shutdown_behavior": request.shutdown_behavior or ShutdownBehavior.STOP,
+        "network_id": given.network.id,
+        "host_id": None,
+        "created_at": tx.now,
+        "launched_at": None,
+        "generation": 1,
+        **waiting(tx, State.REQUESTED, on_host=False),
+    }
+    return [{**alike, "id": tx.ids.new(INSTANCE), "launch_index": n} for n in range(count)]

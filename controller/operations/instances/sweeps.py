@@ -1,0 +1,87 @@
+"""What a sweep does: finds rows that wait for something and rings again, or ends their waiting with a reason."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, func, or_, select
+
+from controller.db.bulk import among
+from controller.db.models import Instance, Reservation
+from controller.domain.states import Event, State
+from controller.operations.accounts import tags
+from controller.operations.cloud import Transaction
+from controller.operations.hosts import stray_guests
+from controller.operations.instances.locking import HeldInstance, lock_instances
+from controller.operations.instances.transitions import doorbells, move, ring_later
+
+# Rows that one sweep takes at most; the next one takes the rest.
+BATCH = 500
+# What is in a state that only a newer release knows is left to its services.
+_KNOWN = list(State)
+
+_WHY = {
+    State.REQUESTED: "no scheduler placed it in time, or no host was heard of",
+    State.BUILDING: "its host did not report it running in time",
+    State.STOPPING: "its host did not report it shut off in time",
+    State.STARTING: "its host did not report it running in time",
+    State.REBOOTING: "its host did not report it running in time",
+    State.DELETING: "its host did not report it gone in time; it is asked again and again: bring the host back, or "
+    "`pileus host remove --force`",
+}
+
+
+def expire(tx: Transaction) -> int:
+    """End what has outstayed its state's deadline. Answers how many."""
+    overdue = tx.session.scalars(
+        select(Instance.id)
+        .where(Instance.deadline_at <= tx.now, Instance.state.in_(_KNOWN))
+        .order_by(Instance.deadline_at)
+        .limit(BATCH)
+    ).all()
+    instances = [i for i in lock_instances(tx, overdue) if i.deadline_at and i.deadline_at <= tx.now and i.state.known]
+    by_state: dict[State, list[HeldInstance]] = {}
+    for instance in instances:
+        by_state.setdefault(instance.state, []).append(instance)
+    for state, of_state in by_state.items():
+        move(tx, of_state, Event.EXPIRED, detail=f"{_WHY[state]} ({state})", reason_code="Server.InternalError")
+    return len(instances)
+
+
+def ring(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
+    """Ring again for what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
+
+    While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to ring would be to
+    make these longer: then it waits for ``[controller] ring_max_s`` more. What is to be rung later than any pause
+    lasts was written before a clock stepped back: it has waited long enough.
+    """
+    conf = tx.settings.controller
+    never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))
+    before = tx.now - timedelta(seconds=conf.ring_max_s if busy else 0)
+    is_due = or_(Instance.ring_at <= before, Instance.ring_at > never)
+    due = tx.session.scalars(
+        select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(most)
+    ).all()
+    instances = [i for i in lock_instances(tx, due) if i.ring_at and not before < i.ring_at <= never and i.state.known]
+    ring_later(tx, instances)
+    tx.outbox += doorbells(tx, instances)
+    return len(instances)
+
+
+def purge(tx: Transaction) -> int:
+    """Remove the rows of instances that were deleted long ago, and what was noted of strays. Answers how many."""
+    stray_guests.purge(tx)
+    before = tx.now - timedelta(seconds=tx.settings.controller.purge_deleted_after_s)
+    old = tx.session.scalars(
+        select(Instance.id).where(Instance.deleted_at <= before).order_by(Instance.deleted_at).limit(BATCH)
+    ).all()
+    if not old:
+        return 0
+    reservations = tx.session.scalars(select(Instance.reservation_id).where(among(Instance.id, old)).distinct()).all()
+    tags.forget(tx, old)
+    tx.session.execute(delete(Instance).where(among(Instance.id, old)))
+    left = select(func.count()).where(Instance.reservation_id == Reservation.id).scalar_subquery()
+    tx.session.execute(
+        delete(Reservation)
+        .where(among(Reservation.id, reservations), left == 0)
+        .execution_options(synchronize_session=False)
+    )
+    return len(old)

@@ -1,0 +1,266 @@
+"""Moves instances along the transition table, with everything that a move brings with it.
+
+The only writer of ``Instance.state``. What goes with a state - deadline, next ring, quota, claim, lease, story -
+changes here, in the transaction of the move.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, update
+from sqlalchemy.types import TypeEngine
+
+from controller.db.bulk import among, insert_rows, update_rows
+from controller.db.models import Claim, Host, Instance, Project, Step
+from controller.domain.messages import Message, ScheduleReservation, WireInstances
+from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
+from controller.operations.cloud import Transaction
+from controller.operations.instances.guest_specs import reconcile_commands
+from controller.operations.instances.locking import HeldInstance, chunks, lock_hosts, lock_instances
+from controller.operations.networks.leases import give_back
+
+# All instances count against their project's quota but those on their way out, or failed.
+UNCOUNTED = frozenset({State.DELETING, State.DELETED, State.ERROR})
+
+_RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
+_HOST_ROW: Mapping[str, TypeEngine[Any]] = {
+    "host": String(),
+    "now": Host.__table__.c.changed_at.type,
+    "n_vcpus": Integer(),
+    "n_memory_mib": Integer(),
+    "n_disk_gib": Integer(),
+}
+_PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": String()}
+
+# What a story says of an event: the same for all, or told of each instance.
+Detail = str | Callable[[Any], str]
+
+__all__ = ["UNCOUNTED", "doorbells", "lock_instances", "move", "ring_later", "tell", "waiting"]
+
+
+def move(
+    tx: Transaction,
+    instances: Iterable[HeldInstance],
+    event: Event,
+    *,
+    detail: Detail = "",
+    reason_code: str = "",
+    new_wish: bool = False,
+) -> None:
+    """Apply ``event`` to locked instances. ``new_wish`` makes it a newer generation, for agents to heed.
+
+    Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released; with PLACED the
+    ``host_id`` of the instances is written. The number of statements does not grow with that of the hosts.
+
+    Raises:
+        IncorrectInstanceState: the table has no such row for one of them; nothing may be committed then.
+    """
+    moved = [(i, i.state, next_state(i.state, event)) for i in instances]
+    if event is Event.EXPIRED:
+        _mark_overdue(tx, [i for i, before, after in moved if after is before], detail)
+        moved = [(i, before, after) for i, before, after in moved if after is not before]
+    if not moved:
+        return
+    # Leases, projects, hosts: the order of all locks (see ``held``).
+    given_back = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
+    _count_quota(tx, moved)
+    _give_back(tx, given_back)
+    alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
+    for instance, before, after in moved:
+        newer = new_wish or (after is State.ERROR and before is not State.ERROR)
+        first_boot = after in (State.ACTIVE, State.STOPPED) and instance.launched_at is None
+        alike[before, after, newer, first_boot, instance.host_id is not None].append(instance)
+    for (before, after, newer, first_boot, on_host), group in alike.items():
+        values: dict[str, Any] = {**waiting(tx, after, on_host=on_host)}
+        if event in _RELEASING:
+            values["host_id"] = None
+        values |= _reason(event, before, after, detail if isinstance(detail, str) else "", reason_code)
+        if first_boot:
+            values["launched_at"] = tx.now
+        _write(tx, group, after, values, newer, with_hosts=event is Event.PLACED)
+    tell(tx, [i for i, _, _ in moved], event, detail)
+
+
+def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
+    """The columns that go with a state: since when, until when, when its doorbell is rung again."""
+    deadline_s = DEADLINE_S.get(state)
+    awaited = state in TRANSITIONAL or (state is State.ERROR and on_host)
+    columns: dict[str, datetime | State | int | None] = {
+        "state": state,
+        "state_since": tx.now,
+        "deadline_at": tx.now + timedelta(seconds=deadline_s) if deadline_s else None,
+        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s) if awaited else None,
+        "rings": 0,
+    }
+    if state is State.DELETED:
+        columns["deleted_at"] = tx.now
+    return columns
+
+
+def ring_later(tx: Transaction, instances: Iterable[HeldInstance]) -> None:
+    """Set when each one's doorbell is rung again: the pause doubles with each ring."""
+    conf = tx.settings.controller
+    by_rings: dict[int, list[str]] = defaultdict(list)
+    for instance in instances:
+        by_rings[min(instance.rings + 1, 30)].append(instance.id)
+    for rings, ids in by_rings.items():
+        pause_s = min(conf.ring_after_s * 2**rings, conf.ring_max_s)
+        _update(tx, ids, {"rings": rings, "ring_at": tx.now + timedelta(seconds=pause_s)})
+
+
+def tell(tx: Transaction, instances: Iterable[HeldInstance | Instance], event: str, detail: Detail = "") -> None:
+    """Add a line to the story of each instance."""
+    text = detail if callable(detail) else lambda _: detail
+    lines = [
+        {"instance_id": i.id, "at": tx.now, "event": str(event), "state": str(i.state), "detail": text(i)}
+        for i in instances
+    ]
+    insert_rows(tx.session, Step.__table__, lines)
+
+
+def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Message]:
+    """What to ring so that somebody takes care of these instances, by their state."""
+    messages: list[Message] = []
+    requested = {i.reservation_id for i in instances if i.state is State.REQUESTED}
+    messages += [ScheduleReservation(r) for r in sorted(requested)]
+    building = [i for i in instances if i.state is State.BUILDING]
+    if building:
+        networks = tuple(sorted({i.network_id for i in building}))
+        messages.append(WireInstances(networks, tuple(sorted(i.id for i in building))))
+    others = [i for i in instances if i.state not in (State.REQUESTED, State.BUILDING)]
+    return messages + list(reconcile_commands(tx, others))
+
+
+def _mark_overdue(tx: Transaction, instances: Sequence[HeldInstance], detail: Detail) -> None:
+    """Their deadline is over and changes nothing but their story: they wait on, since when they did."""
+    _update(tx, [i.id for i in instances], {"deadline_at": None})
+    for instance in instances:
+        instance.deadline_at = None
+    tell(tx, instances, Event.EXPIRED, detail)
+
+
+def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
+    """Why the instance is in its state, unless a user's wish says it all; a failure keeps its reason to the end."""
+    failed = (after is State.ERROR and before is not State.ERROR) or (event is Event.FAILED and after is State.STOPPED)
+    if failed or (event is Event.SHUT_OFF and before is not State.STOPPING):
+        return {"reason": detail, "reason_code": code}
+    if event is Event.DELETE and before is not State.ERROR:
+        return {"reason": detail if code else "", "reason_code": code}
+    if after in (State.ACTIVE, State.STARTING, State.STOPPING, State.STOPPED):
+        return {"reason": "", "reason_code": ""}
+    return {}
+
+
+def _write(
+    tx: Transaction,
+    group: Sequence[HeldInstance],
+    after: State,
+    values: dict[str, Any],
+    newer: bool,
+    *,
+    with_hosts: bool,
+) -> None:
+    written = values | ({"generation": Instance.generation + 1} if newer else {})
+    if with_hosts:
+        _write_hosts(tx, group, written)
+    else:
+        _update(tx, [i.id for i in group], written)
+    for instance in group:
+        instance.state = after
+        instance.generation += newer
+        instance.state_since = tx.now
+        instance.deadline_at, instance.ring_at, instance.rings = values["deadline_at"], values["ring_at"], 0
+        instance.launched_at = values.get("launched_at", instance.launched_at)
+
+
+def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance], values: Mapping[str, Any]) -> None:
+    """Write to each row its own host, and ``values`` to all, in one go: each version of a row is one in each index."""
+
+    def place(row: Callable[[str], ColumnElement[Any]]) -> Update:
+        table = Instance.__table__
+        return update(table).where(table.c.id == row("instance")).values(host_id=row("host"), **values)  # type: ignore[arg-type]
+
+    if tx.session.get_bind().dialect.name == "postgresql":
+        rows = [{"instance": i.id, "host": i.host_id} for i in placed]
+        update_rows(tx.session, place, _PLACE_ROW, rows)
+        return
+    by_host: dict[str | None, list[str]] = defaultdict(list)
+    for instance in placed:
+        by_host[instance.host_id].append(instance.id)
+    for host_id, ids in by_host.items():
+        _update(tx, ids, {**values, "host_id": host_id})
+
+
+def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> None:
+    for chunk in chunks(ids):
+        tx.session.execute(
+            update(Instance)
+            .where(among(Instance.id, chunk))
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str, Mapping[str, int]]:
+    """Give back the claims and leases of instances whose guests are gone; answers with what each host gets back."""
+    freed: set[str] = set()
+    given_back: dict[str, Counter[str]] = defaultdict(Counter)
+    for ids in chunks([i.id for i in instances]):
+        for claim in tx.session.scalars(select(Claim).where(among(Claim.instance_id, ids))):
+            back = given_back[claim.host_id]
+            back["n_vcpus"] += claim.vcpus
+            back["n_memory_mib"] += claim.memory_mib
+            back["n_disk_gib"] += claim.disk_gib
+        tx.session.execute(
+            delete(Claim).where(among(Claim.instance_id, ids)).execution_options(synchronize_session=False)
+        )
+        freed |= give_back(tx, ids)
+    for instance in instances:
+        instance.host_id = None
+    if freed:
+        tx.outbox.append(WireInstances(tuple(sorted(freed))))
+    return given_back
+
+
+def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
+    rows = [{"host": host, "now": tx.now, **given_back[host]} for host in sorted(given_back)]
+    lock_hosts(tx, sorted(given_back))
+    update_rows(tx.session, _less, _HOST_ROW, rows)
+
+
+def _less(row: Callable[[str], ColumnElement[Any]]) -> Update:
+    table = Host.__table__
+    return (
+        update(table)  # type: ignore[arg-type]
+        .where(table.c.id == row("host"))
+        .values(
+            vcpus_used=table.c.vcpus_used - row("n_vcpus"),
+            memory_used_mib=table.c.memory_used_mib - row("n_memory_mib"),
+            disk_used_gib=table.c.disk_used_gib - row("n_disk_gib"),
+            changed_at=row("now"),
+        )
+    )
+
+
+def _count_quota(tx: Transaction, moved: Iterable[tuple[HeldInstance, State, State]]) -> None:
+    left: Counter[str] = Counter()
+    vcpus: Counter[str] = Counter()
+    memory_mib: Counter[str] = Counter()
+    for instance, before, after in moved:
+        change = (after in UNCOUNTED) - (before in UNCOUNTED)
+        left[instance.project_id] += change
+        vcpus[instance.project_id] += change * instance.vcpus
+        memory_mib[instance.project_id] += change * instance.memory_mib
+    for project_id in sorted(p for p in left if left[p]):
+        tx.session.execute(
+            update(Project)
+            .where(Project.id == project_id)
+            .values(
+                used_instances=Project.used_instances - left[project_id],
+                used_vcpus=Project.used_vcpus - vcpus[project_id],
+                used_memory_mib=Project.used_memory_mib - memory_mib[project_id],
+            )
+            .execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,171 @@
+"""Makes this host's bridges, DHCP, DNS and firewall equal to the rows."""
+
+import fcntl
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from controller.conf.settings import Settings
+from controller.domain.errors import CloudError, HostError, Unavailable
+from controller.domain.messages import NetworkEvidence
+from network import bridges, forwarding
+from network.dnsmasq import Dnsmasq
+from network.nftables import Firewall, ruleset
+from network.observed_state import read_evidence
+from network.queries import NewLeases, Rows
+from network.segment import Segment
+
+log = structlog.get_logger(__name__)
+
+# Longer than a reconciliation of very many networks takes.
+_LOCK_S = 60.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What became of it: why networks ``failed``; ``remembered`` has, for each of the others whose leases were all
+    read, the addresses that are nobody's and that DHCP remembers all the same. ``stale`` are those of which more has
+    changed than was read."""
+
+    rows: Rows
+    failed: Mapping[str, str]
+    remembered: Mapping[str, Set[str]]
+    stale: Set[str] = frozenset()
+
+
+class Wiring:
+    """The networks of one cloud on this host; one reconciliation at a time, in this process and in others.
+
+    ``reconcile`` and ``evidence`` raise ``Unavailable`` while another process does not let go of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._root = settings.state_dir.absolute() / "network"  # dnsmasq goes to /
+        self._lock = threading.Lock()
+        self._dnsmasq = Dnsmasq(settings, self._root)
+        self._firewall = Firewall(settings.general.cloud_id)
+        self._kept: set[str] = set()
+
+    def reconcile(self, read: Callable[[], Rows], *, verify: bool) -> Reconciled:
+        """Make equal the networks whose leases ``read`` gives, all or what is new; remove what has no row.
+
+        ``verify``: also look for changes that somebody else made to the firewall.
+        """
+        with self._alone():
+            # The host first, then the rows: what somebody begins in between is not taken for an orphan.
+            links = bridges.read_links()
+            served = self._dnsmasq.networks()
+            rows = read()
+            self._remove_orphans(links, served, rows)
+            try:
+                self._ensure_firewall(rows, verify=verify)
+            except (HostError, OSError) as error:
+                log.exception("the firewall could not be made")
+                return Reconciled(rows, {network_id: str(error) for network_id in (*rows.leases, *rows.new)}, {})
+            failed: dict[str, str] = {}
+            remembered: dict[str, Set[str]] = {}
+            stale: set[str] = set()
+            for segment in rows.segments:
+                network_id = segment.network_id
+                try:
+                    if network_id in rows.leases:
+                        bridges.ensure(segment, self._settings, links)
+                        remembered[network_id] = self._dnsmasq.ensure(segment, rows.leases[network_id])
+                    elif network_id in rows.new and not self._extend(segment, rows.new[network_id], links):
+                        stale.add(network_id)
+                except (CloudError, OSError) as error:
+                    log.exception("a network could not be wired", network=network_id, bridge=segment.bridge)
+                    failed[network_id] = str(error)
+            return Reconciled(rows, failed, remembered, stale)
+
+    def evidence(self, read: Callable[[], Rows]) -> NetworkEvidence:
+        """What is there, while no reconciliation is under way; what cannot be looked at is said in the answer."""
+        with self._alone():
+            try:
+                return read_evidence(self._settings, self._root, read())
+            except (HostError, OSError) as error:
+                return NetworkEvidence(host_side=True, error=str(error))
+
+    def destroy(self) -> None:
+        """Remove all that this cloud has on this host, found on the host itself.
+
+        Raises:
+            HostError: something could not be removed; the rest has been.
+        """
+        with ExitStack() as steps:  # the last one first; each is done, whatever happened to the others
+            steps.callback(shutil.rmtree, self._root, ignore_errors=True)
+            steps.callback(forwarding.restore, self._root)
+            steps.callback(self._firewall.remove)
+            steps.callback(self._remove_links)
+            steps.callback(self._dnsmasq.remove_all)
+
+    def _remove_links(self) -> None:
+        with ExitStack() as steps:
+            for name in bridges.owned(bridges.read_links(), self._settings.general.cloud_id):
+                steps.callback(bridges.remove, name)
+
+    def _extend(self, segment: Segment, new: NewLeases, links: Mapping[str, bridges.Link]) -> bool:
+        bridges.ensure(segment, self._settings, links)
+        return self._dnsmasq.extend(segment, new.leases, new.mark)
+
+    def _ensure_firewall(self, rows: Rows, *, verify: bool) -> None:
+        conf = self._settings.network
+        script = ruleset(self._settings.general.cloud_id, rows.segments, metadata_port=conf.metadata_port, nat=conf.nat)
+        self._firewall.ensure(script, verify=verify)
+        if conf.nat and rows.segments:
+            forwarding.switch_on(self._root)
+        else:
+            forwarding.restore(self._root)
+
+    def _remove_orphans(self, links: Mapping[str, bridges.Link], served: set[str], rows: Rows) -> None:
+        vlans = {s.vlan for s in rows.segments}
+        found = bridges.owned(links, self._settings.general.cloud_id)
+        orphans = {name for name, vlan in found.items() if vlan not in vlans}
+        busy = {link.master for link in links.values() if link.master and link.name not in found}
+        kept = {name for name in orphans if name in busy or links[name].master in busy}
+        for network_id in sorted(served - {s.network_id for s in rows.segments}):
+            self._try("dnsmasq", network_id, self._dnsmasq.remove)
+        for name in sorted(orphans - kept):
+            self._try("interface", name, bridges.remove)
+        if kept != self._kept:
+            self._kept = kept
+            log.warning("interfaces without a network are kept: guests are plugged into them", names=sorted(kept))
+
+    def _try(self, what: str, name: str, remove: Callable[[str], None]) -> None:
+        try:
+            remove(name)
+        except (HostError, OSError):
+            log.exception("could not remove what has no network any more", what=what, name=name)
+        else:
+            log.info("removed what has no network any more", what=what, name=name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self._lock, _locked(self._root / "lock"):
+            yield
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with file.open("w") as handle:
+        file.chmod(0o600)  # who can read a file can lock it: dnsmasq, which talks to guests, and users of this host
+        deadline = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    reason = f"another process has had them for {_LOCK_S:g} s"
+                    raise Unavailable(what="The networks of this host", reason=reason) from None
+            time.sleep(_POLL_S)
+        yield

@@ -1,0 +1,184 @@
+"""What one scheduler remembers of the site between two doorbells: the fleet, and the free pinned leases.
+
+It may be out of date; the claim, in the database, decides. What others have changed is read again and again, what is
+remembered is never read anew as a whole but now and then, after a conflict over leases, and before anybody is refused.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, select
+
+from controller.db import models
+from controller.db.bulk import among
+from controller.db.models import Lease, LeasePin
+from controller.operations.cloud import Transaction
+from controller.operations.instances.locking import chunks
+from controller.operations.networks.leases import is_free
+from scheduler.host import Host, Request
+from scheduler.host_table import Fleet
+from scheduler.pinned_leases import PinnedLeases
+from scheduler.placement import Placement, commit
+
+_CHANGES_VALID_S = 1.0
+_ALL_VALID_S = 30.0
+# What was changed so long before the last look may have been committed after it. What takes longer is found with the
+# next look at everything.
+_OVERLAP = timedelta(seconds=1)
+
+
+@dataclass
+class _Known:
+    """The free leases of a network: all of them as of ``all_at``, those that were given back as of ``read_at``, both by
+    the monotonic clock; ``until`` is that moment by the cloud's clock."""
+
+    leases: PinnedLeases
+    all_at: float
+    read_at: float
+    until: datetime
+    hosts: int
+
+
+class SiteView:
+    """One thread's view of the site; ``monotonic`` tells how old what it remembers is, in seconds."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.fleet = Fleet()
+        self._monotonic = monotonic
+        self._all_read_at = -math.inf
+        self._read_at = -math.inf
+        self._until: datetime | None = None
+        self._read_in: Transaction | None = None
+        self._leases: dict[str, _Known] = {}
+        self._doubtful: set[str] = set()
+        self._taken: list[tuple[Placement, Request, PinnedLeases | None]] = []
+
+    def begin(self) -> None:
+        """A transaction begins: what the last one took was committed."""
+        self._taken.clear()
+
+    def refresh(self, tx: Transaction, *, fresh: bool = False) -> bool:
+        """Make the fleet equal to the rows, as they are or, unless ``fresh``, were a moment ago.
+
+        True when they were read now, False when what is known need not be read again.
+        """
+        now = self._monotonic()
+        if fresh or now - self._all_read_at >= _ALL_VALID_S or self._until is None:
+            if fresh and self._read_in is tx:
+                return False
+            self._read_all(tx, now)
+            return True
+        if not self._doubtful and now - self._read_at < _CHANGES_VALID_S:
+            return False
+        self._read_changes(tx, self._until - _OVERLAP)
+        self._read_at, self._until = now, tx.now
+        return True
+
+    def leases(self, tx: Transaction, network_id: str, *, fresh: bool = False) -> PinnedLeases:
+        """The free leases of a pinned network; ``fresh`` reads all of them in any case."""
+        known = self._leases.get(network_id)
+        now = self._monotonic()
+        if (
+            known is None
+            or fresh
+            or known.hosts != len(self.fleet)
+            or now - known.all_at >= _ALL_VALID_S
+            or (now - known.read_at >= _CHANGES_VALID_S and not _give_back(tx, network_id, known))
+        ):
+            pins = _pins(tx, Lease.network_id == network_id)
+            known = _Known(PinnedLeases(self.fleet, pins), now, now, tx.now, len(self.fleet))
+            self._leases[network_id] = known
+        elif now - known.read_at >= _CHANGES_VALID_S:
+            known.read_at, known.until = now, tx.now
+        return known.leases
+
+    def only(self, tx: Transaction, lease_id: int) -> PinnedLeases:
+        """This one lease, as it is now; empty where it is not free."""
+        return PinnedLeases(self.fleet, _pins(tx, Lease.id == lease_id))
+
+    def take(self, placement: Placement, request: Request, leases: PinnedLeases | None) -> None:
+        """Count a plan as carried out; ``forget`` takes it back."""
+        commit(placement, request, self.fleet, leases)
+        self._taken.append((placement, request, leases))
+
+    def forget(self, *, leases: bool = False) -> None:
+        """The transaction failed: nothing of what it took is taken, and its hosts are not as they were remembered.
+
+        ``leases``: neither are the leases.
+        """
+        for placement, request, of in reversed(self._taken):
+            for host_id in placement.host_ids:
+                self.fleet.give_back(host_id, request)
+            if of is not None:
+                of.give_back(placement.lease_ids)
+            self._doubtful.update(placement.host_ids)
+        self._taken.clear()
+        self._read_in = None
+        if leases:
+            self._leases.clear()
+
+    def _read_all(self, tx: Transaction, now: float) -> None:
+        rows = _hosts(tx)
+        self.fleet.refresh(rows)
+        there = {row.id for row in rows}
+        self.fleet.remove([h for h, i in self.fleet.index.items() if h not in there and self.fleet.known[i]])
+        for placement, request, _ in self._taken:  # of this transaction, which claims its hosts at its end
+            self.fleet.take_each(placement.host_ids, request)
+        self._all_read_at = self._read_at = now
+        self._until, self._read_in = tx.now, tx
+        self._doubtful.clear()
+
+    def _read_changes(self, tx: Transaction, since: datetime) -> None:
+        changed = models.Host.changed_at >= since
+        doubtful, self._doubtful = sorted(self._doubtful), set()
+        rows: list[Host] = []
+        for ids in chunks(doubtful):
+            rows += _hosts(tx, among(models.Host.id, ids))
+        gone = set(doubtful) - {row.id for row in rows}
+        self.fleet.refresh([*rows, *_hosts(tx, changed)])
+        self.fleet.remove([h for h in gone if self.fleet.known[self.fleet.index[h]]])
+
+
+def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[Host]:
+    h = models.Host
+    rows = tx.session.execute(
+        select(
+            h.id,
+            h.up,
+            h.mode,
+            h.hypervisor,
+            h.architecture,
+            h.zone,
+            h.vcpus_limit,
+            h.vcpus_limit - h.vcpus_used,
+            h.memory_limit_mib,
+            h.memory_limit_mib - h.memory_used_mib,
+            h.disk_limit_gib,
+            h.disk_limit_gib - h.disk_used_gib,
+            h.labels,
+            h.images,
+            h.guest_overhead_mib,
+        )
+        .where(*where)
+        .order_by(h.id)
+    )
+    return [Host._make(row) for row in rows]
+
+
+def _pins(tx: Transaction, *where: ColumnElement[bool]) -> Sequence[tuple[int, str]]:
+    query = (
+        select(LeasePin.lease_id, LeasePin.host_id)
+        .join(Lease, Lease.id == LeasePin.lease_id)
+        .where(is_free(tx.now), *where)
+    )
+    return [(lease_id, host_id) for lease_id, host_id in tx.session.execute(query)]
+
+
+def _give_back(tx: Transaction, network_id: str, known: _Known) -> bool:
+    """Take over which leases have become free since the last look; False where there are new ones among them."""
+    since = known.until - _OVERLAP
+    query = select(Lease.id).where(Lease.network_id == network_id, is_free(tx.now), Lease.released_at >= since)
+    return known.leases.give_back(tx.session.scalars(query).all())

@@ -1,0 +1,127 @@
+"""Leases that are pinned to hosts, as arrays: which hosts may carry which lease, and which are free."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from scheduler.changes import Changes
+from scheduler.host_table import Bools, Fleet, Ints
+
+_KEPT_CHANGES = 4096
+
+
+class PinnedLeases:
+    """Leases by index, in the order of their ids; those that may go to the very same hosts are a class.
+
+    ``free`` is how many leases are free, ``class_free`` how many of each class, ``supply`` how many each host could
+    carry; ``changes`` names hosts whose supply ran out or came back. Not for use by two threads at once.
+    """
+
+    def __init__(self, fleet: Fleet, pins: Iterable[tuple[int, str]], taken: Iterable[int] = ()) -> None:
+        """``pins`` are pairs of a lease and a host that may carry it; hosts that the fleet has not are passed over."""
+        self._fleet = fleet
+        self.rank = fleet.rank
+        hosts_of: dict[int, set[int]] = {}
+        index = fleet.index
+        for lease_id, host_id in pins:
+            host = index.get(host_id)
+            hosts_of.setdefault(lease_id, set()).update(() if host is None else (host,))
+        self.ids: Ints = np.array(sorted(hosts_of), np.int64)
+        numbers: dict[tuple[int, ...], int] = {}
+        self._index: dict[int, int] = {lease_id: at for at, lease_id in enumerate(self.ids.tolist())}
+        self._class = [numbers.setdefault(tuple(sorted(hosts_of[i])), len(numbers)) for i in self._index]
+        self.hosts_of_class: list[tuple[int, ...]] = list(numbers)
+        classes: Ints = np.array(self._class, np.int64)
+        self._by_class: Ints = np.argsort(classes, kind="stable")
+        sizes = np.bincount(classes, minlength=len(numbers))
+        self._start: Ints = np.concatenate(([0], np.cumsum(sizes)))
+        self.single = all(len(hosts) <= 1 for hosts in self.hosts_of_class)
+        self.classes_of_host: list[list[int]] = [[] for _ in range(len(fleet))]
+        for number in sorted(range(len(numbers)), key=lambda n: len(self.hosts_of_class[n])):
+            for host in self.hosts_of_class[number]:
+                self.classes_of_host[host].append(number)
+        self._free: Bools = np.ones(len(self.ids), bool)
+        self.free = len(self.ids)
+        self.class_free: Ints = sizes
+        self.supply: Ints = np.zeros(len(fleet), np.int64)
+        for hosts, size in zip(self.hosts_of_class, sizes.tolist(), strict=True):
+            self.supply[list(hosts)] += size
+        self.changes = Changes(_KEPT_CHANGES)
+        self.take(taken)
+
+    def take(self, lease_ids: Iterable[int]) -> None:
+        """These leases belong to somebody; those that did already, and unknown ones, are passed over."""
+        self._turn(lease_ids, free=False)
+
+    def give_back(self, lease_ids: Iterable[int]) -> bool:
+        """These leases are free again; False where some of them are not known."""
+        return self._turn(lease_ids, free=True)
+
+    def next_for_few(self, hosts: Sequence[int]) -> list[int]:
+        """The free leases that some hosts take next, each the one with the fewest other hosts, then the smallest id.
+
+        Of several hosts each lease has to be pinned to a single one (``single``), so that none takes another's.
+        """
+        chosen: list[int] = []
+        following: dict[int, Iterator[int]] = {}
+        for host in hosts:
+            if host not in following:
+                number = next(n for n in self.classes_of_host[host] if self.class_free[n])
+                following[host] = self._free_of(number)
+            chosen.append(next(following[host]))
+        return chosen
+
+    def _free_of(self, number: int) -> Iterator[int]:
+        """The free leases of a class one by one, found as they are asked for."""
+        of_class = self._by_class[self._start[number] : self._start[number + 1]]
+        free = self._free[of_class]
+        at = int(free.argmax())
+        while at < len(free) and free[at]:
+            yield int(self.ids[of_class[at]])
+            at += 1
+            if at < len(free):
+                at += int(free[at:].argmax())
+
+    def next_for_each(self, hosts: Ints) -> Ints:
+        """The same for many at once, where every lease is pinned to a single host (``single``)."""
+        class_of_host = np.full(len(self._fleet), -1)
+        for number, of in enumerate(self.hosts_of_class):
+            if of:
+                class_of_host[of[0]] = number
+        free = self._by_class[self._free[self._by_class]]
+        start = np.concatenate(([0], np.cumsum(self.class_free)))
+        order = np.argsort(hosts, kind="stable")
+        of_order = hosts[order]
+        begins = np.flatnonzero(np.concatenate(([True], of_order[1:] != of_order[:-1])))
+        ordinal = np.arange(len(hosts)) - np.repeat(begins, np.diff(np.append(begins, len(hosts))))
+        chosen = np.empty(len(hosts), np.int64)
+        chosen[order] = self.ids[free[start[class_of_host[of_order]] + ordinal]]
+        return chosen
+
+    def free_of_class(self, number: int) -> Sequence[int]:
+        """The free leases of a class, the smallest id first."""
+        of_class = self._by_class[self._start[number] : self._start[number + 1]]
+        ids: list[int] = self.ids[of_class[self._free[of_class]]].tolist()
+        return ids
+
+    def _turn(self, lease_ids: Iterable[int], *, free: bool) -> bool:
+        turned: list[int] = []
+        all_known = True
+        for lease_id in lease_ids:
+            at = self._index.get(lease_id)
+            if at is None:
+                all_known = False
+            elif bool(self._free[at]) is not free:
+                self._free[at] = free
+                turned.append(self._class[at])
+        self.free += len(turned) if free else -len(turned)
+        for number, count in Counter(turned).items():
+            change = count if free else -count
+            self.class_free[number] += change
+            for host in self.hosts_of_class[number]:
+                before = self.supply[host]
+                self.supply[host] = after = before + change
+                if not before or not after:
+                    self.changes.add((host,))
+        return all_known

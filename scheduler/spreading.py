@@ -1,0 +1,72 @@
+"""In which order a batch of alike instances fills the hosts: whole arrays at a time."""
+
+import numpy as np
+
+from scheduler.host import Request
+from scheduler.host_table import Bools, Fleet, Floats, Ints
+from scheduler.policy import Policy
+
+
+def fill(request: Request, fleet: Fleet, policy: Policy, room: Ints, carried: Ints, count: int) -> Ints:
+    """The hosts of the next ``count`` instances, in order: each goes to the host that weighs least with what it
+    carries by then, ties to the smaller id; no host gets more than its ``room``.
+
+    A host's places are numbered. Place n is taken before any other host's place that weighs more than the heaviest of
+    the host's places up to n, so sorting by that running maximum gives the very order of one choice after the other.
+    How many places of a host to look at is doubled until those that are left cannot be among the first ``count``.
+    """
+    room = np.minimum(room, count)
+    active: Ints = np.flatnonzero(room > 0)
+    highest: Floats = np.full(len(fleet), -np.inf)
+    keys: list[Floats] = []
+    hosts: list[Ints] = []
+    done, width = 0, 1
+    while len(active):
+        at = np.repeat(active, width)
+        place = np.tile(np.arange(done, done + width), len(active))
+        weights = policy.weigh(request, fleet.hosts(at), carried[at] + place).reshape(-1, width)
+        np.maximum(weights[:, 0], highest[active], out=weights[:, 0])
+        np.maximum.accumulate(weights, axis=1, out=weights)
+        there = place < room[at]
+        keys.append(weights.ravel()[there])
+        hosts.append(at[there])
+        highest[active] = weights[:, -1]
+        done += width
+        width *= 2
+        active = active[room[active] > done]
+        if sum(map(len, keys)) >= count and len(active):
+            active = _could_still_be_first(active, highest, fleet.rank, keys, hosts, count)
+    if not keys:
+        return active
+    return _first(np.concatenate(keys), np.concatenate(hosts), fleet.rank, count)
+
+
+def gather(room: Ints, weight: Floats, rank: Ints, members: Bools, count: int) -> Ints:
+    """The hosts of ``count`` instances that want to be together: first those with members of their group, then those
+    that hold most of what is left to place, each filled before the next."""
+    room = np.minimum(room, count)
+    at = np.flatnonzero(room > 0)
+    at = at[np.lexsort((rank[at], weight[at], -room[at], ~members[at]))]
+    before = np.cumsum(room[at]) - room[at]
+    return np.repeat(at, np.clip(count - before, 0, room[at]))
+
+
+def _could_still_be_first(
+    active: Ints, highest: Floats, rank: Ints, keys: list[Floats], hosts: list[Ints], count: int
+) -> Ints:
+    """The hosts whose further places may come before the last one of the ``count`` that are first so far."""
+    key, tie = np.concatenate(keys), rank[np.concatenate(hosts)]
+    last = np.partition(key, count - 1)[count - 1]
+    earlier = int(np.count_nonzero(key < last))
+    last_tie = np.partition(tie[key == last], count - earlier - 1)[count - earlier - 1]
+    of_active = highest[active]
+    still: Ints = active[(of_active < last) | ((of_active == last) & (rank[active] < last_tie))]
+    return still
+
+
+def _first(key: Floats, host: Ints, rank: Ints, count: int) -> Ints:
+    if len(key) > count:
+        near = key <= np.partition(key, count - 1)[count - 1]
+        key, host = key[near], host[near]
+    first: Ints = host[np.lexsort((rank[host], key))[:count]]
+    return first
