@@ -16,9 +16,9 @@ import structlog
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned, is_shortage, told
 from compute_agent.fence import Fence
-from compute_agent.journal.journal import Intent, Journal
+from compute_agent.journal.journal import Journal, PendingRequest
 from compute_agent.mac_probe import MacProbe, MacReport
-from compute_agent.observed_state import read_evidence
+from compute_agent.observed_state import observe_host
 from controller.bus.bus import Sender
 from controller.bus.unread import UNREAD
 from controller.domain.clock import Clock, uptime_s
@@ -32,14 +32,14 @@ from controller.domain.messages import (
     GuestSpec,
     GuestState,
     HostAccepted,
-    HostEvidence,
+    HostObservation,
     HostReported,
     Message,
+    ObserveHost,
     OffCause,
-    OutdatedWish,
+    OutdatedRequest,
     Power,
     ReadConsole,
-    ReadHostEvidence,
     ReconcileGuests,
     RemoveImages,
     RemoveTaps,
@@ -146,7 +146,7 @@ class Agent:
         self._jitter = jitter
         self._failures: dict[str, tuple[int, int]] = {}  # instance -> generation, how often it failed
         self._outdated: dict[
-            str, OutdatedWish
+            str, OutdatedRequest
         ] = {}  # by instance, until told; one that is lost is found by the next ring
         self._unwritten: dict[str, _Outcome] = {}  # instance -> what the journal could not take yet
         self._outdated_lock = threading.Lock()
@@ -193,15 +193,15 @@ class Agent:
                     self.host, [g for g in message.guests if self._knows(g)], message.expires_at
                 )
                 with self._outdated_lock:
-                    self._outdated |= {wish.instance_id: wish for wish in outdated}
+                    self._outdated |= {request.instance_id: request for request in outdated}
                 return None
             case HostAccepted():
                 self._fence.accept(message)
                 return None
             case ReadConsole():
                 return self._read_console(message)
-            case ReadHostEvidence():
-                return read_evidence(self.host, self._driver, self._journal)
+            case ObserveHost():
+                return observe_host(self.host, self._driver, self._journal)
             case RemoveTaps():
                 return self._remove_taps(message)
             case RemoveImages():
@@ -212,7 +212,7 @@ class Agent:
     def heeded(self, specs: Sequence[GuestSpec]) -> list[GuestSpec]:
         """Those of a command just handled that were not outdated."""
         with self._outdated_lock:
-            outdated = {(wish.instance_id, wish.generation) for wish in self._outdated.values()}
+            outdated = {(request.instance_id, request.generation) for request in self._outdated.values()}
         return [spec for spec in specs if (spec.instance_id, spec.generation) not in outdated]
 
     def pending(self) -> list[GuestSpec]:
@@ -221,7 +221,7 @@ class Agent:
 
     def has_work(self, instance_id: str) -> bool:
         """Whether this guest is not yet as it is desired. Raises Unavailable: the journal cannot be read."""
-        return self._journal.intent(self.host, instance_id) is not None
+        return self._journal.pending_request(self.host, instance_id) is not None
 
     def work(self, instance_id: str) -> float | None:
         """Make one guest as it is desired now; never called twice at once for one guest.
@@ -239,13 +239,13 @@ class Agent:
             self._working.discard(instance_id)
 
     def _work(self, instance_id: str) -> float | None:
-        intent = self._journal.intent(self.host, instance_id)
-        if intent is None or not self._knows(intent.spec):
+        pending_request = self._journal.pending_request(self.host, instance_id)
+        if pending_request is None or not self._knows(pending_request.spec):
             self._unwritten.pop(instance_id, None)
             return None
         outcome = self._unwritten.get(instance_id)
-        if outcome is None or outcome.generation != intent.spec.generation:
-            tried = self._try(intent)
+        if outcome is None or outcome.generation != pending_request.spec.generation:
+            tried = self._try(pending_request)
             if not isinstance(tried, _Outcome):
                 return tried
             # Should the journal not take it now, it is not done again for that: a reboot would be another one.
@@ -275,9 +275,9 @@ class Agent:
     def told(self, message: GuestsChanged) -> None:
         """The broker has this message."""
         with self._outdated_lock:
-            for wish in message.outdated:
-                if self._outdated.get(wish.instance_id) == wish:
-                    del self._outdated[wish.instance_id]
+            for request in message.outdated:
+                if self._outdated.get(request.instance_id) == request:
+                    del self._outdated[request.instance_id]
         if message.reports:
             self._journal.mark_reported(self.host, message.reports, self._clock().timestamp())
 
@@ -292,7 +292,7 @@ class Agent:
         now = facts(self.host, self._driver, self._options, self._clock())
         seen = tuple(GuestState(i, generations.get(i, UNTOLD), p) for i, p in sorted(guests.items()))
         self._fence.asked(self._sequence)
-        self._bus.ring(
+        self._bus.notify(
             [
                 replace(
                     now,
@@ -353,20 +353,20 @@ class Agent:
             remarks.append(f"disks of removed guests are kept: {' '.join(kept[:_KEPT_NAMED])}{more}")
         return remarks
 
-    def _try(self, intent: Intent) -> _Outcome | float:
+    def _try(self, pending_request: PendingRequest) -> _Outcome | float:
         """Carry it out; the seconds after which to try again, where that may help. See ``work`` for what it raises."""
-        generation, instance_id = intent.spec.generation, intent.spec.instance_id
+        generation, instance_id = pending_request.spec.generation, pending_request.spec.instance_id
         try:
-            outcome = _Outcome(generation, self._carry_out(intent))
+            outcome = _Outcome(generation, self._carry_out(pending_request))
         except (WorkAbandoned, Unavailable):
             raise
         except CloudError as error:
-            if (pause_s := self._try_again(intent, error)) is not None:
+            if (pause_s := self._try_again(pending_request, error)) is not None:
                 return pause_s
             outcome = _Outcome(generation, Event.FAILED, told(error, _REASON_CHARS))
             log.warning("guest failed", host=self.host, instance=instance_id, reason=outcome.reason)
         except Exception as error:
-            if (pause_s := self._try_again(intent, error)) is not None:
+            if (pause_s := self._try_again(pending_request, error)) is not None:
                 return pause_s
             log.exception("guest failed", host=self.host, instance=instance_id)
             reason = f"internal error of the agent: {type(error).__name__}: {told(error, _REASON_CHARS)}"
@@ -380,11 +380,11 @@ class Agent:
             log.warning("a wish of a newer release", host=self.host, instance=spec.instance_id, desired=spec.desired)
         return spec.desired.known
 
-    def _carry_out(self, intent: Intent) -> Event:
-        spec = intent.spec
+    def _carry_out(self, pending_request: PendingRequest) -> Event:
+        spec = pending_request.spec
         match spec.desired:
             case Desired.RUNNING:
-                self._run(spec, intent.built)
+                self._run(spec, pending_request.built)
                 return Event.RUNNING
             case Desired.SHUT_OFF:
                 self._driver.shut_off(spec.instance_id, self._grace_s)
@@ -402,12 +402,12 @@ class Agent:
         else:
             self._driver.start(spec)
 
-    def _try_again(self, intent: Intent, error: Exception) -> float | None:
+    def _try_again(self, pending_request: PendingRequest, error: Exception) -> float | None:
         """Seconds until the next attempt, with a growing pause; None when it is no use or was the last.
 
         What cannot be removed is tried again whatever the reason: nothing may be left behind.
         """
-        spec = intent.spec
+        spec = pending_request.spec
         removing = spec.desired is Desired.ABSENT and isinstance(error, HostError)
         may_pass = is_shortage(error) or (isinstance(error, CloudError) and error.retriable)
         if not may_pass and not removing:
@@ -428,12 +428,12 @@ class Agent:
         )
         return pause_s
 
-    def _remove_taps(self, command: RemoveTaps) -> HostEvidence:
+    def _remove_taps(self, command: RemoveTaps) -> HostObservation:
         try:
             self._driver.remove_taps(command.taps)
         except CloudError as error:
-            return HostEvidence(self.host, error=str(error))
-        return read_evidence(self.host, self._driver, self._journal)
+            return HostObservation(self.host, error=str(error))
+        return observe_host(self.host, self._driver, self._journal)
 
     def _read_console(self, question: ReadConsole) -> ConsoleRead:
         try:

@@ -3,10 +3,10 @@
 from compute_agent.driver import Driver
 from compute_agent.journal.journal import Journal
 from controller.domain.errors import CloudError
-from controller.domain.messages import UNTOLD, DiskState, GuestState, HostEvidence
+from controller.domain.messages import UNTOLD, DiskState, GuestState, HostObservation
 
 
-def read_evidence(host: str, driver: Driver, journal: Journal) -> HostEvidence:
+def observe_host(host: str, driver: Driver, journal: Journal) -> HostObservation:
     """One look at the host. What cannot be looked at is said in the answer: whoever asks waits for one."""
     try:
         # Before the look: what is begun and ended during it is in hand, not a surprise.
@@ -16,9 +16,9 @@ def read_evidence(host: str, driver: Driver, journal: Journal) -> HostEvidence:
         kept = driver.kept()
         generations = journal.generations(host)
     except (CloudError, OSError) as error:
-        return HostEvidence(host, error=str(error) or type(error).__name__)
+        return HostObservation(host, error=str(error) or type(error).__name__)
     guests = (GuestState(i, generations.get(i, UNTOLD), power) for i, power in sorted(found.guests.items()))
-    return HostEvidence(
+    return HostObservation(
         host,
         guests=tuple(guests),
         disks=tuple(DiskState(i, generations.get(i, UNTOLD)) for i in sorted(found.disks)),

@@ -19,9 +19,9 @@ from compute_agent.journal.journal import Journal
 from compute_agent.libvirt_driver import libvirtd
 from compute_agent.mac_probe import MacProbe, make_probe
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
-from compute_agent.workers.boot_limiter import BootWindow
-from compute_agent.workers.boot_timer import BootPace
-from compute_agent.workers.pool import Crew
+from compute_agent.workers.boot_limiter import BootLimiter
+from compute_agent.workers.boot_timer import BootMonitor
+from compute_agent.workers.pool import WorkerPool
 from compute_agent.workers.reporter import Reporter, guarded
 from controller.bus.bus import Sender
 from controller.bus.consumer import QueueConsumer
@@ -32,8 +32,8 @@ from controller.domain.messages import (
     HostAccepted,
     HostReported,
     Message,
+    ObserveHost,
     ReadConsole,
-    ReadHostEvidence,
     ReconcileGuests,
     RemoveImages,
     RemoveTaps,
@@ -47,7 +47,7 @@ _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
 _MAX_THREADS = 64
-_COMMANDS = (ReconcileGuests, HostAccepted, ReadConsole, ReadHostEvidence, RemoveImages, RemoveTaps)
+_COMMANDS = (ReconcileGuests, HostAccepted, ReadConsole, ObserveHost, RemoveImages, RemoveTaps)
 _DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 
@@ -85,7 +85,7 @@ class ComputeService:
         self._site: SimulatedSite | None = None
         self._consumer: QueueConsumer | None = None
         self._consuming = False
-        self._crew: Crew | None = None
+        self._pool: WorkerPool | None = None
 
     def start(self) -> None:
         """Begin; a hypervisor that does not answer yet is tried again in the background.
@@ -100,7 +100,7 @@ class ComputeService:
             host: Agent(host, driver, self._journal, self._bus, self._clock, options=options)
             for host, driver in zip(hosts, self._drivers, strict=True)
         }
-        self._crew = self._make_crew(len(hosts))
+        self._pool = self._make_crew(len(hosts))
         self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
         self._consumer.declare()  # before the first heartbeat: who is heard of is sent commands
         timers = [self._report, self._watch, self._tidy]
@@ -122,7 +122,7 @@ class ComputeService:
         if self._consumer is not None and self._consuming:
             self._consumer.stop()
             self._consumer.join(_STOP_TIMEOUT_S)
-        if self._crew is not None and not self._crew.stop(_STOP_TIMEOUT_S):
+        if self._pool is not None and not self._pool.stop(_STOP_TIMEOUT_S):
             log.warning("work still in hand is left behind")
         self._reporter.flush()
         self._close()
@@ -223,27 +223,27 @@ class ComputeService:
         if isinstance(message, HostAccepted):
             self._offer_pending(agent)
         if isinstance(message, ReconcileGuests):
-            assert self._crew is not None
+            assert self._pool is not None
             for spec in agent.heeded(message.guests):
-                self._crew.offer(agent, spec)
+                self._pool.offer(agent, spec)
             self._reporter.is_dirty(agent)  # what was done before is reported again
         return answer
 
     def _offer_pending(self, agent: Agent) -> None:
         """What waited is work now."""
-        assert self._crew is not None
+        assert self._pool is not None
         for spec in agent.pending():
-            self._crew.offer(agent, spec)
+            self._pool.offer(agent, spec)
         self._reporter.is_dirty(agent)
 
-    def _make_crew(self, hosts: int) -> Crew:
+    def _make_crew(self, hosts: int) -> WorkerPool:
         conf = self._settings.compute
         if conf.driver == "simulated" and not conf.simulated_boot_s:
             # Nothing is ever waited for: more threads would only wait for each other.
-            return Crew(1, self._reporter.is_dirty, waiters=1)
+            return WorkerPool(1, self._reporter.is_dirty, waiters=1)
         workers = min(conf.workers * hosts, _MAX_THREADS)
-        window = BootWindow(os.cpu_count() or 1, fixed=conf.boots_at_once) if self._has_window() else None
-        return Crew(workers, self._reporter.is_dirty, window=window)
+        limiter = BootLimiter(os.cpu_count() or 1, fixed=conf.boots_at_once) if self._has_window() else None
+        return WorkerPool(workers, self._reporter.is_dirty, limiter=limiter)
 
     def _has_window(self) -> bool:
         """Whether guests cost CPU here: simulated ones share no cores."""
@@ -251,13 +251,13 @@ class ComputeService:
 
     def _pace_boots(self) -> None:
         """The thread that lets as many guests boot at once as the cores carry."""
-        assert self._crew is not None
-        BootPace(self._crew, self._hosts[0], self._drivers[0]).run(self._stop)
+        assert self._pool is not None
+        BootMonitor(self._pool, self._hosts[0], self._drivers[0]).run(self._stop)
 
     def _report(self) -> None:
         """The thread that sends results and wakes what was paused."""
-        assert self._crew is not None
-        self._reporter.run(self._crew)
+        assert self._pool is not None
+        self._reporter.run(self._pool)
 
     def _watch(self) -> None:
         """The thread that begins each agent, then sends its heartbeats and looks after its guests."""
@@ -294,7 +294,7 @@ class ComputeService:
 
     def _begin(self) -> None:
         """Every agent knows its guests before the first command is taken."""
-        assert self._crew is not None
+        assert self._pool is not None
         assert self._consumer is not None
         for agent in self._agents.values():
             while guarded(agent, agent.begin) is None:
@@ -305,7 +305,7 @@ class ComputeService:
                 if self._stop.wait(_RETRY_S):
                     return
             for spec in pending:
-                self._crew.offer(agent, spec)
+                self._pool.offer(agent, spec)
             self._reporter.is_dirty(agent)
         if not self._stop.is_set():
             self._consuming = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from controller.conf.settings import Settings
 from controller.domain.ids import NETWORK, is_id
-from controller.domain.messages import NetworkEvidence, SegmentEvidence
+from controller.domain.messages import NetworkObservation, SegmentObservation
 from controller.domain.names import nft_table
 from controller.programs import run
 from network import bridges, dnsmasq_config, nftables
@@ -24,7 +24,7 @@ _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
 _MOST = 20
 
 
-def read_evidence(settings: Settings, root: Path, rows: Rows) -> NetworkEvidence:
+def observe_networks(settings: Settings, root: Path, rows: Rows) -> NetworkObservation:
     """One look; to be taken while nobody reconciles.
 
     Raises:
@@ -36,7 +36,7 @@ def read_evidence(settings: Settings, root: Path, rows: Rows) -> NetworkEvidence
     servers = Counter(a.removeprefix(prefix).partition("/")[0] for a in arguments)
     segments = {s.network_id: s for s in rows.segments}
     folders = {p.name for p in root.iterdir() if is_id(p.name, NETWORK) and p.is_dir()}
-    return NetworkEvidence(
+    return NetworkObservation(
         host_side=True,
         segments=tuple(
             _segment(network_id, segments.get(network_id), settings, root / network_id, links, servers[network_id])
@@ -53,10 +53,10 @@ def _segment(
     folder: Path,
     links: Mapping[str, bridges.Link],
     servers: int,
-) -> SegmentEvidence:
+) -> SegmentObservation:
     options = _lines(folder / "dnsmasq.conf")
     numbers = [line.partition("=")[2] for line in options if line.startswith("dhcp-lease-max=")]
-    return SegmentEvidence(
+    return SegmentObservation(
         network_id=network_id,
         bridge=segment is not None and _is_whole(segment, links),
         servers=servers,

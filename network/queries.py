@@ -7,38 +7,38 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select
 
 from controller.db.bulk import among
-from controller.db.models import Instance, Lease, Network, Step
+from controller.db.models import Instance, InstanceEvent, Lease, Network
 from controller.domain.messages import ReconcileGuests
 from controller.operations.cloud import Transaction
 from controller.operations.instances.guest_specs import reconcile_commands
-from controller.operations.instances.locking import CHUNK, HeldInstance, read_instances
+from controller.operations.instances.locking import CHUNK, LockedInstance, read_instances
 from controller.operations.networks import leases as lease_rows
 from network.segment import MARK_MODULUS, HeldLease, LeaseMark, Segment
 
-WIRING_FAILED = "WIRING_FAILED"
+NETWORK_FAILED = "WIRING_FAILED"
 
 
 @dataclass(frozen=True)
 class NewLeases:
-    """Some leases of a network, and the mark of all that it has now. ``resting``: addresses wait for DHCP to forget."""
+    """Some leases of a network, and the mark of all that it has now. ``quarantined``: some wait for DHCP."""
 
     leases: Sequence[HeldLease]
     mark: LeaseMark
-    resting: bool = False
+    quarantined: bool = False
 
 
 @dataclass(frozen=True)
 class Rows:
     """All networks of the cloud, with all ``leases`` of some of them and only what is ``new`` in others.
 
-    ``resting``: the addresses that are kept from the next holder as long as DHCP remembers the last one, the latest of
-    them until ``rest_until``.
+    ``quarantined``: the addresses kept from the next holder as long as DHCP remembers the last one, the latest of
+    them until ``quarantined_until``.
     """
 
     segments: Sequence[Segment]
     leases: Mapping[str, Sequence[HeldLease]]
-    resting: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    rest_until: datetime | None = None
+    quarantined: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    quarantined_until: datetime | None = None
     new: Mapping[str, NewLeases] = field(default_factory=dict)
 
 
@@ -53,8 +53,8 @@ def rows(tx: Transaction, network_ids: Collection[str] | None = None) -> Rows:
         for network_id, lease in _held(tx, *where):
             if network_id in leases:
                 leases[network_id].append(lease)
-    resting, rest_until = _resting(tx, leases)
-    return Rows(segments, leases, resting, rest_until)
+    quarantined, quarantined_until = _quarantined(tx, leases)
+    return Rows(segments, leases, quarantined, quarantined_until)
 
 
 def new_rows(tx: Transaction, network_ids: Collection[str], instance_ids: Collection[str]) -> Rows:
@@ -67,7 +67,7 @@ def new_rows(tx: Transaction, network_ids: Collection[str], instance_ids: Collec
             if network_id not in found.leases:
                 leases.setdefault(network_id, []).append(lease)
     marks = _marks(tx, list(leases)) if leases else {}
-    new = {n: NewLeases(some, marks[n].mark, marks[n].resting) for n, some in leases.items() if n in marks}
+    new = {n: NewLeases(some, marks[n].mark, marks[n].quarantined) for n, some in leases.items() if n in marks}
     return replace(found, new=new)
 
 
@@ -98,8 +98,10 @@ def _marks(tx: Transaction, network_ids: Collection[str] | None = None) -> Mappi
     held = Lease.instance_id.is_not(None)
     number = case((held, cast(Lease.id, BigInteger)), else_=0)
     rest = number % MARK_MODULUS
-    resting = func.sum(case((held, 0), else_=1))
-    query = select(Lease.network_id, func.count(Lease.instance_id), func.sum(number), func.sum(rest * rest), resting)
+    quarantined = func.sum(case((held, 0), else_=1))
+    query = select(
+        Lease.network_id, func.count(Lease.instance_id), func.sum(number), func.sum(rest * rest), quarantined
+    )
     query = query.where(or_(held, Lease.free_after.is_not(None))).group_by(Lease.network_id)
     if network_ids is not None:
         query = query.where(among(Lease.network_id, list(network_ids)))
@@ -109,7 +111,7 @@ def _marks(tx: Transaction, network_ids: Collection[str] | None = None) -> Mappi
     }
 
 
-def _resting(tx: Transaction, network_ids: Collection[str]) -> tuple[Mapping[str, Sequence[str]], datetime | None]:
+def _quarantined(tx: Transaction, network_ids: Collection[str]) -> tuple[Mapping[str, Sequence[str]], datetime | None]:
     if not network_ids:
         return {}, None
     given_back = Lease.instance_id.is_(None), Lease.free_after.is_not(None)
@@ -123,13 +125,13 @@ def _resting(tx: Transaction, network_ids: Collection[str]) -> tuple[Mapping[str
     return found, latest
 
 
-def end_rest(tx: Transaction, rows: Rows, remembered: Mapping[str, Collection[str]]) -> None:
+def end_quarantine(tx: Transaction, rows: Rows, remembered: Mapping[str, Collection[str]]) -> None:
     """Free the addresses that rested in ``rows``, but for those that DHCP remembers still; a network that is not named
     in ``remembered`` was not looked at."""
-    for network_id, ips in rows.resting.items():
-        if network_id in remembered and rows.rest_until is not None:
+    for network_id, ips in rows.quarantined.items():
+        if network_id in remembered and rows.quarantined_until is not None:
             forgotten = [ip for ip in ips if ip not in remembered[network_id]]
-            lease_rows.forgotten(tx, network_id, forgotten, rows.rest_until)
+            lease_rows.forgotten(tx, network_id, forgotten, rows.quarantined_until)
 
 
 def commands(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> Sequence[ReconcileGuests]:
@@ -137,21 +139,21 @@ def commands(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str
     return reconcile_commands(tx, [i for i in read_instances(tx, instance_ids) if i.network_id not in failed])
 
 
-def tell_failed(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> None:
+def record_failures(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> None:
     """Add to the stories of the instances that wait for a network why it failed."""
     waiting = [i for i in read_instances(tx, instance_ids) if i.network_id in failed]
     if waiting:
         _tell(tx, waiting, failed)
 
 
-def _tell(tx: Transaction, instances: Sequence[HeldInstance], failed: Mapping[str, str]) -> None:
+def _tell(tx: Transaction, instances: Sequence[LockedInstance], failed: Mapping[str, str]) -> None:
     """Each reason once in a story, however often the sweep rings."""
-    known = select(Step.instance_id, Step.detail).where(
-        among(Step.instance_id, [i.id for i in instances]), Step.event == WIRING_FAILED
+    known = select(InstanceEvent.instance_id, InstanceEvent.detail).where(
+        among(InstanceEvent.instance_id, [i.id for i in instances]), InstanceEvent.event == NETWORK_FAILED
     )
     told = {(instance_id, detail) for instance_id, detail in tx.session.execute(known)}
     tx.session.add_all(
-        Step(instance_id=i.id, at=tx.now, event=WIRING_FAILED, state=i.state, detail=failed[i.network_id])
+        InstanceEvent(instance_id=i.id, at=tx.now, event=NETWORK_FAILED, state=i.state, detail=failed[i.network_id])
         for i in instances
         if (i.id, failed[i.network_id]) not in told
     )

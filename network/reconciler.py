@@ -13,11 +13,11 @@ import structlog
 
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, HostError, Unavailable
-from controller.domain.messages import NetworkEvidence
+from controller.domain.messages import NetworkObservation
 from network import bridges, forwarding
 from network.dnsmasq import Dnsmasq
 from network.nftables import Firewall, ruleset
-from network.observed_state import read_evidence
+from network.observed_state import observe_networks
 from network.queries import NewLeases, Rows
 from network.segment import Segment
 
@@ -40,10 +40,10 @@ class Reconciled:
     stale: Set[str] = frozenset()
 
 
-class Wiring:
+class NetworkReconciler:
     """The networks of one cloud on this host; one reconciliation at a time, in this process and in others.
 
-    ``reconcile`` and ``evidence`` raise ``Unavailable`` while another process does not let go of them.
+    ``reconcile`` and ``observed`` raise ``Unavailable`` while another process does not let go of them.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -86,13 +86,13 @@ class Wiring:
                     failed[network_id] = str(error)
             return Reconciled(rows, failed, remembered, stale)
 
-    def evidence(self, read: Callable[[], Rows]) -> NetworkEvidence:
+    def observed(self, read: Callable[[], Rows]) -> NetworkObservation:
         """What is there, while no reconciliation is under way; what cannot be looked at is said in the answer."""
         with self._alone():
             try:
-                return read_evidence(self._settings, self._root, read())
+                return observe_networks(self._settings, self._root, read())
             except (HostError, OSError) as error:
-                return NetworkEvidence(host_side=True, error=str(error))
+                return NetworkObservation(host_side=True, error=str(error))
 
     def destroy(self) -> None:
         """Remove all that this cloud has on this host, found on the host itself.

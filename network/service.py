@@ -10,18 +10,18 @@ import structlog
 from controller.bus.consumer import BatchConsumer, QueueConsumer
 from controller.domain.errors import CloudError, ConfigurationError, HostError, PoisonMessage
 from controller.domain.messages import (
-    NETWORK_EVIDENCE,
-    MendNetworks,
+    NETWORK_OBSERVATION,
     Message,
-    NetworkEvidence,
-    ReadNetworkEvidence,
-    WireInstances,
+    NetworkObservation,
+    ObserveNetworks,
+    PrepareNetworks,
+    ReconcileNetworks,
 )
 from controller.health import thread_problem
 from controller.operations.cloud import Cloud
 from network import queries
 from network.bridges import is_host_local
-from network.reconciler import Reconciled, Wiring
+from network.reconciler import NetworkReconciler, Reconciled
 
 log = structlog.get_logger(__name__)
 
@@ -45,11 +45,11 @@ class NetworkService:
         self._cloud = cloud
         self._interval_s = interval_s
         self._real = cloud.settings.network.driver == "linux"
-        self._wiring = Wiring(cloud.settings)
+        self._reconciler = NetworkReconciler(cloud.settings)
         self._stop = threading.Event()
         self._failed = ""
         self._consumer = BatchConsumer(cloud.settings, [QUEUE], self.handle, name=self.name)
-        self._calls = QueueConsumer(cloud.settings, [NETWORK_EVIDENCE], self.answer, name=NETWORK_EVIDENCE)
+        self._calls = QueueConsumer(cloud.settings, [NETWORK_OBSERVATION], self.answer, name=NETWORK_OBSERVATION)
         self._sweeper = threading.Thread(target=self._sweep_forever, name="network-sweep", daemon=True)
 
     def start(self) -> None:
@@ -87,39 +87,39 @@ class NetworkService:
             HostError: something could not be removed; the rest has been.
         """
         if self._real:
-            self._wiring.destroy()
+            self._reconciler.destroy()
 
     def handle(self, messages: Sequence[Message]) -> None:
-        """Carry out some ``WireInstances`` at once: first the networks, then the commands to the hosts.
+        """Carry out some ``PrepareNetworks`` at once: first the networks, then the commands to the hosts.
 
         What fails is told in the stories of its instances and tried again when the sweep rings.
         """
         network_ids: set[str] = set()
         instance_ids: set[str] = set()
         for message in messages:
-            if not isinstance(message, WireInstances):
+            if not isinstance(message, PrepareNetworks):
                 raise PoisonMessage(reason=f"the network service has no handler for {message.KIND}")
             if not message.instance_ids:  # leases were given back or changed: which ones, the rows say
                 network_ids.update(message.network_ids)
             instance_ids.update(message.instance_ids)
         failed = self._wire(network_ids, instance_ids) if self._real else {}
         if instance_ids:
-            self._cloud.bus.ring(self._cloud.ask(lambda tx: queries.commands(tx, instance_ids, failed)))
+            self._cloud.bus.notify(self._cloud.ask(lambda tx: queries.commands(tx, instance_ids, failed)))
         if instance_ids and failed:
-            self._cloud.write(lambda tx: queries.tell_failed(tx, instance_ids, failed))
+            self._cloud.write(lambda tx: queries.record_failures(tx, instance_ids, failed))
 
-    def answer(self, message: Message) -> NetworkEvidence:
+    def answer(self, message: Message) -> NetworkObservation:
         """Tell the auditor what there is on this host, after a sweep if it wants one."""
-        if not isinstance(message, ReadNetworkEvidence | MendNetworks):
+        if not isinstance(message, ObserveNetworks | ReconcileNetworks):
             raise PoisonMessage(reason=f"the network service has no answer to {message.KIND}")
         if not self._real:
-            return NetworkEvidence(host_side=False)
-        if isinstance(message, MendNetworks):
+            return NetworkObservation(host_side=False)
+        if isinstance(message, ReconcileNetworks):
             try:
                 self.sweep(whole=True)
             except (HostError, OSError) as error:
-                return NetworkEvidence(host_side=True, error=str(error))
-        return self._wiring.evidence(lambda: self._cloud.read(queries.rows))
+                return NetworkObservation(host_side=True, error=str(error))
+        return self._reconciler.observed(lambda: self._cloud.read(queries.rows))
 
     def sweep(self, *, whole: bool = False) -> None:
         """Make every network equal to its rows; costs little where it already is.
@@ -127,20 +127,20 @@ class NetworkService:
         Leases are read only of networks that have changed, or were not looked at in whole for long (``whole``: of all),
         and some networks at a time, so that instances which are launched meanwhile do not wait for all of them.
         """
-        seen = self._wiring.reconcile(lambda: self._cloud.read(queries.marks), verify=True)
-        due = seen.stale | {n for n, new in seen.rows.new.items() if whole or new.resting}
+        seen = self._reconciler.reconcile(lambda: self._cloud.read(queries.marks), verify=True)
+        due = seen.stale | {n for n, new in seen.rows.new.items() if whole or new.quarantined}
         sizes = {n: new.mark.count for n, new in seen.rows.new.items() if n in due}
         for network_ids in _portions(sizes):
-            done = self._wiring.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
+            done = self._reconciler.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
             self._take_back(done)
 
     def _wire(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
         """Why networks failed. Of those that only get instances more, no more than these instances' leases is read."""
-        done = self._wiring.reconcile(lambda: self._read(network_ids, instance_ids), verify=False)
+        done = self._reconciler.reconcile(lambda: self._read(network_ids, instance_ids), verify=False)
         self._take_back(done)
         if not done.stale:
             return done.failed
-        again = self._wiring.reconcile(lambda: self._read(done.stale, ()), verify=False)
+        again = self._reconciler.reconcile(lambda: self._read(done.stale, ()), verify=False)
         self._take_back(again)
         return {**done.failed, **again.failed}
 
@@ -149,8 +149,8 @@ class NetworkService:
 
     def _take_back(self, done: Reconciled) -> None:
         """What DHCP has forgotten can be given out again."""
-        if done.rows.resting:
-            self._cloud.write(lambda tx: queries.end_rest(tx, done.rows, done.remembered))
+        if done.rows.quarantined:
+            self._cloud.write(lambda tx: queries.end_quarantine(tx, done.rows, done.remembered))
 
     def _sweep_forever(self) -> None:
         while not self._stop.is_set():

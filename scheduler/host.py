@@ -50,7 +50,7 @@ class Request:
 
     @property
     def need(self) -> tuple[int, int, int]:
-        """What one instance is given: vCPUs, MiB of memory, GiB of disk; ``Fleet.need`` is what it takes of a host."""
+        """What one instance is given: vCPUs, MiB of memory, GiB of disk; ``HostTable.need``: what a host gives."""
         return self.vcpus, self.memory_mib, self.disk_gib
 
     @property

@@ -19,7 +19,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import chunks
 from controller.operations.networks.leases import is_free
 from scheduler.host import Host, Request
-from scheduler.host_table import Fleet
+from scheduler.host_table import HostTable
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import Placement, commit
 
@@ -42,11 +42,11 @@ class _Known:
     hosts: int
 
 
-class SiteView:
+class HostCache:
     """One thread's view of the site; ``monotonic`` tells how old what it remembers is, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.fleet = Fleet()
+        self.host_table = HostTable()
         self._monotonic = monotonic
         self._all_read_at = -math.inf
         self._read_at = -math.inf
@@ -84,12 +84,12 @@ class SiteView:
         if (
             known is None
             or fresh
-            or known.hosts != len(self.fleet)
+            or known.hosts != len(self.host_table)
             or now - known.all_at >= _ALL_VALID_S
             or (now - known.read_at >= _CHANGES_VALID_S and not _give_back(tx, network_id, known))
         ):
             pins = _pins(tx, Lease.network_id == network_id)
-            known = _Known(PinnedLeases(self.fleet, pins), now, now, tx.now, len(self.fleet))
+            known = _Known(PinnedLeases(self.host_table, pins), now, now, tx.now, len(self.host_table))
             self._leases[network_id] = known
         elif now - known.read_at >= _CHANGES_VALID_S:
             known.read_at, known.until = now, tx.now
@@ -97,11 +97,11 @@ class SiteView:
 
     def only(self, tx: Transaction, lease_id: int) -> PinnedLeases:
         """This one lease, as it is now; empty where it is not free."""
-        return PinnedLeases(self.fleet, _pins(tx, Lease.id == lease_id))
+        return PinnedLeases(self.host_table, _pins(tx, Lease.id == lease_id))
 
     def take(self, placement: Placement, request: Request, leases: PinnedLeases | None) -> None:
         """Count a plan as carried out; ``forget`` takes it back."""
-        commit(placement, request, self.fleet, leases)
+        commit(placement, request, self.host_table, leases)
         self._taken.append((placement, request, leases))
 
     def forget(self, *, leases: bool = False) -> None:
@@ -111,7 +111,7 @@ class SiteView:
         """
         for placement, request, of in reversed(self._taken):
             for host_id in placement.host_ids:
-                self.fleet.give_back(host_id, request)
+                self.host_table.give_back(host_id, request)
             if of is not None:
                 of.give_back(placement.lease_ids)
             self._doubtful.update(placement.host_ids)
@@ -122,11 +122,13 @@ class SiteView:
 
     def _read_all(self, tx: Transaction, now: float) -> None:
         rows = _hosts(tx)
-        self.fleet.refresh(rows)
+        self.host_table.refresh(rows)
         there = {row.id for row in rows}
-        self.fleet.remove([h for h, i in self.fleet.index.items() if h not in there and self.fleet.known[i]])
+        self.host_table.remove(
+            [h for h, i in self.host_table.index.items() if h not in there and self.host_table.known[i]]
+        )
         for placement, request, _ in self._taken:  # of this transaction, which claims its hosts at its end
-            self.fleet.take_each(placement.host_ids, request)
+            self.host_table.take_each(placement.host_ids, request)
         self._all_read_at = self._read_at = now
         self._until, self._read_in = tx.now, tx
         self._doubtful.clear()
@@ -138,8 +140,8 @@ class SiteView:
         for ids in chunks(doubtful):
             rows += _hosts(tx, among(models.Host.id, ids))
         gone = set(doubtful) - {row.id for row in rows}
-        self.fleet.refresh([*rows, *_hosts(tx, changed)])
-        self.fleet.remove([h for h in gone if self.fleet.known[self.fleet.index[h]]])
+        self.host_table.refresh([*rows, *_hosts(tx, changed)])
+        self.host_table.remove([h for h in gone if self.host_table.known[self.host_table.index[h]]])
 
 
 def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[Host]:

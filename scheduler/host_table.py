@@ -20,7 +20,7 @@ _ALL = slice(None)
 _KEPT_CHANGES = 4096
 
 
-class Fleet:
+class HostTable:
     """The hosts by index. An index stays a host's own; ``rank`` orders them by id, for ties.
 
     ``free`` and ``limit`` have a row for vCPUs, memory and disk each; ``overhead`` is what each guest takes of the
@@ -167,53 +167,53 @@ class Fleet:
 class Hosts:
     """Some hosts of a fleet, as filters and weighers see them: every array has one entry for each of ``at``."""
 
-    __slots__ = ("_at", "_fleet")
+    __slots__ = ("_at", "_host_table")
 
-    def __init__(self, fleet: Fleet, at: Ints | slice) -> None:
-        self._fleet = fleet
+    def __init__(self, host_table: HostTable, at: Ints | slice) -> None:
+        self._host_table = host_table
         self._at = at
 
     def __len__(self) -> int:
-        return len(self._fleet) if isinstance(self._at, slice) else len(self._at)
+        return len(self._host_table) if isinstance(self._at, slice) else len(self._at)
 
     @property
     def up(self) -> Bools:
         """Whether their heartbeats arrive."""
-        return self._fleet.up[self._at]
+        return self._host_table.up[self._at]
 
     @property
     def mode(self) -> Ints:
         """What the operator wants, as codes of ``words``."""
-        return self._fleet.codes[0, self._at]
+        return self._host_table.codes[0, self._at]
 
     @property
     def hypervisor(self) -> Ints:
         """Codes of ``words``."""
-        return self._fleet.codes[1, self._at]
+        return self._host_table.codes[1, self._at]
 
     @property
     def architecture(self) -> Ints:
         """Codes of ``words``."""
-        return self._fleet.codes[2, self._at]
+        return self._host_table.codes[2, self._at]
 
     @property
     def zone(self) -> Ints:
         """Codes of ``words``."""
-        return self._fleet.codes[3, self._at]
+        return self._host_table.codes[3, self._at]
 
     @property
     def free(self) -> Ints:
         """What may still be promised: vCPUs, memory in MiB, disk in GiB."""
-        return self._fleet.free[:, self._at]
+        return self._host_table.free[:, self._at]
 
     @property
     def limit(self) -> Ints:
         """What may be promised in all: vCPUs, memory in MiB, disk in GiB."""
-        return self._fleet.limit[:, self._at]
+        return self._host_table.limit[:, self._at]
 
     def need(self, request: Request) -> Ints:
         """What one instance takes of each of them: vCPUs, memory in MiB, disk in GiB."""
-        overhead = self._fleet.overhead[self._at]
+        overhead = self._host_table.overhead[self._at]
         need: Ints = np.empty((3, len(overhead)), np.int64)
         need[:] = np.array(request.need, np.int64)[:, None]
         need[1] += overhead
@@ -222,22 +222,22 @@ class Hosts:
     @property
     def words(self) -> Sequence[str]:
         """What the codes mean."""
-        return self._fleet.words
+        return self._host_table.words
 
     def code(self, word: str) -> int:
         """The code of a word, -1 where no host has it."""
-        return self._fleet.code(word)
+        return self._host_table.code(word)
 
     def labelled(self, label: str) -> Bools:
         """Which of them have the label."""
-        return self._fleet.having("label", label)[self._at]
+        return self._host_table.having("label", label)[self._at]
 
     def with_image(self, sha256: str) -> Bools:
         """Which of them have the image's file already."""
-        return self._fleet.having("image", sha256)[self._at]
+        return self._host_table.having("image", sha256)[self._at]
 
     def among(self, host_ids: Iterable[str]) -> Bools:
         """Which of them are these hosts."""
-        named = np.zeros(len(self._fleet), bool)
-        named[[self._fleet.index[h] for h in host_ids if h in self._fleet.index]] = True
+        named = np.zeros(len(self._host_table), bool)
+        named[[self._host_table.index[h] for h in host_ids if h in self._host_table.index]] = True
         return named[self._at]

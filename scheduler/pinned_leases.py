@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from scheduler.changes import Changes
-from scheduler.host_table import Bools, Fleet, Ints
+from scheduler.host_table import Bools, HostTable, Ints
 
 _KEPT_CHANGES = 4096
 
@@ -18,12 +18,12 @@ class PinnedLeases:
     carry; ``changes`` names hosts whose supply ran out or came back. Not for use by two threads at once.
     """
 
-    def __init__(self, fleet: Fleet, pins: Iterable[tuple[int, str]], taken: Iterable[int] = ()) -> None:
+    def __init__(self, host_table: HostTable, pins: Iterable[tuple[int, str]], taken: Iterable[int] = ()) -> None:
         """``pins`` are pairs of a lease and a host that may carry it; hosts that the fleet has not are passed over."""
-        self._fleet = fleet
-        self.rank = fleet.rank
+        self._host_table = host_table
+        self.rank = host_table.rank
         hosts_of: dict[int, set[int]] = {}
-        index = fleet.index
+        index = host_table.index
         for lease_id, host_id in pins:
             host = index.get(host_id)
             hosts_of.setdefault(lease_id, set()).update(() if host is None else (host,))
@@ -37,14 +37,14 @@ class PinnedLeases:
         sizes = np.bincount(classes, minlength=len(numbers))
         self._start: Ints = np.concatenate(([0], np.cumsum(sizes)))
         self.single = all(len(hosts) <= 1 for hosts in self.hosts_of_class)
-        self.classes_of_host: list[list[int]] = [[] for _ in range(len(fleet))]
+        self.classes_of_host: list[list[int]] = [[] for _ in range(len(host_table))]
         for number in sorted(range(len(numbers)), key=lambda n: len(self.hosts_of_class[n])):
             for host in self.hosts_of_class[number]:
                 self.classes_of_host[host].append(number)
         self._free: Bools = np.ones(len(self.ids), bool)
         self.free = len(self.ids)
         self.class_free: Ints = sizes
-        self.supply: Ints = np.zeros(len(fleet), np.int64)
+        self.supply: Ints = np.zeros(len(host_table), np.int64)
         for hosts, size in zip(self.hosts_of_class, sizes.tolist(), strict=True):
             self.supply[list(hosts)] += size
         self.changes = Changes(_KEPT_CHANGES)
@@ -85,7 +85,7 @@ class PinnedLeases:
 
     def next_for_each(self, hosts: Ints) -> Ints:
         """The same for many at once, where every lease is pinned to a single host (``single``)."""
-        class_of_host = np.full(len(self._fleet), -1)
+        class_of_host = np.full(len(self._host_table), -1)
         for number, of in enumerate(self.hosts_of_class):
             if of:
                 class_of_host[of[0]] = number

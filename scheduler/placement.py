@@ -7,12 +7,12 @@ import numpy as np
 
 from controller.db.models import GroupStrategy
 from scheduler.host import Request
-from scheduler.host_table import Fleet, Ints
+from scheduler.host_table import HostTable, Ints
 from scheduler.lease_matching import match
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.policy import Policy
 from scheduler.ranking import Ranking, ranking_of
-from scheduler.spreading import fill, gather
+from scheduler.spreading import pack, spread
 
 # Up to here one choice after the other costs less than arrays of all hosts.
 _FEW = 16
@@ -48,20 +48,20 @@ class Placement:
         return replace(self, host_ids=self.host_ids[:count], lease_ids=self.lease_ids[:count])
 
 
-def place(request: Request, fleet: Fleet, *, policy: Policy, leases: PinnedLeases | None = None) -> Placement:
+def place(request: Request, host_table: HostTable, *, policy: Policy, leases: PinnedLeases | None = None) -> Placement:
     """Choose a host for each instance of the request, the one that weighs least first, ties to the smaller id; as
     many as fit. With ``leases`` each one gets a lease that is pinned to its host, and no assignment of leases would
     place more.
 
     Nothing is taken: that is ``commit``'s, once the plan was accepted.
     """
-    if leases is not None and len(leases.supply) != len(fleet):
+    if leases is not None and len(leases.supply) != len(host_table):
         raise ValueError("the fleet has gained hosts: its pinned leases have to be made again")
-    ranking = ranking_of(request, fleet, policy, leases)
-    hosts, lease_ids = _choose(request, fleet, policy, leases, ranking)
+    ranking = ranking_of(request, host_table, policy, leases)
+    hosts, lease_ids = _choose(request, host_table, policy, leases, ranking)
     return Placement(
-        host_ids=tuple([fleet.ids[host] for host in hosts]),
-        considered=int(np.count_nonzero(fleet.known)),
+        host_ids=tuple([host_table.ids[host] for host in hosts]),
+        considered=int(np.count_nonzero(host_table.known)),
         refusals=ranking.refusals(),
         lease_ids=tuple(lease_ids),
         free_leases=None if leases is None else leases.free,
@@ -69,17 +69,17 @@ def place(request: Request, fleet: Fleet, *, policy: Policy, leases: PinnedLease
     )
 
 
-def commit(placement: Placement, request: Request, fleet: Fleet, leases: PinnedLeases | None = None) -> None:
+def commit(placement: Placement, request: Request, host_table: HostTable, leases: PinnedLeases | None = None) -> None:
     """Count the plan as carried out."""
-    fleet.take_each(placement.host_ids, request)
+    host_table.take_each(placement.host_ids, request)
     if leases is not None:
         leases.take(placement.lease_ids)
     if len(placement.host_ids) == 1 and placement.ranking is not None:
-        placement.ranking.took(fleet.index[placement.host_ids[0]])
+        placement.ranking.took(host_table.index[placement.host_ids[0]])
 
 
 def _choose(
-    request: Request, fleet: Fleet, policy: Policy, leases: PinnedLeases | None, ranking: Ranking
+    request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None, ranking: Ranking
 ) -> tuple[Sequence[int], Sequence[int]]:
     if request.count <= _FEW and request.group_strategy != GroupStrategy.CLUSTER:
         if leases is None:
@@ -90,13 +90,13 @@ def _choose(
 
     def layout(room: Ints, carried: Ints, count: int) -> Ints:
         if request.group_strategy != GroupStrategy.CLUSTER:
-            return fill(request, fleet, policy, room, carried, count)
-        members = fleet.hosts().among(request.group_hosts) | (carried > 0)
-        return gather(room, ranking.weight, fleet.rank, members, count)
+            return spread(request, host_table, policy, room, carried, count)
+        members = host_table.hosts().among(request.group_hosts) | (carried > 0)
+        return pack(room, ranking.weight, host_table.rank, members, count)
 
     if leases is not None and not leases.single:
         hosts, ids = match(leases, ranking.room, request.count, layout)
         return hosts.tolist(), ids.tolist()
     room = ranking.room if leases is None else np.minimum(ranking.room, leases.supply)
-    hosts = layout(room, np.zeros(len(fleet), np.int64), request.count)
+    hosts = layout(room, np.zeros(len(host_table), np.int64), request.count)
     return hosts.tolist(), () if leases is None else leases.next_for_each(hosts).tolist()

@@ -8,7 +8,7 @@ import numpy as np
 
 from scheduler.filters import ANY_NUMBER, Filter
 from scheduler.host import Request
-from scheduler.host_table import Fleet, Floats, Hosts, Ints
+from scheduler.host_table import Floats, Hosts, HostTable, Ints
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.policy import Policy
 
@@ -28,9 +28,9 @@ class Ranking:
     that changed, so that a single decision does not cost more in a larger fleet.
     """
 
-    def __init__(self, request: Request, fleet: Fleet, policy: Policy, leases: PinnedLeases | None) -> None:
+    def __init__(self, request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None) -> None:
         self._request = replace(request, count=1)
-        self._fleet = fleet
+        self._host_table = host_table
         self._policy = policy
         self._leases = leases
         self._texts: list[tuple[str, str]] = [("", "")]
@@ -39,11 +39,11 @@ class Ranking:
 
     def sync(self) -> None:
         """Take over what has changed since the last time."""
-        changed = self._fleet.changes.since(self._mark) if self._epoch == self._fleet.epoch else None
+        changed = self._host_table.changes.since(self._mark) if self._epoch == self._host_table.epoch else None
         if changed is not None and self._leases is not None:
             of_leases = self._leases.changes.since(self._lease_mark)
             changed = None if of_leases is None else changed + of_leases
-        if changed is None or len(changed) > max(16, _MANY * len(self._fleet)):
+        if changed is None or len(changed) > max(16, _MANY * len(self._host_table)):
             self._judge_all()
         elif changed:
             self._judge_again(np.array(sorted(set(changed)), np.int64))
@@ -58,7 +58,7 @@ class Ranking:
 
         For few instances; ``filling.fill`` gives the same answer for many at once.
         """
-        heap, stamps, rank = self._current_heap(), self._stamps, self._fleet.rank
+        heap, stamps, rank = self._current_heap(), self._stamps, self._host_table.rank
         chosen: list[int] = []
         carried: dict[int, int] = {}
         untouched: list[tuple[float, int, int, int]] = []
@@ -88,12 +88,12 @@ class Ranking:
         What the filters and weighers would say now is known: room for one less, and the next of the weights that were
         worked out some at a time. Where more than that may have changed, ``sync`` will find it.
         """
-        fleet, room = self._fleet, int(self.room[host]) - 1
+        host_table, room = self._host_table, int(self.room[host]) - 1
         if (
             room <= 0
             or self._heap is None
-            or fleet.epoch != self._epoch
-            or fleet.changes.mark != self._mark + 1
+            or host_table.epoch != self._epoch
+            or host_table.changes.mark != self._mark + 1
             or self._lasting_room[host] != ANY_NUMBER
         ):
             return
@@ -103,13 +103,13 @@ class Ranking:
         ahead = self._ahead.get(host)
         if not ahead:
             steps = np.arange(min(_AHEAD, room) - 1, -1, -1)
-            hosts = fleet.hosts(np.full(len(steps), host))
+            hosts = host_table.hosts(np.full(len(steps), host))
             ahead = self._ahead[host] = self._policy.weigh(self._request, hosts, steps).tolist()
         self._mark += 1
         self.room[host] = room
         self.weight[host] = weight = ahead.pop()
         self._stamps[host] += 1
-        heapq.heappush(self._heap, (weight, int(fleet.rank[host]), host, self._stamps[host]))
+        heapq.heappush(self._heap, (weight, int(host_table.rank[host]), host, self._stamps[host]))
 
     def _ran_out(self, host: int) -> None:
         """The host has just given away its last lease; one that comes back makes it a host that changed."""
@@ -125,11 +125,11 @@ class Ranking:
         self._lease_mark += 1
 
     def _judge_all(self) -> None:
-        everything = self._fleet.hosts()
+        everything = self._host_table.hosts()
         lasting = self._policy.filters[: self._policy.lasting]
         self._lasting_room: Ints = np.full(len(everything), ANY_NUMBER)
-        self._lasting_refusal: Ints = np.where(self._fleet.known, _OPEN, _GONE)
-        self._judge(everything, lasting, self._lasting_room, self._lasting_refusal)
+        self._lasting_refusal: Ints = np.where(self._host_table.known, _OPEN, _GONE)
+        self._checker(everything, lasting, self._lasting_room, self._lasting_refusal)
         self.room, self._refusal = self._lasting_room.copy(), self._lasting_refusal.copy()
         self._judge_load(everything, None, self.room, self._refusal)
         self.weight: Floats = self._policy.weigh(self._request, everything, np.zeros(len(everything), np.int64))
@@ -139,7 +139,7 @@ class Ranking:
         self._note_marks()
 
     def _judge_again(self, at: Ints) -> None:
-        hosts = self._fleet.hosts(at)
+        hosts = self._host_table.hosts(at)
         room, refusal = self._lasting_room[at], self._lasting_refusal[at]
         self._judge_load(hosts, at, room, refusal)
         weight = self._policy.weigh(self._request, hosts, np.zeros(len(at), np.int64))
@@ -147,7 +147,7 @@ class Ranking:
         self.room[at], self._refusal[at], self.weight[at] = room, refusal, weight
         if self._heap is None:
             return
-        ranks = self._fleet.rank[at].tolist()
+        ranks = self._host_table.rank[at].tolist()
         for host, free, weighs, rank in zip(at.tolist(), room.tolist(), weight.tolist(), ranks, strict=True):
             self._stamps[host] += 1
             self._ahead.pop(host, None)
@@ -155,7 +155,7 @@ class Ranking:
                 heapq.heappush(self._heap, (weighs, rank, host, self._stamps[host]))
 
     def _judge_load(self, hosts: Hosts, at: Ints | None, room: Ints, refusal: Ints) -> None:
-        self._judge(hosts, self._policy.filters[self._policy.lasting :], room, refusal)
+        self._checker(hosts, self._policy.filters[self._policy.lasting :], room, refusal)
         if self._leases is not None:
             supply = self._leases.supply if at is None else self._leases.supply[at]
             lacks = (supply <= 0) & (refusal == _OPEN)
@@ -163,7 +163,7 @@ class Ranking:
                 refusal[lacks] = self._code(_NO_LEASE)
         room[refusal != _OPEN] = 0
 
-    def _judge(self, hosts: Hosts, filters: Sequence[tuple[str, Filter]], room: Ints, refusal: Ints) -> None:
+    def _checker(self, hosts: Hosts, filters: Sequence[tuple[str, Filter]], room: Ints, refusal: Ints) -> None:
         """Write into ``room`` and ``refusal`` what the filters say."""
         for name, check in filters:
             verdict = check(self._request, hosts, self._policy.settings)
@@ -186,11 +186,11 @@ class Ranking:
                     self._counts[new] += 1
 
     def _current_heap(self) -> list[tuple[float, int, int, int]]:
-        if self._heap is None or len(self._heap) > 4 * len(self._fleet) + 1024:
+        if self._heap is None or len(self._heap) > 4 * len(self._host_table) + 1024:
             self._ahead = {}
-            self._stamps = [0] * len(self._fleet)
+            self._stamps = [0] * len(self._host_table)
             at = np.flatnonzero(self.room > 0)
-            columns = self.weight[at].tolist(), self._fleet.rank[at].tolist(), at.tolist(), [0] * len(at)
+            columns = self.weight[at].tolist(), self._host_table.rank[at].tolist(), at.tolist(), [0] * len(at)
             self._heap = list(zip(*columns, strict=True))
             heapq.heapify(self._heap)
         return self._heap
@@ -201,7 +201,7 @@ class Ranking:
 
     def _weigh_at(self, host: int, carried: int) -> float:
         at, n = np.array([host]), np.array([carried])
-        return float(self._policy.weigh(self._request, self._fleet.hosts(at), n)[0])
+        return float(self._policy.weigh(self._request, self._host_table.hosts(at), n)[0])
 
     def _code(self, text: tuple[str, str]) -> int:
         code = self._code_of.get(text)
@@ -211,22 +211,22 @@ class Ranking:
         return code
 
     def _note_marks(self) -> None:
-        self._epoch, self._mark = self._fleet.epoch, self._fleet.changes.mark
+        self._epoch, self._mark = self._host_table.epoch, self._host_table.changes.mark
         self._lease_mark = self._leases.changes.mark if self._leases is not None else 0
 
 
-def ranking_of(request: Request, fleet: Fleet, policy: Policy, leases: PinnedLeases | None) -> Ranking:
+def ranking_of(request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None) -> Ranking:
     """The ranking for this kind of request, as the fleet is now; those that were asked for last are kept."""
     if request.group_hosts:
         # The next request of this group has other hosts to look at.
-        return Ranking(request, fleet, policy, leases)
+        return Ranking(request, host_table, policy, leases)
     key = (request.kind, policy, leases)
-    ranking = fleet.rankings.pop(key, None)
+    ranking = host_table.rankings.pop(key, None)
     if ranking is None:
-        ranking = Ranking(request, fleet, policy, leases)
+        ranking = Ranking(request, host_table, policy, leases)
     else:
         ranking.sync()
-    fleet.rankings[key] = ranking
-    if len(fleet.rankings) > _KEPT:
-        del fleet.rankings[next(iter(fleet.rankings))]
+    host_table.rankings[key] = ranking
+    if len(host_table.rankings) > _KEPT:
+        del host_table.rankings[next(iter(host_table.rankings))]
     return ranking

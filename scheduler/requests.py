@@ -18,12 +18,12 @@ from controller.db.models import (
     Reservation,
 )
 from controller.operations.cloud import Transaction
-from controller.operations.instances.locking import HeldInstance, chunks
+from controller.operations.instances.locking import LockedInstance, chunks
 from scheduler.host import Request, listed
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReservationSpec:
     """What all instances of one reservation ask for; ``least`` of them must find a host, or none does."""
 
     least: int
@@ -39,7 +39,7 @@ class Asked:
         """Whether the network's leases say which hosts may carry them."""
         return self.kind == NetworkKind.PINNED
 
-    def request(self, instances: Sequence[HeldInstance], group_strategy: str, group_hosts: frozenset[str]) -> Request:
+    def request(self, instances: Sequence[LockedInstance], group_strategy: str, group_hosts: frozenset[str]) -> Request:
         """All of these are alike: the first one speaks for them."""
         first = instances[0]
         return Request(
@@ -57,10 +57,10 @@ class Asked:
         )
 
 
-def asked_by(tx: Transaction, instances: Sequence[HeldInstance]) -> dict[str, Asked]:
+def specs_of(tx: Transaction, instances: Sequence[LockedInstance]) -> dict[str, ReservationSpec]:
     """What each reservation of these instances asks for, by its id; one statement."""
     speakers = {i.reservation_id: i.id for i in instances}
-    found: dict[str, Asked] = {}
+    found: dict[str, ReservationSpec] = {}
     for ids in chunks(sorted(speakers.values())):
         query = (
             select(
@@ -79,14 +79,14 @@ def asked_by(tx: Transaction, instances: Sequence[HeldInstance]) -> dict[str, As
             .outerjoin(InstanceType, InstanceType.name == Instance.instance_type)
             .where(among(Instance.id, ids))
         )
-        found |= {row[0]: Asked(*row[1:]) for row in tx.session.execute(query)}
+        found |= {row[0]: ReservationSpec(*row[1:]) for row in tx.session.execute(query)}
     return found
 
 
-def alike(instances: Sequence[HeldInstance]) -> list[list[HeldInstance]]:
+def alike(instances: Sequence[LockedInstance]) -> list[list[LockedInstance]]:
     """The instances that one placement serves, reservations whole and in order, the oldest first; those that want a
     certain address before those that can do with any."""
-    groups: dict[tuple[object, ...], list[HeldInstance]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[LockedInstance]] = defaultdict(list)
     for i in sorted(instances, key=lambda i: (i.state_since, i.reservation_id, i.launch_index)):
         alone = i.reservation_id if i.wanted_ip else ""
         key = (i.network_id, i.image_id, i.instance_type, i.vcpus, i.memory_mib, i.disk_gib, i.zone, i.group_id, alone)
@@ -94,7 +94,7 @@ def alike(instances: Sequence[HeldInstance]) -> list[list[HeldInstance]]:
     return sorted(groups.values(), key=lambda group: not group[0].wanted_ip)
 
 
-def lock_groups(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str, str]:
+def lock_groups(tx: Transaction, instances: Sequence[LockedInstance]) -> Mapping[str, str]:
     """The strategies of the placement groups, by id; the groups stay locked, so that two schedulers never lay
     out one group at the same time."""
     ids = {i.group_id for i in instances if i.group_id}

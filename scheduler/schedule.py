@@ -8,12 +8,12 @@ import structlog
 
 from controller.db.models import GroupStrategy, Network, NetworkKind
 from controller.domain.errors import AddressInUse, ClaimConflict, NoFreeAddress
-from controller.domain.messages import WireInstances
+from controller.domain.messages import PrepareNetworks
 from controller.domain.states import Event
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.claims import claim_hosts
-from controller.operations.instances.locking import HeldInstance, lock_requested
-from controller.operations.instances.transitions import move
+from controller.operations.instances.locking import LockedInstance, lock_requested
+from controller.operations.instances.transitions import transition
 from controller.operations.networks.leases import claim_pinned, find_lease, lock_free
 from controller.operations.networks.pooled_leases import (
     Addresses,
@@ -23,11 +23,11 @@ from controller.operations.networks.pooled_leases import (
     lock_pools,
 )
 from scheduler.host import Request
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import Placement, place
 from scheduler.policy import policy_for
-from scheduler.requests import Asked, alike, asked_by, hosts_of_group, lock_groups
+from scheduler.requests import ReservationSpec, alike, hosts_of_group, lock_groups, specs_of
 
 log = structlog.get_logger(__name__)
 
@@ -40,14 +40,14 @@ class _Decision:
     """What was decided of alike instances: those that are ``placed`` have an address, but not yet their host; those
     that are ``refused`` have nothing."""
 
-    placed: Sequence[HeldInstance]
+    placed: Sequence[LockedInstance]
     placement: Placement
-    refused: Sequence[HeldInstance]
+    refused: Sequence[LockedInstance]
     reason_code: str
     reason: str
 
 
-def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) -> int:
+def schedule(tx: Transaction, reservation_ids: Collection[str], cache: HostCache) -> int:
     """Place what is still REQUESTED of these reservations; answers how many instances found a host.
 
     Hosts and addresses are room alike: as many reservations as fit are placed, each with its minimum at least. The
@@ -63,39 +63,39 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], view: SiteView) 
     instances = lock_requested(tx, reservation_ids)
     if not instances:
         return 0
-    asked = asked_by(tx, instances)
+    specs = specs_of(tx, instances)
     strategies = lock_groups(tx, instances)
-    instances = [i for i in instances if _is_understood(i, asked[i.reservation_id], strategies)]
-    pools = lock_pools(tx, {i.network_id for i in instances if not asked[i.reservation_id].pinned})
+    instances = [i for i in instances if _is_understood(i, specs[i.reservation_id], strategies)]
+    pools = lock_pools(tx, {i.network_id for i in instances if not specs[i.reservation_id].pinned})
     try:
-        view.begin()
-        view.refresh(tx)
+        cache.begin()
+        cache.refresh(tx)
         decisions: list[_Decision] = []
         for group in alike(instances):
-            decisions.append(_decide(tx, group, asked, strategies, pools, view, decisions))
-        return _carry_out(tx, decisions, view)
+            decisions.append(_decide(tx, group, specs, strategies, pools, cache, decisions))
+        return _carry_out(tx, decisions, cache)
     except Exception as error:
         # Leases whose pins have changed, or that are gone, would be chosen again and again.
-        view.forget(leases=isinstance(error, ClaimConflict) and error.fields.get("kind") == "lease")
+        cache.forget(leases=isinstance(error, ClaimConflict) and error.fields.get("kind") == "lease")
         raise
 
 
-def _is_understood(instance: HeldInstance, asked: Asked, strategies: Mapping[str, str]) -> bool:
+def _is_understood(instance: LockedInstance, specs: ReservationSpec, strategies: Mapping[str, str]) -> bool:
     """Whether this release knows what is asked for; if not, it waits for a scheduler of the newer release."""
     strategy = strategies.get(instance.group_id or "", "")
-    understood = NetworkKind(asked.kind).known and (not strategy or GroupStrategy(strategy).known)
+    understood = NetworkKind(specs.kind).known and (not strategy or GroupStrategy(strategy).known)
     if not understood:
-        log.warning("left to a newer scheduler", instance=instance.id, network_kind=asked.kind, strategy=strategy)
+        log.warning("left to a newer scheduler", instance=instance.id, network_kind=specs.kind, strategy=strategy)
     return understood
 
 
 def _decide(
     tx: Transaction,
-    instances: Sequence[HeldInstance],
-    asked: Mapping[str, Asked],
+    instances: Sequence[LockedInstance],
+    specs: Mapping[str, ReservationSpec],
     strategies: Mapping[str, str],
     pools: Mapping[str, Network],
-    view: SiteView,
+    cache: HostCache,
     before: Sequence[_Decision],
 ) -> _Decision:
     """``before``: what was decided in this transaction, and is not written down yet."""
@@ -105,26 +105,26 @@ def _decide(
     hosts |= {
         i.host_id or "" for made in before for i in made.placed if first.group_id and i.group_id == first.group_id
     }
-    request = asked[first.reservation_id].request(instances, strategy, hosts)
+    request = specs[first.reservation_id].request(instances, strategy, hosts)
     pool, leases = pools.get(first.network_id), None
     if pool is None:
-        placement, leases = _plan_pinned(tx, request, first, view)
+        placement, leases = _plan_pinned(tx, request, first, cache)
     else:
-        placement = _plan(tx, request, view)
-    if view.fleet.silent:
+        placement = _plan(tx, request, cache)
+    if cache.host_table.silent:
         log.warning("no host is heard of, requests wait", instances=len(instances), hosts=placement.considered)
         return _Decision((), placement.first(0), (), "", "")
     room, addresses = len(placement.host_ids), Addresses()
     if pool is not None and room:
         addresses = choose_wanted(tx, pool, first.wanted_ip) if first.wanted_ip else choose_addresses(tx, pool, room)
         room = len(addresses)
-    placed = _whole_reservations(instances, room, asked)
+    placed = _whole_reservations(instances, room, specs)
     there = {i.id for i in placed}
     code, reason = _no_room(request, placement)
     if pool is not None and room < len(placement.host_ids):
         code, reason = _no_address(pool, first.wanted_ip, room, len(instances))
     chosen = placement.first(len(placed))
-    view.take(chosen, request, leases)
+    cache.take(chosen, request, leases)
     for instance, host_id in zip(placed, chosen.host_ids, strict=True):
         instance.host_id = host_id
     if pool is not None:
@@ -134,32 +134,32 @@ def _decide(
     return _Decision(placed, chosen, [i for i in instances if i.id not in there], code, reason)
 
 
-def _carry_out(tx: Transaction, decisions: Sequence[_Decision], view: SiteView) -> int:
+def _carry_out(tx: Transaction, decisions: Sequence[_Decision], cache: HostCache) -> int:
     """Claim the hosts and write down what was decided."""
     for made in decisions:
-        move(tx, made.refused, Event.FAILED, detail=made.reason, reason_code=made.reason_code)
+        transition(tx, made.refused, Event.FAILED, detail=made.reason, reason_code=made.reason_code)
     placed = [i for made in decisions for i in made.placed]
     if not placed:
         return 0
-    claim_hosts(tx, placed, view.fleet.overheads_mib({i.host_id or "" for i in placed}))
+    claim_hosts(tx, placed, cache.host_table.overheads_mib({i.host_id or "" for i in placed}))
     refusals = {i.id: text for d in decisions for text in [d.placement.explain_refusals()] for i in d.placed}
-    move(tx, placed, Event.PLACED, detail=lambda i: f"on {i.host_id}; {refusals[i.id]}")
+    transition(tx, placed, Event.PLACED, detail=lambda i: f"on {i.host_id}; {refusals[i.id]}")
     networks = tuple(sorted({i.network_id for i in placed}))
-    tx.outbox.append(WireInstances(networks, tuple(i.id for i in placed)))
+    tx.outbox.append(PrepareNetworks(networks, tuple(i.id for i in placed)))
     return len(placed)
 
 
-def _plan(tx: Transaction, request: Request, view: SiteView) -> Placement:
+def _plan(tx: Transaction, request: Request, cache: HostCache) -> Placement:
     """A plan; before anybody is refused, the hosts are read anew."""
     policy = policy_for(tx.settings.scheduler)
-    placement = place(request, view.fleet, policy=policy)
-    if len(placement.host_ids) < request.count and view.refresh(tx, fresh=True):
-        return place(request, view.fleet, policy=policy)
+    placement = place(request, cache.host_table, policy=policy)
+    if len(placement.host_ids) < request.count and cache.refresh(tx, fresh=True):
+        return place(request, cache.host_table, policy=policy)
     return placement
 
 
 def _plan_pinned(
-    tx: Transaction, request: Request, first: HeldInstance, view: SiteView
+    tx: Transaction, request: Request, first: LockedInstance, cache: HostCache
 ) -> tuple[Placement, PinnedLeases]:
     """A plan whose leases are locked, and what its leases were chosen from. Leases that another transaction has locked
     are counted as taken, and the plan is made anew; where remembered hosts and leases do not suffice, they are read
@@ -169,17 +169,17 @@ def _plan_pinned(
 
     def look() -> PinnedLeases:
         if first.wanted_ip:
-            return view.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
-        return view.leases(tx, first.network_id)
+            return cache.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
+        return cache.leases(tx, first.network_id)
 
     leases = look()
     for _ in range(_PLANS):
-        placement = place(request, view.fleet, policy=policy, leases=leases)
-        if len(placement.host_ids) < request.count and view.refresh(tx, fresh=True):
+        placement = place(request, cache.host_table, policy=policy, leases=leases)
+        if len(placement.host_ids) < request.count and cache.refresh(tx, fresh=True):
             leases = look()  # the fleet may have gained hosts
             continue
         if len(placement.host_ids) < request.count and not fresh:
-            leases, fresh = view.leases(tx, first.network_id, fresh=True), True
+            leases, fresh = cache.leases(tx, first.network_id, fresh=True), True
             continue
         if len(placement.host_ids) < request.count and contended:
             break  # what is locked may be free again in a moment: no reason to refuse anybody
@@ -188,20 +188,22 @@ def _plan_pinned(
             return placement, leases
         leases.take(set(placement.lease_ids) - free)
         if contended and not fresh:  # another scheduler took more than one plan shows
-            leases, fresh = view.leases(tx, first.network_id, fresh=True), True
+            leases, fresh = cache.leases(tx, first.network_id, fresh=True), True
         contended = True
     raise ClaimConflict(kind="network", id=first.network_id)
 
 
-def _whole_reservations(instances: Sequence[HeldInstance], room: int, asked: Mapping[str, Asked]) -> list[HeldInstance]:
+def _whole_reservations(
+    instances: Sequence[LockedInstance], room: int, specs: Mapping[str, ReservationSpec]
+) -> list[LockedInstance]:
     """Those that there is room for, first come first served; of a reservation its minimum at least, or none."""
-    placed: list[HeldInstance] = []
-    by_reservation: dict[str, list[HeldInstance]] = defaultdict(list)
+    placed: list[LockedInstance] = []
+    by_reservation: dict[str, list[LockedInstance]] = defaultdict(list)
     for instance in instances:
         by_reservation[instance.reservation_id].append(instance)
     for reservation_id, members in by_reservation.items():
         fit = members[: room - len(placed)]
-        needed = sum(1 for i in members if i.launch_index < asked[reservation_id].least)
+        needed = sum(1 for i in members if i.launch_index < specs[reservation_id].least)
         if len(fit) >= needed:
             placed += fit
     return placed

@@ -10,7 +10,7 @@ from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Message, ScheduleReservation
 from controller.operations.cloud import Cloud
 from controller.operations.instances.locking import count_requested, in_portions
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.policy import policy_for
 from scheduler.schedule import schedule
 
@@ -59,9 +59,9 @@ class SchedulerService:
 class Placer:
     """What one consumer does with the doorbells that have come together; it has its own view of the site."""
 
-    def __init__(self, cloud: Cloud, view: SiteView | None = None) -> None:
+    def __init__(self, cloud: Cloud, cache: HostCache | None = None) -> None:
         self._cloud = cloud
-        self._view = view or SiteView()
+        self._cache = cache or HostCache()
 
     def __call__(self, messages: Sequence[Message]) -> None:
         """Place, in as few transactions as keep each of them short; a reservation is placed in one.
@@ -72,9 +72,9 @@ class Placer:
         wanted = list(dict.fromkeys(r for m in messages for r in _reservations(m)))
         for reservations in self._portions(wanted):
             try:
-                placed = self._cloud.write(lambda tx, some=reservations: schedule(tx, some, self._view))  # type: ignore[misc]
+                placed = self._cloud.write(lambda tx, some=reservations: schedule(tx, some, self._cache))  # type: ignore[misc]
             except Exception:
-                self._view.forget()
+                self._cache.forget()
                 raise
             if placed:
                 log.info("placed", reservations=len(reservations), instances=placed)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from scheduler.host import Request
-from scheduler.host_table import Bools, Fleet, Floats, Ints
+from scheduler.host_table import Bools, Floats, HostTable, Ints
 from scheduler.policy import Policy
 
 
-def fill(request: Request, fleet: Fleet, policy: Policy, room: Ints, carried: Ints, count: int) -> Ints:
+def spread(request: Request, host_table: HostTable, policy: Policy, room: Ints, carried: Ints, count: int) -> Ints:
     """The hosts of the next ``count`` instances, in order: each goes to the host that weighs least with what it
     carries by then, ties to the smaller id; no host gets more than its ``room``.
 
@@ -17,14 +17,14 @@ def fill(request: Request, fleet: Fleet, policy: Policy, room: Ints, carried: In
     """
     room = np.minimum(room, count)
     active: Ints = np.flatnonzero(room > 0)
-    highest: Floats = np.full(len(fleet), -np.inf)
+    highest: Floats = np.full(len(host_table), -np.inf)
     keys: list[Floats] = []
     hosts: list[Ints] = []
     done, width = 0, 1
     while len(active):
         at = np.repeat(active, width)
         place = np.tile(np.arange(done, done + width), len(active))
-        weights = policy.weigh(request, fleet.hosts(at), carried[at] + place).reshape(-1, width)
+        weights = policy.weigh(request, host_table.hosts(at), carried[at] + place).reshape(-1, width)
         np.maximum(weights[:, 0], highest[active], out=weights[:, 0])
         np.maximum.accumulate(weights, axis=1, out=weights)
         there = place < room[at]
@@ -35,13 +35,13 @@ def fill(request: Request, fleet: Fleet, policy: Policy, room: Ints, carried: In
         width *= 2
         active = active[room[active] > done]
         if sum(map(len, keys)) >= count and len(active):
-            active = _could_still_be_first(active, highest, fleet.rank, keys, hosts, count)
+            active = _could_still_be_first(active, highest, host_table.rank, keys, hosts, count)
     if not keys:
         return active
-    return _first(np.concatenate(keys), np.concatenate(hosts), fleet.rank, count)
+    return _first(np.concatenate(keys), np.concatenate(hosts), host_table.rank, count)
 
 
-def gather(room: Ints, weight: Floats, rank: Ints, members: Bools, count: int) -> Ints:
+def pack(room: Ints, weight: Floats, rank: Ints, members: Bools, count: int) -> Ints:
     """The hosts of ``count`` instances that want to be together: first those with members of their group, then those
     that hold most of what is left to place, each filled before the next."""
     room = np.minimum(room, count)

@@ -53,7 +53,7 @@ class RememberingBus:
         if not self.down:
             self.sent.append(message)
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self.send(message)
 

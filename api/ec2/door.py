@@ -11,7 +11,7 @@ from flask import Request, Response
 from api.ec2.actions.context import Context
 from api.ec2.actions.table import ACTIONS
 from api.ec2.authentication import authenticate
-from api.ec2.dry_run import Rehearsal
+from api.ec2.dry_run import DryRun
 from api.ec2.faults import answer_for
 from api.ec2.protocol.errors import DryRunOperation, InvalidAction, RequestEntityTooLarge, UnsupportedOperation
 from api.ec2.protocol.form import read_call
@@ -22,7 +22,7 @@ from api.ec2.protocol.signature import SignedRequest
 from api.metrics import Metrics
 from controller.domain.errors import CloudError, DatabaseUnavailable
 from controller.operations.cloud import Cloud
-from controller.operations.instances.launch_batches import Launches
+from controller.operations.instances.launch_batches import LaunchBatcher
 from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Ec2Door:
     def __init__(self, cloud: Cloud, metrics: Metrics) -> None:
         self._cloud = cloud
         self._metrics = metrics
-        self._launches = Launches(cloud)
+        self._launches = LaunchBatcher(cloud)
 
     def answer(self, http: Request) -> Response:
         """Answer one request; never raises."""
@@ -85,8 +85,8 @@ class Ec2Door:
         parameters = parse(call.pairs, model)
         exchange.instances = parameters.get("InstanceIds") or ([i] if (i := parameters.get("InstanceId")) else [])
         is_dry = parameters.get("DryRun", False)
-        cloud = Rehearsal.of(self._cloud) if is_dry else self._cloud
-        launches = Launches(cloud) if is_dry else self._launches
+        cloud = DryRun.of(self._cloud) if is_dry else self._cloud
+        launches = LaunchBatcher(cloud) if is_dry else self._launches
         result = handler(Context(cloud, principal, call.action, exchange.request_id, launches), parameters)
         if is_dry:
             raise DryRunOperation

@@ -9,11 +9,11 @@ from controller.operations.cloud import Cloud, Transaction
 T = TypeVar("T")
 
 
-class Rehearsal(Cloud):
+class DryRun(Cloud):
     """A cloud whose transactions are rolled back when their operation has succeeded; no doorbell is rung."""
 
     @classmethod
-    def of(cls, cloud: Cloud) -> "Rehearsal":
+    def of(cls, cloud: Cloud) -> "DryRun":
         """The same engines, without consequences."""
         return cls(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids)
 

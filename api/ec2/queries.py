@@ -12,7 +12,7 @@ from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, ShutdownBehavior, Tag
 from controller.operations.cloud import Transaction
 from controller.operations.instances.launch import Launched, LaunchRequest
-from controller.operations.instances.locking import HeldInstance
+from controller.operations.instances.locking import LockedInstance
 
 _NO_TAGS: Mapping[str, str] = {}
 _NO_LEASE = ("", "")
@@ -30,7 +30,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class InstanceRow:
     """An instance with what is looked up elsewhere; ``row`` has the columns of ``_COLUMNS``."""
 
     row: Row[Any] | SimpleNamespace
@@ -70,7 +70,7 @@ _COLUMNS: tuple[Any, ...] = (
 
 # The one order of all lists.
 _ORDER = (Instance.created_at, Instance.reservation_id, Instance.launch_index)
-_HELD = tuple(c.key for c in _COLUMNS if c.key in HeldInstance.__slots__)
+_HELD = tuple(c.key for c in _COLUMNS if c.key in LockedInstance.__slots__)
 
 
 def instances(
@@ -80,7 +80,7 @@ def instances(
     ids: Sequence[str] | None = None,
     after: Position | None = None,
     limit: int | None = None,
-) -> list[Described]:
+) -> list[InstanceRow]:
     """A project's instances in the order of the lists; deleted ones for a while. Three statements."""
     visible = tx.now - timedelta(seconds=tx.settings.api.deleted_visible_s)
     where = [or_(Instance.deleted_at.is_(None), Instance.deleted_at > visible)]
@@ -97,12 +97,12 @@ def instances(
     return _described(tx, project_id, query.join(page, page.c.id == Instance.id))
 
 
-def instances_of(tx: Transaction, project_id: str, reservation_id: str) -> list[Described]:
+def instances_of(tx: Transaction, project_id: str, reservation_id: str) -> list[InstanceRow]:
     """All instances of a reservation, those deleted long ago too. Three statements."""
     return _described(tx, project_id, _select(project_id).where(Instance.reservation_id == reservation_id))
 
 
-def just_launched(launched: Launched, request: LaunchRequest) -> list[Described]:
+def just_launched(launched: Launched, request: LaunchRequest) -> list[InstanceRow]:
     """The instances of a request that was accepted now, as ``instances_of`` would find them. No statement."""
     alike = {
         "reason_code": "",
@@ -117,7 +117,7 @@ def just_launched(launched: Launched, request: LaunchRequest) -> list[Described]
     }
     tags = dict(request.tags)
     return [
-        Described(SimpleNamespace(**alike, **{n: getattr(i, n) for n in _HELD}), *_NO_LEASE, tags)
+        InstanceRow(SimpleNamespace(**alike, **{n: getattr(i, n) for n in _HELD}), *_NO_LEASE, tags)
         for i in launched.instances
     ]
 
@@ -176,14 +176,14 @@ def _comes_after(position: Position) -> Any:
     return and_(at >= position.created_at, or_(at > position.created_at, same_moment))
 
 
-def _described(tx: Transaction, project_id: str, query: Select[Any]) -> list[Described]:
+def _described(tx: Transaction, project_id: str, query: Select[Any]) -> list[InstanceRow]:
     rows = tx.session.execute(query).all()
     if not rows:
         return []
     ids = [r.id for r in rows] if len(rows) <= _BY_IDS else None
     leases = _leases(tx, project_id, ids)
     tags = tags_of(tx, project_id, "instance", ids)
-    return [Described(r, *leases.get(r.id, _NO_LEASE), tags.get(r.id, _NO_TAGS)) for r in rows]
+    return [InstanceRow(r, *leases.get(r.id, _NO_LEASE), tags.get(r.id, _NO_TAGS)) for r in rows]
 
 
 def _leases(tx: Transaction, project_id: str, ids: Sequence[str] | None) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 
 from api.metadata import nocloud, tree
-from api.metadata.caller_cache import Recent
+from api.metadata.caller_cache import CallerCache
 from api.metadata.facts import Facts
 from api.metadata.queries import find_caller
 from api.metadata.tokens import is_valid, make_token, parse_ttl
@@ -28,10 +28,10 @@ _RETRY_AFTER_S = "2"
 _METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 
 
-def create_app(cloud: Cloud, recent: Recent | None = None) -> Flask:
+def create_app(cloud: Cloud, recent: CallerCache | None = None) -> Flask:
     """The WSGI application."""
     app = Flask(__name__, static_folder=None)
-    callers = recent or Recent(lambda remote, local: cloud.read(lambda tx: find_caller(tx, remote, local)))
+    callers = recent or CallerCache(lambda remote, local: cloud.read(lambda tx: find_caller(tx, remote, local)))
 
     def any_path(path: str) -> Response:
         if any(name in request.headers for name in _FORWARDED):

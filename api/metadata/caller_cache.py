@@ -9,7 +9,7 @@ from api.metadata.facts import Facts
 _SIZE = 4096
 
 
-class Recent:
+class CallerCache:
     """Answers of ``find``, for ``ttl_s`` seconds; nobody is not remembered."""
 
     def __init__(

@@ -5,7 +5,7 @@ from typing import Any
 
 from controller.domain.errors import InvalidParameter, NotAuthorized
 from controller.operations.audit.operator_token import is_operator
-from controller.operations.audit.run import Wishes, document, run_audit
+from controller.operations.audit.run import AuditOptions, document, run_audit
 from controller.operations.cloud import Cloud
 
 _MOST_S = 120.0
@@ -13,7 +13,7 @@ _MOST_S = 120.0
 
 @dataclass(frozen=True)
 class AuditBody:
-    """What the command wishes; see ``Wishes``."""
+    """What the command wishes; see ``AuditOptions``."""
 
     repair: bool
     settle_s: float
@@ -26,8 +26,8 @@ def run(cloud: Cloud, body: AuditBody) -> dict[str, Any]:
     for name, value in (("settle_s", body.settle_s), ("timeout_s", body.timeout_s)):
         if not 0 <= value <= _MOST_S:
             raise InvalidParameter(parameter=name, value=str(value), reason=f"it is 0 to {_MOST_S:g}")
-    wishes = Wishes(body.repair, True, body.settle_s, body.timeout_s, body.most_removals)
-    return document(run_audit(cloud, wishes))
+    options = AuditOptions(body.repair, True, body.settle_s, body.timeout_s, body.most_removals)
+    return document(run_audit(cloud, options))
 
 
 def authorize(cloud: Cloud, authorization: str) -> None:

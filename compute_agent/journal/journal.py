@@ -13,7 +13,7 @@ from typing import Any
 
 from compute_agent.journal import file
 from controller.domain.errors import Unavailable
-from controller.domain.messages import UNTOLD, Desired, GuestReport, GuestSpec, OutdatedWish, Power
+from controller.domain.messages import UNTOLD, Desired, GuestReport, GuestSpec, OutdatedRequest, Power
 from controller.domain.states import Event
 from controller.domain.wire import decode_guest, encode_guest
 
@@ -22,7 +22,7 @@ _IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Intent:
+class PendingRequest:
     """A wish that is still to be carried out; ``built``: the guest was made before."""
 
     spec: GuestSpec
@@ -49,7 +49,7 @@ class Journal:
         with self._lock:
             self._db.close()
 
-    def record(self, host: str, guests: Sequence[GuestSpec], expires_at: str = "") -> list[OutdatedWish]:
+    def record(self, host: str, guests: Sequence[GuestSpec], expires_at: str = "") -> list[OutdatedRequest]:
         """Take wishes, all or none, durably; returns those that are outdated.
 
         Older generations are ignored. The generation that is known already is no new work, unless it was dropped with
@@ -84,14 +84,14 @@ class Journal:
         rows = self._read("SELECT spec FROM guests WHERE host = ? AND pending AND NOT waits ORDER BY position", host)
         return [decode_guest(spec) for (spec,) in rows]
 
-    def intent(self, host: str, instance_id: str) -> Intent | None:
+    def pending_request(self, host: str, instance_id: str) -> PendingRequest | None:
         """The newest wish for a guest; None when it has been carried out."""
         for spec, built in self._read(
             "SELECT spec, built FROM guests WHERE host = ? AND instance = ? AND pending AND NOT waits",
             host,
             instance_id,
         ):
-            return Intent(decode_guest(spec), bool(built))
+            return PendingRequest(decode_guest(spec), bool(built))
         return None
 
     def finish(self, host: str, instance_id: str, generation: int, event: Event, reason: str = "") -> bool:
@@ -319,7 +319,7 @@ def _known(db: sqlite3.Connection, host: str, guests: Sequence[GuestSpec]) -> di
 
 def _sort(
     guests: Sequence[GuestSpec], known: Mapping[str, tuple[int, str | None]]
-) -> tuple[list[OutdatedWish], list[GuestSpec]]:
+) -> tuple[list[OutdatedRequest], list[GuestSpec]]:
     """The wishes that are outdated, and those that are known as they are."""
     outdated, same = [], []
     for spec in guests:
@@ -327,7 +327,7 @@ def _sort(
         if newest == spec.generation and _is_same(spec, decode_guest(text) if text else None):
             same.append(spec)
         else:
-            outdated.append(OutdatedWish(spec.instance_id, spec.generation, newest))
+            outdated.append(OutdatedRequest(spec.instance_id, spec.generation, newest))
     return outdated, same
 
 

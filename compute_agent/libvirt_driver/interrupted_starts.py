@@ -13,7 +13,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-def forget_half_started(notes: Path) -> None:
+def forget_interrupted_starts(notes: Path) -> None:
     """Remove the notes of such guests; to be called while no libvirtd runs.
 
     ``notes`` is the folder of the status files (``qemuDomainObjSave``): a file ``<name>.xml`` for each active guest,

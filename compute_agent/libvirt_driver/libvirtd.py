@@ -20,7 +20,7 @@ import structlog
 from compute_agent.errors import HypervisorUnreachable
 from compute_agent.libvirt_driver import guest_unit
 from compute_agent.libvirt_driver.guest_unit import GuestUnit
-from compute_agent.libvirt_driver.interrupted_starts import forget_half_started
+from compute_agent.libvirt_driver.interrupted_starts import forget_interrupted_starts
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError, DriverError
 
@@ -88,7 +88,7 @@ def ensure(settings: Settings, answers: Callable[[str], bool]) -> None:
         if answers(socket_uri(settings)):
             return
         _end(settings)
-        forget_half_started(_root(settings) / "run/libvirt/qemu")
+        forget_interrupted_starts(_root(settings) / "run/libvirt/qemu")
         ended = _start(settings)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(socket_uri(settings)):

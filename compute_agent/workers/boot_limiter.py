@@ -14,7 +14,7 @@ Key = tuple[str, str]  # host, instance
 
 TICK_S = 0.25
 # A guest rests when it wants less than this share of what a booting one gets, for so long.
-_RESTING_SHARE, _RESTING_S = 0.25, 0.75
+_SETTLED_SHARE, _SETTLED_S = 0.25, 0.75
 # Before that it may not have begun.
 _YOUNG_S = 0.5
 # A boot that takes longer goes on without a place.
@@ -28,7 +28,7 @@ _MOST_PER_CORE = 16
 
 
 @dataclass
-class _Place:
+class _Slot:
     began: float
     running_since: float | None = None
     cpu_s: float = 0.0
@@ -36,47 +36,47 @@ class _Place:
     busy_at: float = 0.0
 
 
-class BootWindow:
+class BootLimiter:
     """The places; the crew's lock guards it. Times are seconds of one monotonic clock."""
 
     def __init__(self, cores: int, *, fixed: int = 0) -> None:
         """``fixed``: always so many; 0: measured, beginning with one for each core."""
         self._cores = cores
         self._fixed = fixed
-        self._places: dict[Key, _Place] = {}
+        self._slots: dict[Key, _Slot] = {}
         self._was_full = False
         self.limit = fixed or cores
 
     @property
     def free(self) -> int:
         """How many more boots may begin."""
-        return max(0, self.limit - len(self._places))
+        return max(0, self.limit - len(self._slots))
 
     def enter(self, key: Key, now: float) -> bool:
         """Take a place for a boot; False when there is none."""
-        if key in self._places:
+        if key in self._slots:
             return True
         if not self.free:
             self._was_full = True
             return False
-        self._places[key] = _Place(now)
+        self._slots[key] = _Slot(now)
         return True
 
     def running(self, key: Key, now: float) -> None:
         """The guest's domain runs: from now on it is watched."""
-        if (place := self._places.get(key)) is not None:
-            place.running_since = place.busy_at = place.read_at = now
+        if (slot := self._slots.get(key)) is not None:
+            slot.running_since = slot.busy_at = slot.read_at = now
 
     def leave(self, key: Key) -> None:
         """Give the place back: nothing was booted, or it failed."""
-        self._places.pop(key, None)
+        self._slots.pop(key, None)
 
     def booting(self) -> tuple[Key, ...]:
         """The guests to be asked for the CPU time they want."""
-        return tuple(k for k, p in self._places.items() if p.running_since is not None)
+        return tuple(k for k, p in self._slots.items() if p.running_since is not None)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def watch(self, now: float, wanted_cpu_s: Mapping[Key, float], waiting: int) -> None:
         """Look at everybody who boots.
@@ -85,14 +85,14 @@ class BootWindow:
         ended. ``waiting``: boots without a place.
         """
         hold_s = self._hold_s(waiting)
-        share = min(1.0, self._cores / max(1, len(self._places)))
+        share = min(1.0, self._cores / max(1, len(self._slots)))
         self._was_full |= bool(waiting) and not self.free
         for key in self.booting():
-            place = self._places[key]
-            assert place.running_since is not None
-            age_s = now - place.running_since
-            if age_s >= hold_s or (age_s >= _YOUNG_S and self._rests(place, wanted_cpu_s.get(key), now, share)):
-                del self._places[key]
+            slot = self._slots[key]
+            assert slot.running_since is not None
+            age_s = now - slot.running_since
+            if age_s >= hold_s or (age_s >= _YOUNG_S and self._is_settled(slot, wanted_cpu_s.get(key), now, share)):
+                del self._slots[key]
 
     def adapt(self, pressure: Pressure) -> None:
         """Additive increase, multiplicative decrease, by what the host's cores had to do since the last time."""
@@ -104,15 +104,15 @@ class BootWindow:
         elif pressure.idle > _IDLE_SHARE and was_full:  # only what limits is enlarged
             self.limit = min(self.limit + 1, _MOST_PER_CORE * self._cores)
 
-    def _rests(self, place: _Place, cpu_s: float | None, now: float, share: float) -> bool:
+    def _is_settled(self, slot: _Slot, cpu_s: float | None, now: float, share: float) -> bool:
         if cpu_s is None:
             return True
-        elapsed_s = now - place.read_at
+        elapsed_s = now - slot.read_at
         if elapsed_s > 0:
-            if cpu_s - place.cpu_s >= elapsed_s * share * _RESTING_SHARE:
-                place.busy_at = now
-            place.cpu_s, place.read_at = cpu_s, now
-        return now - place.busy_at >= _RESTING_S
+            if cpu_s - slot.cpu_s >= elapsed_s * share * _SETTLED_SHARE:
+                slot.busy_at = now
+            slot.cpu_s, slot.read_at = cpu_s, now
+        return now - slot.busy_at >= _SETTLED_S
 
     def _hold_s(self, waiting: int) -> float:
         return min(_HOLD_S, _DRAIN_S * self.limit / waiting) if waiting else _HOLD_S

@@ -9,7 +9,7 @@ import structlog
 from compute_agent.driver import Driver
 from compute_agent.workers.boot_limiter import TICK_S
 from compute_agent.workers.cpu_gauge import CpuGauge
-from compute_agent.workers.pool import Crew
+from compute_agent.workers.pool import WorkerPool
 from controller.domain.errors import CloudError
 
 log = structlog.get_logger(__name__)
@@ -17,11 +17,11 @@ log = structlog.get_logger(__name__)
 _TICKS_TO_ADAPT = 4
 
 
-class BootPace:
+class BootMonitor:
     """For one host; ``run`` is a thread's body."""
 
-    def __init__(self, crew: Crew, host: str, driver: Driver) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool, host: str, driver: Driver) -> None:
+        self._pool = pool
         self._host = host
         self._driver = driver
         self._gauge = CpuGauge(time.monotonic)
@@ -32,15 +32,15 @@ class BootPace:
         while not stop.wait(TICK_S):
             ticks += 1
             try:
-                self._crew.watch_boots(self._wanted())
+                self._pool.watch_boots(self._wanted())
                 if ticks % _TICKS_TO_ADAPT == 0 and (pressure := self._gauge.read()) is not None:
-                    self._crew.adapt(pressure)
+                    self._pool.adapt(pressure)
             except Exception:
                 log.exception("boots are not watched, tried again")
 
     def _wanted(self) -> Mapping[tuple[str, str], float]:
         """What each booting guest wants of the CPU; a hypervisor that does not answer has nobody booting."""
-        booting = [instance_id for _, instance_id in self._crew.booting()]
+        booting = [instance_id for _, instance_id in self._pool.booting()]
         if not booting:
             return {}
         try:

@@ -14,7 +14,7 @@ import structlog
 
 from compute_agent.agent import Agent
 from compute_agent.errors import WorkAbandoned
-from compute_agent.workers.boot_limiter import BootWindow, Key
+from compute_agent.workers.boot_limiter import BootLimiter, Key
 from compute_agent.workers.cpu_gauge import Pressure
 from controller.domain.errors import Unavailable
 from controller.domain.messages import Desired, GuestSpec
@@ -66,10 +66,10 @@ class _Stage(Enum):
     PAUSED = auto()
 
 
-class Crew:
+class WorkerPool:
     """Threads that work on guests; ``done`` is called after each piece of work, ``run_due`` by a timer.
 
-    With a ``window``, a boot begins when there is a place in it; ``watch_boots`` and ``adapt`` are called by a timer.
+    With a ``limiter``, a boot begins when there is a place in it; ``watch_boots`` and ``adapt`` are called by a timer.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Crew:
         workers: int,
         done: Callable[[Agent], None],
         waiters: int = WAITERS,
-        window: BootWindow | None = None,
+        limiter: BootLimiter | None = None,
     ) -> None:
         self._done = done
-        self._window = window
+        self._limiter = limiter
         self._lock = threading.Lock()
         self._stages: dict[Key, _Stage] = {}
         self._queued: dict[Key, Job] = {}
@@ -93,8 +93,8 @@ class Crew:
             True: ThreadPoolExecutor(workers, "boots"),
             False: ThreadPoolExecutor(waiters, "waits"),
         }
-        self._unmanned: list[bool] = []
-        self._called = {True: 0, False: 0}  # hands that have not begun yet
+        self._without_thread: list[bool] = []
+        self._requested = {True: 0, False: 0}  # hands that have not begun yet
         self._stopped = False
         self._idle = threading.Condition(self._lock)
         self._working = 0
@@ -122,9 +122,9 @@ class Crew:
     def run_due(self) -> None:
         """Queue again what was paused and whose pause is over; look again for hands where there were none."""
         with self._lock:
-            unmanned, self._unmanned = self._unmanned, []
-            for boots in unmanned:
-                self._call_a_hand(boots)
+            without_thread, self._without_thread = self._without_thread, []
+            for boots in without_thread:
+                self._request_thread(boots)
             while self._paused and self._paused[0][0] <= time.monotonic():
                 _, ticket, job = heapq.heappop(self._paused)
                 if self._tickets.get(job.key) == ticket:
@@ -134,20 +134,20 @@ class Crew:
     def booting(self) -> tuple[Key, ...]:
         """The guests that hold a place in the window and run."""
         with self._lock:
-            return self._window.booting() if self._window else ()
+            return self._limiter.booting() if self._limiter else ()
 
     def watch_boots(self, wanted_cpu_s: Mapping[Key, float]) -> None:
-        """Give back the places of guests that rest (see ``BootWindow.watch``) and begin with the next."""
+        """Give back the places of guests that rest (see ``BootLimiter.watch``) and begin with the next."""
         with self._lock:
-            if self._window is not None:
-                self._window.watch(time.monotonic(), wanted_cpu_s, self._boots_waiting())
+            if self._limiter is not None:
+                self._limiter.watch(time.monotonic(), wanted_cpu_s, self._boots_waiting())
                 self._admit()
 
     def adapt(self, pressure: Pressure) -> None:
         """Make the window as large as the host's cores carry."""
         with self._lock:
-            if self._window is not None:
-                self._window.adapt(pressure)
+            if self._limiter is not None:
+                self._limiter.adapt(pressure)
                 self._admit()
 
     def stop(self, timeout_s: float) -> bool:
@@ -165,45 +165,45 @@ class Crew:
         self._stages[job.key] = _Stage.QUEUED
         self._queued[job.key] = job
         self._queues[job.boots].put(job.project_id, job)
-        self._call_a_hand(job.boots)
+        self._request_thread(job.boots)
 
-    def _call_a_hand(self, boots: bool) -> None:
+    def _request_thread(self, boots: bool) -> None:
         """Have a thread take the next job; one call too many does no harm, there is just nothing to take."""
         if self._stopped:
             return
-        self._called[boots] += 1  # also one that finds no thread stays in the pool's queue
+        self._requested[boots] += 1  # also one that finds no thread stays in the pool's queue
         try:
             self._pools[boots].submit(self._work_on_next, boots)
         except RuntimeError as error:  # the host has no thread to give; ``run_due`` asks again
             log.warning("work waits for a thread", reason=str(error))
-            self._unmanned.append(boots)
+            self._without_thread.append(boots)
 
     def _take(self, boots: bool) -> Job | None:
         """The next job, in hand and with its place; None when there is none, or no place."""
-        if self._stopped or (boots and self._window is not None and not self._window.free):
+        if self._stopped or (boots and self._limiter is not None and not self._limiter.free):
             return None
         while (job := self._queues[boots].take()) is not None:
             if self._queued.get(job.key) is job:
                 del self._queued[job.key]
                 self._stages[job.key] = _Stage.WORKING
                 self._working += 1
-                if boots and self._window is not None:
-                    self._window.enter(job.key, time.monotonic())
+                if boots and self._limiter is not None:
+                    self._limiter.enter(job.key, time.monotonic())
                 return job
         return None
 
     def _admit(self) -> None:
         """Begin as many boots as there are places: those that came when there was none."""
-        if self._window is not None and not self._stopped:
-            for _ in range(min(self._window.free, self._boots_waiting()) - self._called[True]):
-                self._call_a_hand(True)
+        if self._limiter is not None and not self._stopped:
+            for _ in range(min(self._limiter.free, self._boots_waiting()) - self._requested[True]):
+                self._request_thread(True)
 
     def _boots_waiting(self) -> int:
         return sum(1 for job in self._queued.values() if job.boots)
 
     def _work_on_next(self, boots: bool) -> None:
         with self._lock:
-            self._called[boots] -= 1
+            self._requested[boots] -= 1
             job = self._take(boots)
         if job is None:
             return
@@ -212,7 +212,7 @@ class Crew:
         # What drivers log of this guest carries its id, too.
         bound = structlog.contextvars.bind_contextvars(host=job.agent.host, instance=job.instance_id)
         try:
-            wanted = boots and self._window is not None and job.agent.has_work(job.instance_id)
+            wanted = boots and self._limiter is not None and job.agent.has_work(job.instance_id)
             pause_s = job.agent.work(job.instance_id)
             booted = wanted and pause_s is None
         except WorkAbandoned:
@@ -225,18 +225,18 @@ class Crew:
             pause_s = _UNAVAILABLE_PAUSE_S
         finally:
             structlog.contextvars.reset_contextvars(**bound)
-            self._put_down(job, pause_s, booted)
+            self._finish(job, pause_s, booted)
         self._done(job.agent)
 
-    def _put_down(self, job: Job, pause_s: float | None, booted: bool) -> None:
+    def _finish(self, job: Job, pause_s: float | None, booted: bool) -> None:
         with self._lock:
             self._working -= 1
             self._idle.notify_all()
-            if job.boots and self._window is not None:
+            if job.boots and self._limiter is not None:
                 if booted:
-                    self._window.running(job.key, time.monotonic())
+                    self._limiter.running(job.key, time.monotonic())
                 else:
-                    self._window.leave(job.key)
+                    self._limiter.leave(job.key)
             again = self._stages.pop(job.key) is _Stage.WORKING_THEN_AGAIN
             job = self._next.pop(job.key, job)  # a removal that came during a boot is no boot
             if again or pause_s == 0:

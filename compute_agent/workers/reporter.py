@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 
 from compute_agent.agent import REPORTS_IN_A_MESSAGE, Agent
-from compute_agent.workers.pool import Crew
+from compute_agent.workers.pool import WorkerPool
 from controller.bus.bus import Sender
 from controller.domain.errors import BusUnavailable, CloudError
 from controller.domain.messages import GuestsChanged
@@ -40,11 +40,11 @@ class Reporter:
         with self._changed:
             self._changed.notify_all()
 
-    def run(self, crew: Crew) -> None:
+    def run(self, pool: WorkerPool) -> None:
         """Send results, and wake what the crew has paused, until ``stop``."""
         while not self._stop.is_set():
             try:
-                self._round(crew)
+                self._round(pool)
             except Exception:
                 log.exception("not reported yet")
                 self._stop.wait(_RETRY_S)
@@ -55,13 +55,13 @@ class Reporter:
             if not guarded(agent, agent.report):
                 return
 
-    def _round(self, crew: Crew) -> None:
+    def _round(self, pool: WorkerPool) -> None:
         with self._changed:
             if not self._dirty:
-                due_s = crew.next_due_s()
+                due_s = pool.next_due_s()
                 self._changed.wait(_RETRY_S if due_s is None else min(due_s, _RETRY_S))
         self._stop.wait(_LINGER_S)
-        crew.run_due()
+        pool.run_due()
         agents = again = self._taken()
         try:
             again = self._tell(agents)

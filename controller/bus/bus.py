@@ -12,8 +12,8 @@ from kombu import Connection, Consumer
 
 from controller.bus import memory
 from controller.bus.connection import BROKER_ERRORS, connect, drain
-from controller.bus.notifier import BATCH, Ringer
-from controller.bus.publisher import Letter, Publisher, RefusedError
+from controller.bus.notifier import BATCH, Notifier
+from controller.bus.publisher import Envelope, Publisher, RefusedError
 from controller.bus.topology import Topology, is_light
 from controller.conf.settings import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage
@@ -35,7 +35,7 @@ class Sender(Protocol):
     def send_all(self, messages: Sequence[Message]) -> None:
         """Deliver all of them as ``send`` does one, for the price of one wait. Raises BusUnavailable."""
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         """Try to deliver; never raises, for a sweep rings again."""
 
     def call(self, message: Message, timeout_s: float) -> Message:
@@ -57,7 +57,7 @@ class Bus:
         self._topology = Topology(settings)
         self._lock = threading.Lock()
         self._publisher = Publisher(settings)
-        self._ringer = Ringer(self.send_all, settings.bus.retry_after_s)
+        self._notifier = Notifier(self.send_all, settings.bus.retry_after_s)
         self._calls = _Calls(settings, self._topology)
 
     def send(self, message: Message) -> None:
@@ -77,11 +77,11 @@ class Bus:
         for n in range(0, len(messages), BATCH):
             self._deliver(messages[n : n + BATCH])
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         """Have doorbells published soon, in order; returns at once. After a failure the sweep rings again."""
         waiting = list(messages)
         if waiting:
-            self._ringer.ring(waiting)
+            self._notifier.notify(waiting)
 
     def call(self, message: Message, timeout_s: float) -> Message:
         """Send a question and wait for its answer.
@@ -97,7 +97,7 @@ class Bus:
 
     def close(self) -> None:
         """Publish the doorbells that wait, and close the connections; the bus is not used any more."""
-        self._ringer.close()
+        self._notifier.close()
         self._calls.stop()
         with self._lock:
             self._publisher.close()
@@ -109,9 +109,9 @@ class Bus:
 
     def _letter(
         self, message: Message, properties: dict[str, Any] | None = None, *, to: str = "", mandatory: bool = False
-    ) -> Letter:
+    ) -> Envelope:
         name = to or message.queue
-        return Letter(
+        return Envelope(
             encode(message),
             self._topology.exchange,
             name,
@@ -121,7 +121,7 @@ class Bus:
             properties=properties or {},
         )
 
-    def _publish(self, letters: Sequence[Letter]) -> list[int]:
+    def _publish(self, envelopes: Sequence[Envelope]) -> list[int]:
         """Publish; once more on a new connection, as the old one may have died unnoticed while it was idle.
 
         Answers as ``Publisher.publish`` does. What the broker refuses is sent again for a moment longer: a quorum queue
@@ -131,7 +131,7 @@ class Bus:
         with self._lock:
             while True:
                 try:
-                    return self._publish_twice(letters)
+                    return self._publish_twice(envelopes)
                 except BROKER_ERRORS as error:
                     pause_s = next(pauses_s, None) if isinstance(error, RefusedError) else None
                     if pause_s is None:
@@ -139,11 +139,11 @@ class Bus:
                         raise BusUnavailable(what="The message bus", reason=reason) from error
                     time.sleep(pause_s)
 
-    def _publish_twice(self, letters: Sequence[Letter]) -> list[int]:
+    def _publish_twice(self, envelopes: Sequence[Envelope]) -> list[int]:
         try:
-            return self._publisher.publish(letters)
+            return self._publisher.publish(envelopes)
         except BROKER_ERRORS:
-            return self._publisher.publish(letters)
+            return self._publisher.publish(envelopes)
 
 
 class _Expectation:

@@ -13,7 +13,7 @@ from kombu import Connection, Consumer
 
 from controller.bus import memory, repair
 from controller.bus.connection import BROKER_ERRORS, connect, drain
-from controller.bus.publisher import Letter, Publisher
+from controller.bus.publisher import Envelope, Publisher
 from controller.bus.removal import remove_unused
 from controller.bus.topology import DEAD, Topology, is_light
 from controller.bus.unread import UNREAD
@@ -136,7 +136,7 @@ class QueueConsumer:
     def _mend(self) -> None:
         """The broker was there and would not let us consume."""
         try:
-            repair.mend(self._settings, [self._queue(n) for n in self._names])
+            repair.repair_queues(self._settings, [self._queue(n) for n in self._names])
         except BROKER_ERRORS as error:
             log.warning("queues not looked after", queues=self._names, reason=str(error))
 
@@ -264,7 +264,7 @@ class QueueConsumer:
             return
         self._stop.wait(min(0.05 * 2**attempts, 2.0))
         key = raw.delivery_info["routing_key"]
-        self._publisher.publish([Letter(raw.body, self._topology.exchange, key, headers={_ATTEMPTS: attempts})])
+        self._publisher.publish([Envelope(raw.body, self._topology.exchange, key, headers={_ATTEMPTS: attempts})])
 
     def _refuse(self, raw: Any, error: PoisonMessage) -> None:
         if not isinstance(error, NewerMessage) or UNREAD.note(error.fields["kind"]):
@@ -275,13 +275,15 @@ class QueueConsumer:
         log.error("message set aside as a dead letter", queue=queue, reason=reason)
         dead = self._topology.dead_letters()
         headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: _attempts(raw) + 1}
-        self._publisher.publish([Letter(raw.body, dead.exchange, DEAD, dead, headers=headers)])
+        self._publisher.publish([Envelope(raw.body, dead.exchange, DEAD, dead, headers=headers)])
 
     def _answer(self, raw: Any, answer: Message) -> None:
         reply_to = raw.properties.get("reply_to")
         if reply_to:
             properties = {"correlation_id": raw.properties.get("correlation_id")}
-            self._publisher.publish([Letter(encode(answer), self._topology.exchange, reply_to, properties=properties)])
+            self._publisher.publish(
+                [Envelope(encode(answer), self._topology.exchange, reply_to, properties=properties)]
+            )
 
 
 class BatchConsumer(QueueConsumer):

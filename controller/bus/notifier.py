@@ -18,7 +18,7 @@ BATCH = 500
 _CLOSE_S = 5.0
 
 
-class Ringer:
+class Notifier:
     """Takes doorbells and publishes them in order, as many at a time as have come together meanwhile."""
 
     def __init__(self, publish: Callable[[Sequence[Message]], None], pause_s: float) -> None:
@@ -30,7 +30,7 @@ class Ringer:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def ring(self, messages: Sequence[Message]) -> None:
+    def notify(self, messages: Sequence[Message]) -> None:
         """Take doorbells; returns at once and never raises."""
         with self._condition:
             if self._closed or len(self._waiting) + len(messages) > MAX_WAITING:

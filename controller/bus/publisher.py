@@ -14,7 +14,7 @@ from controller.conf.settings import Settings
 
 
 @dataclass(frozen=True)
-class Letter:
+class Envelope:
     """One message as the broker takes it.
 
     ``queue`` is declared first, else only the exchange. One that is ``mandatory`` comes back where no queue takes it;
@@ -51,7 +51,7 @@ class Publisher:
         self._refused = False
         self._returned: list[int] = []
 
-    def publish(self, letters: Sequence[Letter]) -> list[int]:
+    def publish(self, envelopes: Sequence[Envelope]) -> list[int]:
         """Publish in order and return when the broker has all of them; answers with the positions of the mandatory ones
         that no queue took.
 
@@ -61,9 +61,9 @@ class Publisher:
         self._returned = []
         try:
             producer = self._producer or self._open()
-            for number, letter in enumerate(letters):
-                self._publish(producer, letter, number)
-            self._await_confirmations(len(letters))
+            for number, envelope in enumerate(envelopes):
+                self._publish(producer, envelope, number)
+            self._await_confirmations(len(envelopes))
         except Exception:
             self.close()
             raise
@@ -91,25 +91,25 @@ class Publisher:
         self._producer = Producer(channel)
         return self._producer
 
-    def _publish(self, producer: Producer, letter: Letter, number: int) -> None:
+    def _publish(self, producer: Producer, envelope: Envelope, number: int) -> None:
         self._sent += 1
-        if letter.mandatory and self._settings.embedded_bus:
-            self._return_unroutable(letter, number)
+        if envelope.mandatory and self._settings.embedded_bus:
+            self._return_unroutable(envelope, number)
         self._waiting.add(self._sent)
         producer.publish(
-            letter.body,
-            exchange=letter.exchange,
-            routing_key=letter.routing_key,
-            headers=dict(letter.headers),
-            declare=[letter.queue or letter.exchange],
+            envelope.body,
+            exchange=envelope.exchange,
+            routing_key=envelope.routing_key,
+            headers=dict(envelope.headers),
+            declare=[envelope.queue or envelope.exchange],
             content_type="application/json",
             content_encoding="utf-8",
-            delivery_mode=2 if letter.durable else 1,
-            mandatory=letter.mandatory,
+            delivery_mode=2 if envelope.durable else 1,
+            mandatory=envelope.mandatory,
             message_id=str(number),
             retry=False,
             timeout=self._settings.bus.publish_timeout_s,
-            **letter.properties,
+            **envelope.properties,
         )
 
     def _await_confirmations(self, count: int) -> None:
@@ -137,8 +137,8 @@ class Publisher:
     def _is_returned(self, _error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
         self._returned.append(int(message.properties["message_id"]))
 
-    def _return_unroutable(self, letter: Letter, number: int) -> None:
-        if not memory.is_routable(letter.exchange.name, letter.routing_key):
+    def _return_unroutable(self, envelope: Envelope, number: int) -> None:
+        if not memory.is_routable(envelope.exchange.name, envelope.routing_key):
             self._returned.append(number)
 
     def _nacked(self, _tag: int, _multiple: bool) -> None:

@@ -33,7 +33,7 @@ def may_be_broken(error: BaseException) -> bool:
     return not isinstance(error, OperationalError)  # kombu's for: no connection
 
 
-def mend(settings: Settings, queues: Sequence[Queue]) -> list[str]:
+def repair_queues(settings: Settings, queues: Sequence[Queue]) -> list[str]:
     """Declare anew those of these queues that the broker cannot serve; answers with their names.
 
     Raises:

@@ -17,11 +17,11 @@ from controller.domain.errors import Unavailable
 from controller.operations.audit.observed_state import TIMEOUT_S
 from controller.operations.audit.operator_token import operator_token
 from controller.operations.audit.repair import MOST_REMOVALS
-from controller.operations.audit.run import Report, Wishes, document, run_audit
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.run import AuditOptions, Report, document, run_audit
+from controller.operations.audit.violation import Violation
 from controller.operations.hosts.hosts import list_hosts
 
-_DEFAULT = Wishes()
+_DEFAULT = AuditOptions()
 # A repair looks up to a dozen times.
 _ANSWER_S = 600.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -59,8 +59,8 @@ def audit(
     operator: Operator, repair: bool, database_only: bool, settle_s: float, timeout_s: float, most_removals: int
 ) -> None:
     """Check the promises of the cloud while it runs: rows, hosts, DHCP, firewall. Exit status 1 for any breach."""
-    wishes = Wishes(repair, not database_only, settle_s, timeout_s, most_removals)
-    found = _run(operator, wishes)
+    options = AuditOptions(repair, not database_only, settle_s, timeout_s, most_removals)
+    found = _run(operator, options)
     if operator.output == "json":
         print_json(found)
     else:
@@ -68,30 +68,30 @@ def audit(
     sys.exit(0 if found["clean"] else 1)
 
 
-def _run(operator: Operator, wishes: Wishes) -> dict[str, Any]:
+def _run(operator: Operator, options: AuditOptions) -> dict[str, Any]:
     """On the embedded bus, in the process that has it; where that does not run, there is only the database."""
-    if not wishes.evidence or not operator.settings.embedded_bus:
-        return document(run_audit(operator.cloud, wishes))
+    if not options.observed or not operator.settings.embedded_bus:
+        return document(run_audit(operator.cloud, options))
     if Daemon(operator.settings.state_dir).pid() is not None:
-        return _ask(operator, wishes)
-    return document(_without_hosts(operator, wishes))
+        return _ask(operator, options)
+    return document(_without_hosts(operator, options))
 
 
-def _without_hosts(operator: Operator, wishes: Wishes) -> Report:
+def _without_hosts(operator: Operator, options: AuditOptions) -> Report:
     """The rows alone, of a cloud that does not run: not clean where it has hosts."""
-    found = run_audit(operator.cloud, replace(wishes, evidence=False))
+    found = run_audit(operator.cloud, replace(options, observed=False))
     count = len(operator.read(list_hosts))
     if not count:
         return found
     what = f"it is not running here: {counted(count, 'host')}, DHCP and firewall were not looked at"
-    unseen = Breach(5, what, "cloud", "`pileus up`, or audit the rows alone: --database-only")
-    return replace(found, breaches=[*found.breaches, unseen])
+    unseen = Violation(5, what, "cloud", "`pileus up`, or audit the rows alone: --database-only")
+    return replace(found, violations=[*found.violations, unseen])
 
 
-def _ask(operator: Operator, wishes: Wishes) -> dict[str, Any]:
+def _ask(operator: Operator, options: AuditOptions) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310 - our own URL
         f"{local_api_url(operator.settings)}/v1/audit",
-        json.dumps(asdict(wishes)).encode(),
+        json.dumps(asdict(options)).encode(),
         {"Content-Type": "application/json", "Authorization": f"Bearer {operator_token(operator.settings)}"},
     )
     try:
@@ -108,13 +108,13 @@ def _ask(operator: Operator, wishes: Wishes) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     for note in found["notes"]:
         click.echo(printable(f"note: {note}"), err=True)
-    for breach in found["mended"]:
-        click.echo(printable(f"mended: {_line(breach)}; {breach['remedy']}"))
-    for breach in found["breaches"]:
-        click.echo(printable(f"{_line(breach)}; {breach['advice']}"))
+    for violation in found["mended"]:
+        click.echo(printable(f"mended: {_line(violation)}; {violation['remedy']}"))
+    for violation in found["breaches"]:
+        click.echo(printable(f"{_line(violation)}; {violation['advice']}"))
     if found["clean"]:
         click.echo("clean")
 
 
-def _line(breach: dict[str, Any]) -> str:
-    return f"promise {breach['promise']}: {breach['subject']}: {breach['what']}"
+def _line(violation: dict[str, Any]) -> str:
+    return f"promise {violation['promise']}: {violation['subject']}: {violation['what']}"

@@ -174,7 +174,7 @@ def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
     if fenced and not force:
         raise click.UsageError("--fenced goes with --force")
     if force:
-        count: int = operator.write(lambda tx: force_removal.give_up(tx, name, fenced=fenced))
+        count: int = operator.write(lambda tx: force_removal.force_remove(tx, name, fenced=fenced))
         click.echo(f"{name} is removed, {counted(count, 'instance is', 'instances are')} given up with it")
         kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
         if kept:

@@ -75,7 +75,7 @@ def explain(operator: Operator, instance_id: str) -> None:
     if operator.output == "json":
         print_json({**row(story.instance, *_FIELDS), "ip": story.ip, "steps": steps})
         return
-    _print_story(story)
+    _print_history(story)
 
 
 @instance.command()
@@ -91,7 +91,7 @@ def _row(view: InstanceView) -> dict[str, object]:
     return {**row(view.instance, *_FIELDS), "ip": view.ip, "mac": view.mac}
 
 
-def _print_story(story: Explanation) -> None:
+def _print_history(story: Explanation) -> None:
     about = story.instance
     click.echo(f"{about.id}  {about.state} since {iso(about.state_since)}")
     beside = f" (and {story.overhead_mib} MiB for the hypervisor)" if story.overhead_mib else ""

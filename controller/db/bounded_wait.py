@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 
-class Patience:
+class BoundedConnector:
     """Opens connections whose every statement is answered within ``answer_s`` or fails.
 
     The server's own time-outs need a server that lives; a keepalive probe needs no more than its kernel. Neither
@@ -17,30 +17,30 @@ class Patience:
     def __init__(self, answer_s: float) -> None:
         self._answer_s = answer_s
 
-    def connect(self, *arguments: Any, **options: Any) -> "PatientConnection":
+    def connect(self, *arguments: Any, **options: Any) -> "BoundedConnection":
         """See ``psycopg.connect``. Raises psycopg.OperationalError."""
-        connection = PatientConnection.connect(*arguments, **options)
+        connection = BoundedConnection.connect(*arguments, **options)
         connection.answer_s = self._answer_s
         return connection
 
 
-class PatientConnection(psycopg.Connection[Any]):
+class BoundedConnection(psycopg.Connection[Any]):
     """Closes itself when an answer has not come in time: what was asked may or may not have been done."""
 
     answer_s: float | None = None
 
     def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
         """Every wait of a connection goes through here; psycopg wakes ``gen`` ten times a second."""
-        bounded = gen if self.answer_s is None else _bounded(gen, self.answer_s, self._give_up)
+        bounded = gen if self.answer_s is None else _bounded(gen, self.answer_s, self._time_out)
         return super().wait(bounded, *arguments, **options)
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         self.close()
         raise psycopg.OperationalError(f"no answer within {self.answer_s:g} s")
 
 
-def _bounded(gen: Generator[Any, Any, Any], answer_s: float, give_up: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """The same generator, but ``give_up`` is called when nothing has come of it in time."""
+def _bounded(gen: Generator[Any, Any, Any], answer_s: float, time_out: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """The same generator, but ``time_out`` is called when nothing has come of it in time."""
     end = time.monotonic() + answer_s
     try:
         state = next(gen)
@@ -48,7 +48,7 @@ def _bounded(gen: Generator[Any, Any, Any], answer_s: float, give_up: Callable[[
             ready = yield state
             if not ready and time.monotonic() > end:
                 gen.close()
-                give_up()
+                time_out()
             state = gen.send(ready)
     except StopIteration as done:
         return done.value

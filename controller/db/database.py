@@ -239,9 +239,9 @@ def _ping_idle_connections(engine: Engine) -> None:
 def _prepare_postgresql(engine: Engine, answer_s: float) -> None:
     """Connections that wait ``answer_s`` for an answer, not for ever."""
     # Only where it is used: a cloud on SQLite has no psycopg.
-    from controller.db.bounded_wait import Patience
+    from controller.db.bounded_wait import BoundedConnector
 
-    patience = Patience(answer_s)
+    patience = BoundedConnector(answer_s)
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:

@@ -97,7 +97,7 @@ class PlacementGroup(Base):
     created_at: Mapped[datetime]
 
 
-class Step(Base):
+class InstanceEvent(Base):
     """One line of an instance's story: what happened, when, who said so, and the state after it."""
 
     __tablename__ = "steps"

@@ -8,10 +8,10 @@ from controller.db.instances import (
     DeadLetter,
     GroupStrategy,
     Instance,
+    InstanceEvent,
     PlacementGroup,
     Reservation,
     ShutdownBehavior,
-    Step,
 )
 from controller.db.networks import Lease, LeasePin, Network, NetworkKind
 from controller.db.services import Service
@@ -28,6 +28,7 @@ __all__ = [
     "Image",
     "ImageState",
     "Instance",
+    "InstanceEvent",
     "InstanceType",
     "JoinToken",
     "KeyPair",
@@ -41,7 +42,6 @@ __all__ = [
     "Reservation",
     "Service",
     "ShutdownBehavior",
-    "Step",
     "StrayGuest",
     "Tag",
     "User",

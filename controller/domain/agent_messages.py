@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from controller.domain.errors import InvalidParameter, PoisonMessage
 from controller.domain.host_facts import check_facts
-from controller.domain.messages import UNTOLD, GuestsChanged, HostEvidence, HostReported, Message
+from controller.domain.messages import UNTOLD, GuestsChanged, HostObservation, HostReported, Message
 
 # Of one host: as many as a network has addresses.
 MAX_GUESTS = 65_536
@@ -19,7 +19,7 @@ MAX_REPORTS = 10_000
 _MOST_GENERATION = 2**63 - 2
 _INSTANCE_ID = re.compile(r"[!-~]{1,24}", re.ASCII)
 
-_FromHost: TypeAlias = HostReported | GuestsChanged | HostEvidence
+_FromHost: TypeAlias = HostReported | GuestsChanged | HostObservation
 
 
 def check(message: Message) -> None:
@@ -31,7 +31,7 @@ def check(message: Message) -> None:
     match message:
         case HostReported():
             _check_heartbeat(message)
-        case HostEvidence():
+        case HostObservation():
             seen = [(s.instance_id, s.generation) for s in message.guests]
             seen += [(s.instance_id, s.generation) for s in message.disks]
             _check_ids(message, [*(instance_id for instance_id, _ in seen), *message.pending])

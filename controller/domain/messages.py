@@ -19,7 +19,7 @@ from controller.domain.states import Event
 PROBE_PENDING = "pending"
 _TO_HOST = "compute."
 # The queue of the calls to the network node; its doorbells have another.
-NETWORK_EVIDENCE = "network-evidence"
+NETWORK_OBSERVATION = "network-evidence"
 # Where heartbeats go. A newer one supersedes an older one, so this queue may drop the oldest.
 HEARTBEATS = "heartbeats"
 # Where reports go; agents and controllers of 0.1 have their heartbeats there, too.
@@ -147,7 +147,7 @@ class GuestReport:
 
 
 @dataclass(frozen=True)
-class OutdatedWish:
+class OutdatedRequest:
     """A command that its agent did not heed: it asked for ``generation``, the agent is at ``newest`` already.
 
     Equal ones: the agent knows this generation as another wish.
@@ -188,7 +188,7 @@ class ScheduleReservation(Message):
 
 
 @dataclass(frozen=True)
-class WireInstances(Message):
+class PrepareNetworks(Message):
     """To the network service: make bridges, DHCP and DNS of these networks equal to the rows, then have the
     hosts build these instances. With no instances: only make equal."""
 
@@ -300,7 +300,7 @@ class GuestsChanged(Message):
     KIND = "GuestsChanged"
     host: str
     reports: tuple[GuestReport, ...]
-    outdated: tuple[OutdatedWish, ...] = ()
+    outdated: tuple[OutdatedRequest, ...] = ()
 
     @property
     def queue(self) -> str:
@@ -357,7 +357,7 @@ class HostReported(Message):
 
 
 @dataclass(frozen=True)
-class ReadHostEvidence(Message):
+class ObserveHost(Message):
     """To the agent of one host: answer with what is there, whoever made it (a call: see ``Bus.call``)."""
 
     KIND = "ReadHostEvidence"
@@ -399,7 +399,7 @@ class KeptDisk:
 
 
 @dataclass(frozen=True)
-class HostEvidence(Message):
+class HostObservation(Message):
     """The answer to both: this cloud's domains, disks, and the names of its taps.
 
     ``pending`` are the instances that the agent has work in hand for, ``kept`` the disks of removed guests. With an
@@ -421,29 +421,29 @@ class HostEvidence(Message):
 
 
 @dataclass(frozen=True)
-class ReadNetworkEvidence(Message):
+class ObserveNetworks(Message):
     """To the network node: answer with what bridges, dnsmasq and nftables are (a call)."""
 
     KIND = "ReadNetworkEvidence"
 
     @property
     def queue(self) -> str:
-        return NETWORK_EVIDENCE
+        return NETWORK_OBSERVATION
 
 
 @dataclass(frozen=True)
-class MendNetworks(Message):
+class ReconcileNetworks(Message):
     """To the network node: make all networks equal to their rows now, answer with what they are then (a call)."""
 
     KIND = "MendNetworks"
 
     @property
     def queue(self) -> str:
-        return NETWORK_EVIDENCE
+        return NETWORK_OBSERVATION
 
 
 @dataclass(frozen=True)
-class SegmentEvidence:
+class SegmentObservation:
     """One network on the network node, with a row or without.
 
     ``bridge``: it is there, up, with the gateway's address. ``servers`` are its living dnsmasq processes.
@@ -461,7 +461,7 @@ class SegmentEvidence:
 
 
 @dataclass(frozen=True)
-class NetworkEvidence(Message):
+class NetworkObservation(Message):
     """The answer to both; ``firewall`` is what the table has too much (+) or too little (-).
 
     Without ``host_side`` networks are rows only: then, and with an ``error``, nothing else is true.
@@ -469,7 +469,7 @@ class NetworkEvidence(Message):
 
     KIND = "NetworkEvidence"
     host_side: bool
-    segments: tuple[SegmentEvidence, ...] = ()
+    segments: tuple[SegmentObservation, ...] = ()
     firewall: tuple[str, ...] = ()
     error: str = ""
 
@@ -493,7 +493,7 @@ MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(
         m.KIND: m
         for m in (
             ScheduleReservation,
-            WireInstances,
+            PrepareNetworks,
             ReconcileGuests,
             HostAccepted,
             RemoveImages,
@@ -501,12 +501,12 @@ MESSAGES: Mapping[str, type[Message]] = types.MappingProxyType(
             ConsoleRead,
             GuestsChanged,
             HostReported,
-            ReadHostEvidence,
+            ObserveHost,
             RemoveTaps,
-            HostEvidence,
-            ReadNetworkEvidence,
-            MendNetworks,
-            NetworkEvidence,
+            HostObservation,
+            ObserveNetworks,
+            ReconcileNetworks,
+            NetworkObservation,
         )
     }
 )

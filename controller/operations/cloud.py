@@ -82,7 +82,7 @@ class Cloud:
             name = getattr(operation, "__qualname__", type(operation).__name__)
             cpu_s = round(time.thread_time() - cpu, 2)
             log.warning("a transaction took long", operation=name, seconds=round(took_s, 2), cpu_seconds=cpu_s)
-        self.bus.ring(sent)
+        self.bus.notify(sent)
         return result
 
     def read(self, operation: Callable[[Transaction], T]) -> T:

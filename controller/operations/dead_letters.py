@@ -14,7 +14,7 @@ KEEP = 10000
 _QUEUE_CHARS = 255
 
 
-def bury(tx: Transaction, body: bytes, queue: str, reason: str) -> None:
+def record_dead_letter(tx: Transaction, body: bytes, queue: str, reason: str) -> None:
     """Keep a dead letter; what no database can keep of it is replaced."""
     text = body.decode(errors="replace")
     tx.session.add(
@@ -57,6 +57,6 @@ def to_replay(tx: Transaction, limit: int = 100) -> Sequence[DeadLetter]:
     ).all()
 
 
-def give_up(tx: Transaction, letter_id: int) -> None:
+def stop_replaying(tx: Transaction, letter_id: int) -> None:
     """Do not send this one again until somebody asks for it once more."""
     get_dead_letter(tx, letter_id).replay_at = None

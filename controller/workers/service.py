@@ -22,7 +22,7 @@ from controller.domain.wire import decode
 from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
 from controller.operations.hosts import fencing, heartbeats
-from controller.operations.hosts.unchanged_heartbeats import QuietHosts
+from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats
 from controller.operations.images import pruning
 from controller.operations.instances import sweeps
 from controller.operations.instances.locking import in_portions
@@ -70,8 +70,8 @@ class ControllerService:
             linger_s=_HEARTBEAT_LINGER_S,
             check=check,
         )
-        self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.bury))
-        self._quiet = QuietHosts()
+        self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.record_dead_letter))
+        self._quiet = UnchangedHeartbeats()
         self._reported = self._swept = 0  # what was reported of instances so far, and until the last sweep
         self._more_wait = False  # whether the last sweep rang for as many as it was allowed to
         self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
@@ -114,9 +114,9 @@ class ControllerService:
         taken = {m.host for m in expected} - others
         return [m for m in alive if m.host not in taken]
 
-    def bury(self, body: bytes, about: dict[str, str]) -> None:
+    def record_dead_letter(self, body: bytes, about: dict[str, str]) -> None:
         """Keep a dead letter in the database, where the operator finds it."""
-        self._cloud.write(lambda tx: dead_letters.bury(tx, body, about["queue"], about["reason"]))
+        self._cloud.write(lambda tx: dead_letters.record_dead_letter(tx, body, about["queue"], about["reason"]))
 
     def sweep(self) -> None:
         """One round: what is overdue, what waits for a doorbell, which hosts went silent, what is to be replayed.
@@ -127,19 +127,19 @@ class ControllerService:
         with self._noting_refusals():
             if self._clock.compare() and (expired := cloud.write(sweeps.expire)):
                 log.warning("instances outstayed their deadline", count=expired)
-            self._ring()
+            self._notify()
             self._mark_lost()
             self._replay()
         self._swept_at = cloud.clock()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         """No more than hosts answer, where they do not keep up: a doorbell for what still waits in their queues makes
         these longer, and the answers fewer."""
         reported, self._swept = self._reported - self._swept, self._reported
         most = min(max(2 * reported, _LEAST_RUNG), sweeps.BATCH) if self._more_wait else sweeps.BATCH
-        if rung := self._cloud.write(lambda tx: sweeps.ring(tx, busy=reported >= _BUSY, most=most)):
-            log.info("rang again", count=rung)
-        self._more_wait = rung >= most
+        if notified := self._cloud.write(lambda tx: sweeps.notify(tx, busy=reported >= _BUSY, most=most)):
+            log.info("rang again", count=notified)
+        self._more_wait = notified >= most
 
     def remove_queues(self) -> None:
         """One round: the queues of removed hosts, with the commands that nobody is to carry out any more."""
@@ -242,6 +242,6 @@ class ControllerService:
                 return
             except (PoisonMessage, TypeError) as error:  # an answer is for no queue
                 log.warning("a dead letter cannot be sent again", id=letter.id, reason=str(error))
-                self._cloud.write(lambda tx, i=letter.id: dead_letters.give_up(tx, i))  # type: ignore[misc]
+                self._cloud.write(lambda tx, i=letter.id: dead_letters.stop_replaying(tx, i))  # type: ignore[misc]
                 continue
             self._cloud.write(lambda tx, i=letter.id: dead_letters.discard(tx, [i]))  # type: ignore[misc]

@@ -44,7 +44,7 @@ def chart(result: Mapping[str, object]) -> str:
     lines = {name: [(row[0], row[n]) for row in rows] for n, name in enumerate(CURVE) if n}
     if floor_rows:
         lines["floor answering"] = [(row[0], row[1]) for row in floor_rows]
-    title = f"{result['asked']} real guests from one request, window {result['window']}"
+    title = f"{result['specs']} real guests from one request, window {result['window']}"
     return line_chart(title, "seconds since the request", "instances", lines)
 
 

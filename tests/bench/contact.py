@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import func, select
 
-from controller.db.models import Host, Instance, Step
+from controller.db.models import Host, Instance, InstanceEvent
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
 from tests.bench.deployment import Deployment, states_of, wait_until
@@ -42,22 +42,25 @@ def lose_contact(site: Deployment, count: int) -> dict[str, object]:
     back_s = time.monotonic() - begin
     told = site.cloud.read(_verdicts)
     told.subtract(before)
-    given_up = dict(epochs.items() ^ site.cloud.read(_epochs).items())
+    force_removed = dict(epochs.items() ^ site.cloud.read(_epochs).items())
     wrong = sum(told[i, event] != 1 for i in site.cloud.read(_running) for event in (Event.HOST_LOST, Event.RUNNING))
     return {
         "contact_lost_s": round(lost_s, 1),
         "contact_back_s": round(back_s, 1),
-        "false_verdicts": sum(strange.values()) + wrong + len(given_up),
+        "false_verdicts": sum(strange.values()) + wrong + len(force_removed),
     }
 
 
 def _verdicts(tx: Transaction) -> Counter[tuple[str, str]]:
     """How often each instance was taken for out of contact, and how often for running."""
-    query = select(Step.instance_id, Step.event, func.count()).where(
-        Step.event.in_((Event.HOST_LOST, Event.RUNNING)), Step.instance_id.in_(_IS_RUNNING)
+    query = select(InstanceEvent.instance_id, InstanceEvent.event, func.count()).where(
+        InstanceEvent.event.in_((Event.HOST_LOST, Event.RUNNING)), InstanceEvent.instance_id.in_(_IS_RUNNING)
     )
     return Counter(
-        {(i, str(event)): int(n) for i, event, n in tx.session.execute(query.group_by(Step.instance_id, Step.event))}
+        {
+            (i, str(event)): int(n)
+            for i, event, n in tx.session.execute(query.group_by(InstanceEvent.instance_id, InstanceEvent.event))
+        }
     )
 
 

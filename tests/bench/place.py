@@ -3,7 +3,7 @@
 Every instance is placed in nine ways: all in one batch, ten at a time, as doorbells come together, and one at a time;
 each without leases (pooled), with one lease pinned to one host for each instance (pinned), and with leases that may go
 to any host of a rack of 16. What was decided is counted as taken before the next decision is made. It is the
-scheduler's own way: ``place`` on what its view remembers, then ``SiteView.take``.
+scheduler's own way: ``place`` on what its view remembers, then ``HostCache.take``.
 
     bin/bench place --hosts 10000 --instances 100000
     bin/bench place --sweep          500, 2,000 and 10,000 hosts with 8,000 and 100,000 instances
@@ -25,8 +25,8 @@ from functools import partial
 
 from controller.conf.settings import Scheduler
 from scheduler.host import Host, Request
-from scheduler.host_cache import SiteView
-from scheduler.host_table import Fleet
+from scheduler.host_cache import HostCache
+from scheduler.host_table import HostTable
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import place
 from scheduler.policy import policy_for
@@ -91,28 +91,28 @@ class _Case:
         for done in range(0, self.request.count, size):
             self._decide(replace(self.request, count=min(size, self.request.count - done)))
 
-    def breaches(self) -> int:
+    def violations(self) -> int:
         """What no placement may do."""
         twice = len(self.lease_ids) - len(set(self.lease_ids))
         strangers = sum(h not in self.pins[i] for h, i in zip(self.host_ids, self.lease_ids, strict=True) if self.pins)
-        return twice + strangers + int((self.fleet.free < 0).any(axis=0).sum())
+        return twice + strangers + int((self.host_table.free < 0).any(axis=0).sum())
 
     def _build(self, rows: list[Host], instances: int, kind: str) -> None:
-        self.fleet = Fleet(rows)
-        self.view = SiteView()
-        self.view.fleet = self.fleet
+        self.host_table = HostTable(rows)
+        self.cache = HostCache()
+        self.cache.host_table = self.host_table
         self.host_ids: list[str] = []
         self.lease_ids: list[int] = []
-        ids = self.fleet.ids
+        ids = self.host_table.ids
         width = {"pooled": 0, "pinned": 1, "rack": _RACK}[kind]
         self.pins = {i: ids[(h := i % len(ids) // width * width) : h + width] for i in range(instances if width else 0)}
         pairs = [(i, h) for i, hosts in self.pins.items() for h in hosts]
-        self.leases = PinnedLeases(self.fleet, pairs) if width else None
+        self.leases = PinnedLeases(self.host_table, pairs) if width else None
 
     def _decide(self, request: Request) -> None:
-        self.view.begin()
-        placement = place(request, self.fleet, policy=self.policy, leases=self.leases)
-        self.view.take(placement, request, self.leases)
+        self.cache.begin()
+        placement = place(request, self.host_table, policy=self.policy, leases=self.leases)
+        self.cache.take(placement, request, self.leases)
         self.host_ids += placement.host_ids
         self.lease_ids += placement.lease_ids
 
@@ -131,7 +131,7 @@ def _measure(options: argparse.Namespace, hosts: int, instances: int) -> dict[st
             modes[f"{kind}_{way}"] = round(instances / took_s)
             by_cpu[f"{kind}_{way}"] = round(instances / (time.process_time() - begin_cpu_s))
             figures["unplaced"] += instances - len(case.host_ids)
-            figures["breaches"] += case.breaches() if kind != "pooled" else int((case.fleet.free < 0).any())
+            figures["breaches"] += case.violations() if kind != "pooled" else int((case.host_table.free < 0).any())
             build_s[kind] = round(case.build_s, 3)
     return {
         "hosts": hosts,

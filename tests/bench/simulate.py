@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tests.simulation.database import Laboratory, shared_memory
+from tests.simulation.database import SimulationDatabase, shared_memory
 from tests.simulation.site import Outcome, run
 
 
@@ -32,12 +32,12 @@ def main(argv: Sequence[str]) -> dict[str, object]:
 def simulate(seeds: Iterable[int]) -> Iterator[Outcome]:
     """The outcome of each seed, one after the other."""
     with tempfile.TemporaryDirectory(prefix="pileus-simulation-", dir=shared_memory()) as folder:
-        laboratory = Laboratory(Path(folder))
+        sim_database = SimulationDatabase(Path(folder))
         try:
             for seed in seeds:
-                yield run(seed, laboratory)
+                yield run(seed, sim_database)
         finally:
-            laboratory.close()
+            sim_database.close()
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:

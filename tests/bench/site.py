@@ -33,7 +33,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from controller.db.models import Step
+from controller.db.models import InstanceEvent
 from controller.domain.states import State
 from controller.operations.audit.run import run_audit
 from controller.operations.cloud import Transaction
@@ -116,9 +116,9 @@ def _measure(site: Deployment, instances: int, ways: Sequence[str], *, contact_l
                     result |= lose_contact(site, len(ids))
                     watcher.pause()
             report = run_audit(site.cloud)
-            result[f"{way}_audit_breaches"] = len(report.breaches)
-            for breach in report.breaches[:10]:
-                print(breach)
+            result[f"{way}_audit_breaches"] = len(report.violations)
+            for violation in report.violations[:10]:
+                print(violation)
             watcher.resume()
             meters = Meters(site)
             deletes.append(_delete(site, ids))
@@ -222,9 +222,11 @@ def _client(site: Deployment) -> Iterator[Ec2Client]:
 
 def _waits(tx: Transaction) -> list[float]:
     """Milliseconds from each instance's REQUESTED to its PLACED."""
-    query = select(Step.instance_id, Step.event, Step.at).where(Step.event.in_(("REQUESTED", "PLACED")))
-    asked: dict[str, datetime] = {}
+    query = select(InstanceEvent.instance_id, InstanceEvent.event, InstanceEvent.at).where(
+        InstanceEvent.event.in_(("REQUESTED", "PLACED"))
+    )
+    specs: dict[str, datetime] = {}
     placed: dict[str, datetime] = {}
     for instance_id, event, at in tx.session.execute(query):
-        (asked if event == "REQUESTED" else placed)[instance_id] = at
-    return [(placed[i] - asked[i]).total_seconds() * 1000 for i in placed]
+        (specs if event == "REQUESTED" else placed)[instance_id] = at
+    return [(placed[i] - specs[i]).total_seconds() * 1000 for i in placed]

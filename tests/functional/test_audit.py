@@ -13,7 +13,7 @@ from controller.db.models import Host
 from controller.domain.states import Event
 from controller.operations.audit import repair
 from controller.operations.audit.audit import CHECKS, audit
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
@@ -34,7 +34,7 @@ def site(tmp_path: Path, database_url: str) -> Iterator[TestCloud]:
 
 def test_each_breach_is_told(site: TestCloud) -> None:
     good = GoodCloud.make(site)
-    assert good.breaches() == []
+    assert good.violations() == []
     for name, (statements, promises, _, words) in BREAKS.items():
         with Session(site.cloud.database.engine) as session:
             for statement in statements:
@@ -44,7 +44,7 @@ def test_each_breach_is_told(site: TestCloud) -> None:
             session.rollback()
         assert [b.promise for b in found] == list(promises), (name, found)
         assert any(words in b.what for b in found), (name, found)
-    assert good.breaches() == []
+    assert good.violations() == []
 
 
 def test_a_cloud_at_work_is_clean(site: TestCloud) -> None:
@@ -60,7 +60,7 @@ def test_a_cloud_at_work_is_clean(site: TestCloud) -> None:
             site.cloud.write(lambda tx, i=ids: actions.terminate(tx, site.project_id, i))  # type: ignore[misc]
             site.report(ids, Event.GONE)
 
-    def look() -> list[list[Breach]]:
+    def look() -> list[list[Violation]]:
         seen = []
         begun.wait(30)
         while not done.is_set():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from controller.operations.audit.run import Report, Wishes, run_audit
+from controller.operations.audit.run import AuditOptions, Report, run_audit
 from controller.operations.cloud import Cloud
 from tests.functional.site_processes import HOSTS, SiteProcesses
 from tests.servers.guarded import wait_until
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
 STORM = 200
 GHOST = "i-0000000000000dead"
-QUICK = Wishes(settle_s=1)
+QUICK = AuditOptions(settle_s=1)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_launch_storm_raises_no_false_alarm(site: SiteProcesses, auditor: Clou
         for n in range(0, STORM, 50):
             site.cloud.ec2.terminate_instances(InstanceIds=ids[n : n + 50])
             seen.append(run_audit(auditor, QUICK))
-    assert [str(b) for r in seen for b in r.breaches] == []
+    assert [str(b) for r in seen for b in r.violations] == []
     site.wait_settled()
     site.run(20)
     assert set(site.wait_settled().values()) == {"ACTIVE"}
@@ -81,9 +81,9 @@ def test_a_launch_storm_raises_no_false_alarm(site: SiteProcesses, auditor: Clou
 
 def test_a_ghost_is_told_and_removed(site: SiteProcesses) -> None:
     at_the_hardware(site, "INSERT INTO simulated_guests VALUES ('host-0003', ?, 'RUNNING', 'none', 1)", GHOST)
-    (breach,) = audit(site)["breaches"]
-    assert (breach["promise"], breach["subject"]) == (5, GHOST)
-    assert breach["what"] == "host-0003 has a domain (running) of it, no row owns it"
+    (violation,) = audit(site)["breaches"]
+    assert (violation["promise"], violation["subject"]) == (5, GHOST)
+    assert violation["what"] == "host-0003 has a domain (running) of it, no row owns it"
     kept = audit(site, "--repair", "--most-removals", "0")
     assert [b["subject"] for b in kept["breaches"]] == [GHOST]
     assert "nothing was removed" in kept["notes"][0]
@@ -107,10 +107,10 @@ def test_a_guest_that_is_lost_cannot_be_mended(site: SiteProcesses) -> None:
     victim = sorted(i for i, state in site.wait_settled().items() if state == "ACTIVE")[1]
     at_the_hardware(site, "DELETE FROM simulated_guests WHERE instance = ?", victim)
     for options in ((), ("--repair",)):
-        (breach,) = audit(site, *options)["breaches"]
-        assert (breach["promise"], breach["subject"]) == (5, victim)
-        assert "neither a domain nor a disk" in breach["what"]
-        assert breach["advice"] == "it is lost: terminate it"
+        (violation,) = audit(site, *options)["breaches"]
+        assert (violation["promise"], violation["subject"]) == (5, victim)
+        assert "neither a domain nor a disk" in violation["what"]
+        assert violation["advice"] == "it is lost: terminate it"
     site.cloud.ec2.terminate_instances(InstanceIds=[victim])
     wait_until(lambda: victim not in site.wait_settled(), deadline_s=60, what=site.logs)
     assert audit(site)["clean"]
@@ -130,8 +130,8 @@ def test_counters_are_mended_while_the_site_is_at_work(site: SiteProcesses, audi
     auditor.write(lambda tx: tx.session.connection().exec_driver_sql("UPDATE hosts SET vcpus_used = vcpus_used + 3"))
     auditor.write(lambda tx: tx.session.connection().exec_driver_sql("UPDATE projects SET used_vcpus = 3"))
     ids = site.run(50)
-    report = run_audit(auditor, Wishes(repair=True, settle_s=1))
+    report = run_audit(auditor, AuditOptions(repair=True, settle_s=1))
     assert {b.promise for b in report.mended} == {3, 8}
-    assert report.breaches == []
+    assert report.violations == []
     assert {s for i, s in site.wait_settled().items() if i in ids} == {"ACTIVE"}
-    assert run_audit(auditor, QUICK).breaches == []
+    assert run_audit(auditor, QUICK).violations == []

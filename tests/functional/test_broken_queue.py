@@ -7,7 +7,7 @@ import pytest
 from kombu import Connection
 
 from controller.bus.bus import Bus
-from controller.bus.repair import mend
+from controller.bus.repair import repair_queues
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable
@@ -64,7 +64,7 @@ def test_queues_that_work_are_left_alone(settings: Settings, rabbitmq: RabbitMQ)
     bus = Bus(settings)
     bus.send(BELL)
     queue = Topology(settings).queue("schedule")
-    assert mend(settings, [queue]) == []
+    assert repair_queues(settings, [queue]) == []
     with Listener(settings, ["schedule"], nothing) as listener:
         wait_until(lambda: listener.got == [BELL], deadline_s=20, what=lambda: str(listener.got))
     bus.close()

@@ -16,7 +16,7 @@ from controller.bus.consumer import BatchConsumer, DeadLetterConsumer, QueueCons
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
-from controller.domain.messages import ConsoleRead, Message, ReadConsole, ScheduleReservation, WireInstances
+from controller.domain.messages import ConsoleRead, Message, PrepareNetworks, ReadConsole, ScheduleReservation
 from tests.clouds import make_settings
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -144,7 +144,7 @@ def test_a_message_for_somebody_else_is_a_dead_letter_without_a_second_try(setti
         raise PoisonMessage(reason=f"{message.KIND} is not for me")
 
     with Listener(settings, ["network"], refuse) as listener:
-        bus.send(WireInstances(()))
+        bus.send(PrepareNetworks(()))
         wait_for(lambda: listener.dead)
     assert len(listener.got) == 1
 
@@ -190,11 +190,11 @@ def test_what_comes_together_is_handled_together_and_one_bad_message_harms_no_ot
 
     def handle(messages: Sequence[Message]) -> None:
         batches.append(list(messages))
-        if any(isinstance(m, WireInstances) for m in messages):
+        if any(isinstance(m, PrepareNetworks) for m in messages):
             raise PoisonMessage(reason="not for me")
 
     bells = [ScheduleReservation(f"r-{n:017x}") for n in range(50)]
-    for message in (*bells[:25], WireInstances(()), *bells[25:]):
+    for message in (*bells[:25], PrepareNetworks(()), *bells[25:]):
         bus.send(message)
     consumer = BatchConsumer(settings, ["schedule", "network"], handle, name="batch")
     graves = DeadLetterConsumer(settings, lambda body, _: dead.append(body))
@@ -211,7 +211,7 @@ def test_what_comes_together_is_handled_together_and_one_bad_message_harms_no_ot
 
 
 def test_the_same_doorbell_waiting_twice_is_rung_once(settings: Settings, bus: Bus) -> None:
-    bus.ring([BELL] * 20)
+    bus.notify([BELL] * 20)
     with Listener(settings, ["schedule"], nothing) as listener:
         bus.send(ScheduleReservation("r-last"))
         wait_for(lambda: ScheduleReservation("r-last") in listener.got)
@@ -298,7 +298,7 @@ def test_the_broker_may_go_and_come_back(broker_settings: Settings, rabbitmq: Ra
         begin = time.monotonic()
         with pytest.raises(BusUnavailable):
             bus.send(BELL)
-        bus.ring([BELL] * 100)  # never raises, never waits for each one
+        bus.notify([BELL] * 100)  # never raises, never waits for each one
         assert time.monotonic() - begin < 30  # a bound, not a measurement
         rabbitmq.start()
         wait_for(lambda: _sent(bus), 60)

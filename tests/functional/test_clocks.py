@@ -9,14 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.domain.clock import Clock
-from controller.domain.messages import GuestState, Power, ReconcileGuests, ScheduleReservation, WireInstances
+from controller.domain.messages import GuestState, Power, PrepareNetworks, ReconcileGuests, ScheduleReservation
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.audit.audit import audit
-from controller.operations.audit.run import Wishes, run_audit
+from controller.operations.audit.run import AuditOptions, run_audit
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from controller.workers.service import ControllerService
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud, TurnedClock
 from tests.faults import Row, each_row, row
@@ -35,7 +35,7 @@ def site(tmp_path: Path) -> Iterator[TestCloud]:
 def build(site: TestCloud, count: int) -> list[str]:
     ids = site.launch(count)
     for bell in site.bus.take(ScheduleReservation):
-        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
     return ids
 
 
@@ -90,7 +90,7 @@ def test_the_controllers_clock_steps_back(site: TestCloud) -> None:
         stepped.purge()
         site.heartbeat()
         site.clock.advance(10)
-    assert [m.instance_ids for m in site.bus.take(WireInstances)] != []
+    assert [m.instance_ids for m in site.bus.take(PrepareNetworks)] != []
     assert site.bus.take(ScheduleReservation) != []
     assert site.states([*running, *building, *requested]) == [
         *[State.ACTIVE] * 2, *[State.BUILDING] * 2, State.REQUESTED,
@@ -253,7 +253,7 @@ def test_what_a_wrong_clock_dated_in_the_future_is_mended(site: TestCloud) -> No
 def test_a_repair_where_the_clock_is_wrong(site: TestCloud) -> None:
     building = build(site, 2)
     wrong = replace(site.cloud, clock=off_by(site, HOUR_S))
-    report = run_audit(wrong, Wishes(repair=True, evidence=False), pause=lambda _: None)
+    report = run_audit(wrong, AuditOptions(repair=True, observed=False), pause=lambda _: None)
     assert "nothing overdue was ended: the clock here and the database's differ by 3600 s" in report.notes
     assert site.states(building) == [State.BUILDING] * 2
 

@@ -16,9 +16,9 @@ from controller.domain.messages import (
     GuestsChanged,
     HostAccepted,
     HostReported,
+    PrepareNetworks,
     ReconcileGuests,
     ScheduleReservation,
-    WireInstances,
 )
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
@@ -26,7 +26,7 @@ from controller.operations.instances import sweeps
 from controller.operations.instances.actions import terminate
 from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from network.service import NetworkService
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.faults import Row, each_row
@@ -79,10 +79,10 @@ class Line:
 
     def place(self) -> None:
         for bell in self.site.bus.take(ScheduleReservation):
-            self.site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+            self.site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
 
     def wire(self) -> None:
-        if bells := self.site.bus.take(WireInstances):
+        if bells := self.site.bus.take(PrepareNetworks):
             self._network.handle(bells)
 
     def take(self) -> None:
@@ -103,7 +103,7 @@ class Line:
             step()
         self.site.clock.advance(60)
         self.site.heartbeat(HOST)
-        self.site.cloud.write(sweeps.ring)
+        self.site.cloud.write(sweeps.notify)
         self.site.cloud.write(sweeps.expire)
 
 

@@ -51,7 +51,7 @@ def _there(connection: Connection, queue: Queue) -> bool:
 def _lose(site: TestCloud) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
 
 
 @row(
@@ -93,7 +93,7 @@ def test_a_stale_command_starts_nothing(cloud: TestCloud, tmp_path: Path) -> Non
     beats: list[HostReported] = []
 
     class Recording(Bus):
-        def ring(self, messages):  # type: ignore[no-untyped-def]
+        def notify(self, messages):  # type: ignore[no-untyped-def]
             beats.extend(m for m in messages if isinstance(m, HostReported))
 
     bus = Recording(of_host)
@@ -138,7 +138,7 @@ def test_a_boot_without_a_broker_starts_nothing(
     )
 
     class Recording(Bus):
-        def ring(self, messages):  # type: ignore[no-untyped-def]
+        def notify(self, messages):  # type: ignore[no-untyped-def]
             beats.extend(m for m in messages if isinstance(m, HostReported))
 
     bus = Recording(of_host)

@@ -69,12 +69,12 @@ def test_one_host_that_asks_many_times_joins_once(site: TestCloud) -> None:
 
 def test_heartbeats_and_claims_of_many_do_not_lock_each_other_out(site: TestCloud) -> None:
     secret = token(site.cloud, 50)
-    fleet = [facts(f"h{n:02d}") for n in range(50)]
-    for each in fleet:
+    host_table = [facts(f"h{n:02d}") for n in range(50)]
+    for each in host_table:
         site.cloud.write(lambda tx, f=each: join.join(tx, secret, f))  # type: ignore[misc]
 
     def beat(n: int) -> int:
-        beats = fleet[n:] + fleet[:n]
+        beats = host_table[n:] + host_table[:n]
         return len(site.cloud.write(lambda tx: heartbeats.report_all(tx, beats)))
 
     assert race(lambda n: [beat(n) for _ in range(5)]) == [[50] * 5] * RACERS
@@ -153,18 +153,18 @@ def test_a_host_joins_and_carries_guests(tmp_path: Path, rabbitmq: RabbitMQ) -> 
         assert (told.bus.url, told.database.url) == (rabbitmq.url, "")
         assert not (folder / "pileus.db").exists()
 
-        def fleet() -> list[Host]:
+        def host_table() -> list[Host]:
             return list(made.cloud.read(hosts.list_hosts))
 
-        assert [(h.id, h.up, h.labels, h.zone) for h in fleet()] == [
+        assert [(h.id, h.up, h.labels, h.zone) for h in host_table()] == [
             ("node-0001", False, "ssd", "z5"),
             ("node-0002", False, "ssd", "z5"),
         ]
         assert run(folder, "join", url, secret).returncode == 0  # the token is used up, the hosts are the same
 
         stack.enter_context(agent(folder))
-        until(lambda: all(h.up and h.mode == "READY" for h in fleet()), "hosts up")
+        until(lambda: all(h.up and h.mode == "READY" for h in host_table()), "hosts up")
         ids = made.launch(4)
         until(lambda: made.states(ids) == [State.ACTIVE] * 4, "instances ACTIVE")
         assert {made.instance(i).host_id for i in ids} == {"node-0001", "node-0002"}
-        assert {h.drift for h in fleet()} == {""}
+        assert {h.drift for h in host_table()} == {""}

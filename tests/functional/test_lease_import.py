@@ -17,7 +17,7 @@ from controller.domain.messages import ScheduleReservation
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -138,7 +138,7 @@ def test_no_lease_is_claimed_where_an_import_has_just_taken_its_pin_away(site: T
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
 
     def place(n: int) -> None:
-        view = SiteView()
+        view = HostCache()
         for bell in bells[n::3]:
             with suppress(ClaimConflict):  # the sweep would ring again
                 site.cloud.write(lambda tx, b=bell: schedule(tx, [b], view))  # type: ignore[misc]

@@ -10,7 +10,7 @@ from controller.db.models import Lease
 from controller.domain.messages import ScheduleReservation
 from network import queries
 from network.segment import LeaseMark
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -29,7 +29,7 @@ def place(site: TestCloud, count: int) -> None:
     """Instances with leases."""
     site.launch(count)
     wanted = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
-    assert site.cloud.write(lambda tx: schedule(tx, wanted, SiteView())) == count
+    assert site.cloud.write(lambda tx: schedule(tx, wanted, HostCache())) == count
 
 
 def test_a_mark_is_that_of_the_rows(site: TestCloud) -> None:
@@ -56,4 +56,4 @@ def test_a_lease_that_is_given_back_changes_the_mark(site: TestCloud) -> None:
     site.cloud.write(lambda tx: tx.session.execute(free))
     after = site.cloud.read(queries.marks).new[network_id]
     assert after.mark + LeaseMark.of([lease.lease_id]) == before[network_id].mark
-    assert after.resting
+    assert after.quarantined

@@ -10,10 +10,10 @@ from sqlalchemy import event
 from controller.domain.messages import GuestState, Power, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
-from controller.operations.hosts.force_removal import give_up
+from controller.operations.hosts.force_removal import force_remove
 from controller.operations.instances import actions, sweeps
 from controller.operations.networks import quarantine
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.servers.postgresql import PostgreSQL
@@ -65,7 +65,7 @@ def locks(site: TestCloud) -> Iterator[Locks]:
 def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) -> None:
     ids = site.launch(4)
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
-    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, bells, HostCache()))
     site.report(ids, Event.RUNNING)
     site.clock.advance(60)
     # Heartbeats that mend: one guest is off, another is gone; then the hosts fall silent, and come back.
@@ -78,7 +78,7 @@ def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) 
         pass
     site.heartbeat("h1", sequence=2)
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
-    site.cloud.write(sweeps.ring)
+    site.cloud.write(sweeps.notify)
     site.clock.advance(3600)
     site.cloud.write(sweeps.expire)
     site.report(ids, Event.GONE)
@@ -93,11 +93,11 @@ def _give_up(site: TestCloud) -> None:
     site.heartbeat("h3", sequence=9)
     (one,) = site.launch(1)
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
-    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, bells, HostCache()))
     _silence(site)
     host = site.instance(one).host_id or ""
     generation = site.instance(one).generation
-    assert site.cloud.write(lambda tx: give_up(tx, host, fenced=True)) == 1
+    assert site.cloud.write(lambda tx: force_remove(tx, host, fenced=True)) == 1
     # It comes back, and is to remove the guest: by a generation that the row is given, too.
     for sequence in (10, 11):
         site.heartbeat(host, sequence=sequence, guests=(GuestState(one, generation + 5, Power.RUNNING),))
@@ -109,7 +109,7 @@ def test_addresses_leave_quarantine_before_their_hosts_are_locked(site: TestClou
         ids = _running(site, 2)
         host = site.instance(ids[0]).host_id or ""
         _silence(site)
-        site.cloud.write(lambda tx, h=host: give_up(tx, h))  # type: ignore[misc]
+        site.cloud.write(lambda tx, h=host: force_remove(tx, h))  # type: ignore[misc]
         assert site.cloud.read(quarantine.count)
         if fenced:
             site.cloud.write(lambda tx, h=host: quarantine.fence(tx, h))  # type: ignore[misc]
@@ -123,7 +123,7 @@ def test_addresses_leave_quarantine_before_their_hosts_are_locked(site: TestClou
     host = site.instance(one).host_id or ""
     for said_dead in (False, True):
         _silence(site)
-        site.cloud.write(lambda tx, h=host, f=said_dead: give_up(tx, h, fenced=f))  # type: ignore[misc]
+        site.cloud.write(lambda tx, h=host, f=said_dead: force_remove(tx, h, fenced=f))  # type: ignore[misc]
         if not said_dead:
             assert site.cloud.read(quarantine.count) == 1
             site.heartbeat(host, sequence=30)
@@ -136,7 +136,7 @@ def test_addresses_leave_quarantine_before_their_hosts_are_locked(site: TestClou
 def _running(site: TestCloud, count: int) -> list[str]:
     ids = site.launch(count)
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
-    site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, bells, HostCache()))
     site.report(ids, Event.RUNNING)
     return ids
 

@@ -15,7 +15,7 @@ from controller.db.models import Base, Instance, Lease
 from controller.domain.states import Event, State
 from controller.operations.database import schema
 from controller.operations.instances import actions, transitions
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud, make_settings
 from tests.servers.guarded import wait_until
@@ -72,8 +72,8 @@ def test_addresses_that_rest_survive_an_older_release(tmp_path: Path, database_u
     site = TestCloud.create(tmp_path, database_url, network__driver="linux")
     site.heartbeat()
     kept, gone = site.launch(2)
-    site.cloud.write(lambda tx: schedule(tx, [site.instance(kept).reservation_id], SiteView()))
-    site.cloud.write(lambda tx: transitions.move(tx, transitions.lock_instances(tx, [gone]), Event.DELETE))
+    site.cloud.write(lambda tx: schedule(tx, [site.instance(kept).reservation_id], HostCache()))
+    site.cloud.write(lambda tx: transitions.transition(tx, transitions.lock_instances(tx, [gone]), Event.DELETE))
     site.report([gone], Event.GONE)
 
     def leases() -> list[tuple[str | None, bool, bool]]:
@@ -93,7 +93,7 @@ def test_a_delete_that_release_01_gave_up_is_awaited_again(tmp_path: Path, datab
     site.heartbeat()
     ids = site.launch(3)
     reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
-    assert site.cloud.write(lambda tx: schedule(tx, reservations, SiteView())) == 3
+    assert site.cloud.write(lambda tx: schedule(tx, reservations, HostCache())) == 3
     site.report(ids, Event.FAILED, "no space left")
     because = "its host did not report it gone in time; terminate it again, or `pileus host remove --force` (DELETING)"
     row = update(Instance).where(Instance.id == ids[0]).values(reason=because)
@@ -146,7 +146,7 @@ def test_an_older_release_finds_claims_of_its_own_size(tmp_path: Path, database_
     site.heartbeat("h2")
     ids = site.launch(3)
     reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
-    assert site.cloud.write(lambda tx: schedule(tx, reservations, SiteView())) == 3
+    assert site.cloud.write(lambda tx: schedule(tx, reservations, HostCache())) == 3
     site.close()
     schema.downgrade(site.cloud.settings, "0004")
     database = Database(site.cloud.settings)

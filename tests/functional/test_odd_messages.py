@@ -7,7 +7,7 @@ import pytest
 
 from controller.domain import agent_messages
 from controller.domain.errors import PoisonMessage
-from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Message, OutdatedWish, Power
+from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Message, OutdatedRequest, Power
 from controller.domain.states import Event, State
 from controller.operations import dead_letters
 from controller.operations.hosts import hosts, stray_guests
@@ -39,7 +39,7 @@ def test_odd_words_are_kept(site: TestCloud) -> None:
     report = GuestReport(one, 1, Event.SHUT_OFF, ODD, ODD)
     site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged("h1", (report,))]))
     assert site.states([one]) == [State.STOPPED]
-    site.cloud.write(lambda tx: dead_letters.bury(tx, ODD.encode("utf-8", "surrogatepass"), ODD, ODD))
+    site.cloud.write(lambda tx: dead_letters.record_dead_letter(tx, ODD.encode("utf-8", "surrogatepass"), ODD, ODD))
     assert len(site.cloud.read(dead_letters.list_dead_letters)) == 1
 
 
@@ -48,8 +48,8 @@ def test_odd_numbers_are_refused_or_change_nothing(site: TestCloud) -> None:
     for number in (-(2**63), -1, 0, 2**31 - 1, 2**31, 2**63 - 2, 2**63 - 1, 2**70):
         for message in (
             GuestsChanged("h1", (GuestReport(one, number, Event.RUNNING),)),
-            GuestsChanged("h1", (), (OutdatedWish(one, number, number),)),
-            GuestsChanged("h1", (), (OutdatedWish(one, 1, number),)),
+            GuestsChanged("h1", (), (OutdatedRequest(one, number, number),)),
+            GuestsChanged("h1", (), (OutdatedRequest(one, 1, number),)),
         ):
             if is_taken(message):
                 site.cloud.write(lambda tx, m=message: apply_reports(tx, [m]))  # type: ignore[misc]

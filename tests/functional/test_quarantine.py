@@ -40,7 +40,7 @@ def lose(site: TestCloud, *, fenced: bool = False) -> None:
     site.cloud.write(heartbeats.mark_lost)
     for host in ("h2", "h3"):
         site.heartbeat(host)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1", fenced=fenced))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1", fenced=fenced))
 
 
 def kept(site: TestCloud) -> list[tuple[str, str, str]]:

@@ -55,7 +55,7 @@ def test_heartbeats_have_a_queue_of_their_own(settings: Settings, bus: Bus) -> N
 
 def test_heartbeats_go_to_the_reports_where_only_release_0_1_listens(settings: Settings, bus: Bus) -> None:
     bus.send_all([heartbeat(1), heartbeat(2)])
-    bus.ring([heartbeat(3)])
+    bus.notify([heartbeat(3)])
     with Listener(settings, [EVENTS], nothing) as listener:
         wait_for(lambda: len(listener.got) == 3)
     assert listener.got == [heartbeat(1), heartbeat(2), heartbeat(3)]

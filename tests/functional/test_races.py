@@ -19,7 +19,7 @@ from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from controller.operations.instances.actions import launch
 from controller.operations.networks import networks
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.faults import row
@@ -95,7 +95,7 @@ def test_many_schedulers_never_claim_twice(site: TestCloud) -> None:
 
     def place_all(n: int) -> None:
         for bell in bells[n:] + bells[:n]:
-            site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+            site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
 
     race(place_all, 8)
     views = site.views()
@@ -114,7 +114,7 @@ def test_a_lease_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, datab
     site.heartbeat(vcpus=64)
     ids = site.launch(13)  # all that a /28 has
     (bell,) = site.bus.take(ScheduleReservation)
-    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView())) == 13
+    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], HostCache())) == 13
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids[:1]))
     site.report(ids[:1], Event.GONE)  # one address is free again
     (late,) = site.launch(1)
@@ -128,7 +128,7 @@ def test_a_lease_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, datab
 
     def place(tx: Transaction) -> int:
         try:
-            return schedule(tx, [bell.reservation_id], SiteView())
+            return schedule(tx, [bell.reservation_id], HostCache())
         finally:
             tried.set()
 
@@ -150,7 +150,7 @@ def test_the_last_capacity_goes_to_as_many_as_fit(site: TestCloud) -> None:
         reservations += site.bus.take(ScheduleReservation)
     site.heartbeat(vcpus=0, memory_mib=16384)
     site.heartbeat("h2", vcpus=1, memory_mib=3 * 2 * 128)
-    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [reservations[n].reservation_id], SiteView())), 4)
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [reservations[n].reservation_id], HostCache())), 4)
     states = [v.instance.state for v in site.views()]
     assert states.count(State.BUILDING) == 6
     assert states.count(State.ERROR) == 2
@@ -197,7 +197,7 @@ def test_the_last_address(site: TestCloud) -> None:
     for _ in range(RACERS):
         site.launch(1, network_id=network)
         bells += site.bus.take(ScheduleReservation)
-    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], SiteView())))
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], HostCache())))
     _one_of_them_is_built(site, [b.reservation_id for b in bells], "Server.InsufficientFreeAddresses")
 
 
@@ -217,7 +217,7 @@ def test_the_last_address_by_name(site: TestCloud) -> None:
     accepted = [r for r in results if isinstance(r, str)]
     assert accepted
     assert {type(r) for r in results if not isinstance(r, str)} <= {AddressInUse}
-    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [accepted[n]], SiteView())), len(accepted))
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [accepted[n]], HostCache())), len(accepted))
     _one_of_them_is_built(site, accepted, "Server.InsufficientFreeAddresses")
 
 
@@ -236,9 +236,9 @@ def test_the_last_vcpu(site: TestCloud) -> None:
     site.heartbeat(vcpus=1)
     site.launch(7)
     for bell in site.bus.take(ScheduleReservation):
-        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 7
-    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], SiteView())))
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], HostCache())))
     _one_of_them_is_built(site, [b.reservation_id for b in bells], "Server.InsufficientInstanceCapacity")
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 8
 
@@ -248,7 +248,7 @@ def _network_with_one_address_left(site: TestCloud) -> str:
     network = site.cloud.write(lambda tx: networks.create_network(tx, None, "small", "10.9.0.0/28").id)
     site.launch(12, network_id=network)
     for bell in site.bus.take(ScheduleReservation):
-        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
     return network
 
 
@@ -271,7 +271,7 @@ def test_the_last_addresses_go_to_as_many_as_there_are(site: TestCloud) -> None:
     for _ in range(20):
         site.launch(1, network_id=pool)
     bells = [b.reservation_id for b in site.bus.take(ScheduleReservation)]
-    race(lambda n: site.cloud.write(lambda tx: schedule(tx, bells[n * 5 : n * 5 + 5], SiteView())), 4)
+    race(lambda n: site.cloud.write(lambda tx: schedule(tx, bells[n * 5 : n * 5 + 5], HostCache())), 4)
     views = site.views()
     placed = [v for v in views if v.instance.state == State.BUILDING]
     assert len(placed) == len({v.ip for v in placed}) == 13

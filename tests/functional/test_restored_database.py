@@ -17,17 +17,17 @@ from controller.domain.messages import (
     GuestsChanged,
     GuestState,
     HostReported,
-    OutdatedWish,
+    OutdatedRequest,
     Power,
+    PrepareNetworks,
     ScheduleReservation,
-    WireInstances,
 )
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.instances import actions, sweeps
 from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from network import queries
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.faults import row
@@ -90,9 +90,9 @@ class Restorable:
             for message in sent:
                 match message:
                     case ScheduleReservation():
-                        cloud.write(lambda tx, m=message: schedule(tx, [m.reservation_id], SiteView()))  # type: ignore[misc]
-                    case WireInstances():
-                        bus.ring(cloud.read(lambda tx, m=message: queries.commands(tx, m.instance_ids, {})))  # type: ignore[misc]
+                        cloud.write(lambda tx, m=message: schedule(tx, [m.reservation_id], HostCache()))  # type: ignore[misc]
+                    case PrepareNetworks():
+                        bus.notify(cloud.read(lambda tx, m=message: queries.commands(tx, m.instance_ids, {})))  # type: ignore[misc]
                     case GuestsChanged():
                         cloud.write(lambda tx, m=message: apply_reports(tx, [m]))  # type: ignore[misc]
                     case HostReported():
@@ -105,7 +105,7 @@ class Restorable:
         """Time passes, as a site spends it: sweeps and heartbeats."""
         for _ in range(seconds // 10):
             self.site.clock.advance(10)
-            self.site.cloud.write(sweeps.ring)
+            self.site.cloud.write(sweeps.notify)
             self.settle()
             self.heartbeat()
 
@@ -237,7 +237,7 @@ def test_a_generation_that_cannot_be_is_not_believed(restorable: Restorable) -> 
         beat = site.beat(HOST, guests=(GuestState(one, generation, Power.SHUT_OFF),), sequence=2**50 + number)
         site.cloud.write(lambda tx, b=beat: apply_heartbeats(tx, [b]))  # type: ignore[misc]
         for said in (GuestReport(one, generation, Event.GONE), GuestReport(one, generation, Event.SHUT_OFF)):
-            answer = GuestsChanged(HOST, (said,), (OutdatedWish(one, 1, generation),))
+            answer = GuestsChanged(HOST, (said,), (OutdatedRequest(one, 1, generation),))
             site.cloud.write(lambda tx, a=answer: apply_reports(tx, [a]))  # type: ignore[misc]
         assert (site.instance(one).generation, site.instance(one).state) == (1, State.ACTIVE)
     restorable.wish(actions.stop, one)

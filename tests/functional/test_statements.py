@@ -14,7 +14,7 @@ from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from controller.operations.instances.reports import apply_reports
 from controller.operations.networks.networks import create_network
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.servers.postgresql import PostgreSQL
@@ -42,7 +42,7 @@ def life(site: TestCloud) -> tuple[int, dict[str, int]]:
     ids = site.launch(COUNT)
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
     with counted(site) as seen:
-        site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+        site.cloud.write(lambda tx: schedule(tx, bells, HostCache()))
         site.cloud.write(lambda tx: apply_reports(tx, reports(site, ids, Event.RUNNING)))
         assert site.states(ids) == [State.ACTIVE] * COUNT
         used = {h.id: h.vcpus_used for h in site.cloud.read(hosts.list_hosts)}
@@ -79,7 +79,7 @@ def test_rows_of_one_request_are_one_statement_a_table(tmp_path: Path, postgresq
     with counted(site) as seen:
         ids = site.launch(count, network_id=wide.id)
         (bell,) = site.bus.take(ScheduleReservation)
-        site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView()))
+        site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], HostCache()))
     assert site.states(ids) == [State.BUILDING] * count
     inserted = Counter(s.split()[2] for s in seen if s.startswith("INSERT"))
     assert inserted == {"reservations": 1, "instances": 1, "steps": 2, "leases": 1, "claims": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.database import Laboratory, shared_memory
+from tests.simulation.database import SimulationDatabase, shared_memory
 from tests.simulation.site import run
 
 _LOST_JOURNAL = "an agent that has lost its journal: a guest that was off stayed ACTIVE for ever"
@@ -58,14 +58,14 @@ _SEEDS = {
 
 
 @pytest.fixture(scope="module")
-def laboratory() -> Iterator[Laboratory]:
+def sim_database() -> Iterator[SimulationDatabase]:
     with tempfile.TemporaryDirectory(prefix="pileus-simulation-", dir=shared_memory()) as folder:
-        made = Laboratory(Path(folder))
+        made = SimulationDatabase(Path(folder))
         yield made
         made.close()
 
 
 @pytest.mark.parametrize("seed", _SEEDS)
-def test_it_holds(seed: int, laboratory: Laboratory) -> None:
-    outcome = run(seed, laboratory)
+def test_it_holds(seed: int, sim_database: SimulationDatabase) -> None:
+    outcome = run(seed, sim_database)
     assert not outcome.failed, f"{_SEEDS[seed]}\n{outcome}"

@@ -4,18 +4,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.simulation.database import Laboratory, shared_memory
+from tests.simulation.database import SimulationDatabase, shared_memory
 from tests.simulation.site import run
 
 
 def main(seed: int) -> int:
     """Answers with 1 where the seed fails."""
     with tempfile.TemporaryDirectory(prefix="pileus-simulation-", dir=shared_memory()) as folder:
-        laboratory = Laboratory(Path(folder))
+        sim_database = SimulationDatabase(Path(folder))
         try:
-            outcome = run(seed, laboratory, print)
+            outcome = run(seed, sim_database, print)
         finally:
-            laboratory.close()
+            sim_database.close()
     print(outcome if outcome.failed else f"seed {seed} holds: {outcome.steps} steps, {dict(outcome.faults)}")
     return 1 if outcome.failed else 0
 

@@ -9,11 +9,11 @@ from controller.domain.errors import CloudError, Unavailable
 from controller.operations.cloud import Transaction
 from controller.operations.instances import actions
 from controller.operations.instances.actions import LaunchRequest
-from tests.simulation.database import Laboratory
-from tests.simulation.hub import Hub, Process
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.oracle import Oracle
+from tests.simulation.scenarios import Scenario, Scenarios
 from tests.simulation.services import ControlPlane
-from tests.simulation.stories import Stories, Story
+from tests.simulation.simulator import Process, Simulator
 
 T = TypeVar("T")
 
@@ -53,15 +53,22 @@ class Wish:
 class Clients:
     """What is asked for, and what was answered."""
 
-    def __init__(self, hub: Hub, plane: ControlPlane, laboratory: Laboratory, stories: Stories, oracle: Oracle) -> None:
-        self._hub = hub
-        self._stories = stories
+    def __init__(
+        self,
+        simulator: Simulator,
+        plane: ControlPlane,
+        sim_database: SimulationDatabase,
+        scenarios: Scenarios,
+        oracle: Oracle,
+    ) -> None:
+        self._simulator = simulator
+        self._stories = scenarios
         self._oracle = oracle
         self._plane = plane
-        self._laboratory = laboratory
-        self._who = (laboratory.project_id, laboratory.user_id, laboratory.image_id)
+        self._sim_database = sim_database
+        self._who = (sim_database.project_id, sim_database.user_id, sim_database.image_id)
         self.launches: list[Launch] = []
-        self.wishes: list[Wish] = []
+        self.options: list[Wish] = []
         # How often a wish may have reached an instance, whatever was answered.
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.unanswered = 0
@@ -71,7 +78,7 @@ class Clients:
     @property
     def accepted(self) -> int:
         """Requests that were answered with success."""
-        return sum(bool(x.answers) for x in self.launches) + sum(w.accepted for w in self.wishes)
+        return sum(bool(x.answers) for x in self.launches) + sum(w.accepted for w in self.options)
 
     @property
     def known(self) -> list[str]:
@@ -81,39 +88,39 @@ class Clients:
     def ends_itself(self, instance_id: str) -> bool:
         """Whether it is to be terminated when it powers itself off."""
         # Its launch may have had no answer.
-        return instance_id in self._forgotten or self._laboratory.peek(
+        return instance_id in self._forgotten or self._sim_database.peek(
             "SELECT shutdown_behavior FROM instances WHERE id = ?", instance_id
         ) == [("terminate",)]
 
     def before_restore(self) -> None:
         """Remember what the rows say and their copy may not: commands made by them are still under way."""
-        ending = self._laboratory.peek("SELECT id FROM instances WHERE shutdown_behavior = ?", "terminate")
+        ending = self._sim_database.peek("SELECT id FROM instances WHERE shutdown_behavior = ?", "terminate")
         self._forgotten |= {i for (i,) in ending}
 
     def plan(self, requests: int, within_s: float) -> None:
         """Ask so many things at random times."""
         for n in range(requests):
-            self._hub.at(self._hub.random.uniform(0, within_s), lambda n=n: self._ask(n))  # type: ignore[misc]
-        if Story.SHORTAGE in self._stories:
+            self._simulator.at(self._simulator.random.uniform(0, within_s), lambda n=n: self._ask(n))  # type: ignore[misc]
+        if Scenario.SHORTAGE in self._stories:
             for _ in range(self._stories.random.randint(1, 2)):
                 self.plan_singles(self._stories.random.uniform(25, within_s), self._stories.random.randint(8, 20))
 
     def terminate_some_of(self, host: str) -> None:
         """Terminate what is there on this host, some of it."""
-        there = [i for (i,) in self._laboratory.peek("SELECT id FROM instances WHERE host_id = ? ORDER BY id", host)]
+        there = [i for (i,) in self._sim_database.peek("SELECT id FROM instances WHERE host_id = ? ORDER BY id", host)]
         for instance_id in there[: self._stories.random.randint(1, 4)]:
             wish = Wish("terminate", (instance_id,))
-            self.wishes.append(wish)
+            self.options.append(wish)
             self._send_wish(wish)
 
     def restored(self, copied_at: float) -> None:
         """The database is as it was then: what was accepted since is not known any more."""
-        there = {row[0] for row in self._laboratory.peek("SELECT id FROM instances")}
+        there = {row[0] for row in self._sim_database.peek("SELECT id FROM instances")}
         for launch in self.launches:
             if any(i not in there for answer in launch.answers for i in answer):
                 launch.answers.clear()
                 launch.lost = True
-        for wish in self.wishes:
+        for wish in self.options:
             wish.accepted = wish.accepted and wish.accepted_at < copied_at
 
     def plan_singles(self, at: float, count: int) -> None:
@@ -121,10 +128,10 @@ class Clients:
         for n in range(count):
             number = 1000 * (len(self.launches) + 1) + n
             when = at + self._stories.random.uniform(0, 0.3)
-            self._hub.at(when, lambda n=number: self._launch(n, single=True))  # type: ignore[misc]
+            self._simulator.at(when, lambda n=number: self._launch(n, single=True))  # type: ignore[misc]
 
     def _ask(self, number: int) -> None:
-        random = self._hub.random
+        random = self._simulator.random
         known = self.known
         kind = random.choices(("launch", "again", "wish"), weights=(35, 10, 55))[0]
         if kind == "again" and self.launches:
@@ -134,26 +141,26 @@ class Clients:
         elif kind == "wish" and known:
             ids = random.sample(known, random.choice((1, 1, 1, min(3, len(known)))))
             wish = Wish(random.choice(self._sensible(ids[0])), tuple(ids))
-            self.wishes.append(wish)
+            self.options.append(wish)
             self._send_wish(wish)
         else:
             self._launch(number)
 
     def _sensible(self, instance_id: str) -> Sequence[str]:
         """What one would ask of an instance in its state; and now and then anything."""
-        states = self._laboratory.peek("SELECT state FROM instances WHERE id = ?", instance_id)
+        states = self._sim_database.peek("SELECT state FROM instances WHERE id = ?", instance_id)
         state = states[0][0] if states else ""
-        if self._hub.random.random() < 0.15:
+        if self._simulator.random.random() < 0.15:
             return tuple(_WISHES)
-        return _SENSIBLE.get(state, ("terminate",) if self._hub.random.random() < 0.2 else tuple(_WISHES))
+        return _SENSIBLE.get(state, ("terminate",) if self._simulator.random.random() < 0.2 else tuple(_WISHES))
 
     def _launch(self, number: int, *, single: bool = False) -> None:
-        random = self._hub.random
+        random = self._simulator.random
         project_id, user_id, image_id = self._who
         least = 1 if single else random.choice((1, 1, 1, 2, 3))
-        network_id = self._laboratory.small_network if single else self._network()
-        ends = Story.EARLY_OFF in self._stories
-        groups = self._laboratory.groups if Story.GROUPS in self._stories and not single else ()
+        network_id = self._sim_database.small_network if single else self._network()
+        ends = Scenario.EARLY_OFF in self._stories
+        groups = self._sim_database.groups if Scenario.GROUPS in self._stories and not single else ()
         token = f"token-{number}" if random.random() < 0.8 else ""
         launch = Launch(
             LaunchRequest(
@@ -176,11 +183,11 @@ class Clients:
     def _network(self) -> str:
         """The default one, or one of those of this seed's stories."""
         choice = [""]
-        if Story.SHORTAGE in self._stories or Story.REMOVED in self._stories:
-            choice += [self._laboratory.small_network] * 2
-        if Story.PINNED in self._stories:
-            choice += [self._laboratory.pinned_network] * 2
-        return self._hub.random.choice(choice) if len(choice) > 1 else ""
+        if Scenario.SHORTAGE in self._stories or Scenario.REMOVED in self._stories:
+            choice += [self._sim_database.small_network] * 2
+        if Scenario.PINNED in self._stories:
+            choice += [self._sim_database.pinned_network] * 2
+        return self._simulator.random.choice(choice) if len(choice) > 1 else ""
 
     def _send_launch(self, launch: Launch) -> None:
         def work(tx: Transaction) -> tuple[str, ...]:
@@ -191,11 +198,11 @@ class Clients:
                 launch.answers.clear()  # it was launched anew
                 launch.lost = False
             launch.answers.append(ids)
-            self._hub.note(f"launch accepted: {' '.join(i[:8] for i in ids)}")
+            self._simulator.note(f"launch accepted: {' '.join(i[:8] for i in ids)}")
 
         def refused(code: str) -> None:
             launch.refusals.append(code)
-            _, *shape = self._laboratory.peek(
+            _, *shape = self._sim_database.peek(
                 "SELECT name, vcpus, memory_mib, disk_gib FROM instance_types WHERE name = ?",
                 launch.request.instance_type,
             )[0]
@@ -212,8 +219,8 @@ class Clients:
             _WISHES[wish.kind](tx, self._who[0], wish.ids)
 
         def answered(_: None) -> None:
-            wish.accepted, wish.accepted_at = True, self._hub.now
-            self._hub.note(f"{wish.kind} accepted: {' '.join(i[:8] for i in wish.ids)}")
+            wish.accepted, wish.accepted_at = True, self._simulator.now
+            self._simulator.note(f"{wish.kind} accepted: {' '.join(i[:8] for i in wish.ids)}")
 
         self._send(wish.kind, work, answered, lambda _: None, again=wish.kind == "terminate")
 
@@ -228,7 +235,9 @@ class Clients:
     ) -> None:
         """Send to one of the doors. Without an answer it is sent again, where twice is once."""
         self.unanswered += 1
-        self._hub.at(self._hub.random.expovariate(20), lambda: self._try(what, work, answered, refused, again))
+        self._simulator.at(
+            self._simulator.random.expovariate(20), lambda: self._try(what, work, answered, refused, again)
+        )
 
     def _try(
         self,
@@ -239,28 +248,30 @@ class Clients:
         again: bool,
     ) -> None:
         door = self._open_door()
-        outcome = carry_out(self._hub, door, lambda: self._plane.cloud(door).write(work)) if door is not None else []
+        outcome = (
+            carry_out(self._simulator, door, lambda: self._plane.cloud(door).write(work)) if door is not None else []
+        )
         if not outcome or isinstance(outcome[0], Unavailable):
             if again or door is None:
-                pause_s = self._hub.random.uniform(0.5, 5)
-                self._hub.at(pause_s, lambda: self._try(what, work, answered, refused, again))
+                pause_s = self._simulator.random.uniform(0.5, 5)
+                self._simulator.at(pause_s, lambda: self._try(what, work, answered, refused, again))
                 return
-            self._hub.note(f"{what}: nobody knows")
+            self._simulator.note(f"{what}: nobody knows")
         elif isinstance(outcome[0], CloudError):
-            self._hub.note(f"{what} refused: {outcome[0]}")
+            self._simulator.note(f"{what} refused: {outcome[0]}")
             refused(outcome[0].code)
         elif isinstance(outcome[0], Exception):
-            self._hub.surprise(outcome[0])
+            self._simulator.surprise(outcome[0])
         else:
             answered(outcome[0])
         self.unanswered -= 1
 
     def _open_door(self) -> Process | None:
-        open_ = [p for p in self._plane.apis if p.alive and p.frozen_until <= self._hub.now]
-        return self._hub.random.choice(open_) if open_ else None
+        open_ = [p for p in self._plane.apis if p.alive and p.frozen_until <= self._simulator.now]
+        return self._simulator.random.choice(open_) if open_ else None
 
 
-def carry_out(hub: Hub, process: Process, work: Callable[[], T]) -> list[T | Exception]:
+def carry_out(simulator: Simulator, process: Process, work: Callable[[], T]) -> list[T | Exception]:
     """The answer or the error; neither where the process has ended under it."""
     outcome: list[T | Exception] = []
 
@@ -270,5 +281,5 @@ def carry_out(hub: Hub, process: Process, work: Callable[[], T]) -> list[T | Exc
         except Exception as error:
             outcome.append(error)
 
-    ended, _ = hub.run(process, guarded)
+    ended, _ = simulator.run(process, guarded)
     return outcome if ended else []

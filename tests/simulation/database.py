@@ -20,7 +20,7 @@ from controller.operations.instances import placement_groups
 from controller.operations.networks import networks
 from tests.clouds import TestCloud, make_settings
 from tests.simulation.faults import Fault
-from tests.simulation.hub import Hub, Task
+from tests.simulation.simulator import Simulator, Task
 
 _OPTIONS = {
     "database__pool_size": 40,
@@ -40,7 +40,7 @@ SMALL_CIDR = "10.77.0.0/28"
 PINNED_CIDR = "10.78.0.0/24"
 
 
-class Laboratory:
+class SimulationDatabase:
     """What all seeds of a run share: an empty cloud to copy, and an engine that remembers compiled statements."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,9 +56,9 @@ class Laboratory:
         self.settings: Settings = make_settings(folder, f"sqlite:///{self._file}", **_OPTIONS)
         self.database = Database(self.settings, pause=self._pause, jitter=lambda low, high: (low + high) / 2)
         self.others_lock_leases = False
-        self._hub: Hub | None = None
+        self._simulator: Simulator | None = None
         self._down_until = 0.0
-        self._witness: Callable[[Task], AbstractContextManager[None]] | None = None
+        self._commit_monitor: Callable[[Task], AbstractContextManager[None]] | None = None
         engine = self.database.engine
         engine.dialect.statement_compiler = _Compiler
         event.listen(engine, "before_cursor_execute", self._statement, retval=True)
@@ -66,17 +66,17 @@ class Laboratory:
         seams: dict[str, Any] = {"do_commit": self._do_commit, "do_rollback": self._do_rollback}
         vars(engine.dialect).update(seams)
 
-    def begin(self, hub: Hub) -> None:
+    def begin(self, simulator: Simulator) -> None:
         """A new empty cloud for this hub's site."""
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(self._template, self._file)
-        self._hub, self._down_until, self._witness = hub, 0.0, None
+        self._simulator, self._down_until, self._commit_monitor = simulator, 0.0, None
 
-    def watch_commits(self, witness: Callable[[Task], AbstractContextManager[None]]) -> None:
+    def watch_commits(self, commit_monitor: Callable[[Task], AbstractContextManager[None]]) -> None:
         """Have every commit of this site's services happen inside of this."""
-        self._witness = witness
+        self._commit_monitor = commit_monitor
 
     def down_until(self, end: float) -> None:
         """The database cannot be reached until then."""
@@ -130,55 +130,55 @@ class Laboratory:
     # --- seams ---
 
     def _pause(self, seconds: float) -> None:
-        if self._hub is not None:
-            self._hub.pause(seconds)
+        if self._simulator is not None:
+            self._simulator.pause(seconds)
 
     def _statement(self, _connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> tuple[str, Any]:
-        hub = self._hub
-        if hub is None or hub.current is None or hub.current.dead:
+        simulator = self._simulator
+        if simulator is None or simulator.current is None or simulator.current.dead:
             return statement, values
-        hub.point(statement[:40])
-        if hub.now < self._down_until or hub.faults.strikes(Fault.STATEMENT_FAILS):
-            hub.note(f"statement fails: {statement[:60]!r}")
+        simulator.point(statement[:40])
+        if simulator.now < self._down_until or simulator.faults.strikes(Fault.STATEMENT_FAILS):
+            simulator.note(f"statement fails: {statement[:60]!r}")
             raise _failure("server closed the connection unexpectedly")
         if statement == "BEGIN IMMEDIATE":
-            hub.current.writing = True
-        elif hub.current.writing and hub.faults.strikes(Fault.RACE_LOST):
+            simulator.current.writing = True
+        elif simulator.current.writing and simulator.faults.strikes(Fault.RACE_LOST):
             raise _failure("database is locked: a race that was lost")
-        if self.others_lock_leases and statement.endswith(_SKIP_LOCKED) and self._are_locked(hub):
-            hub.note("others have locked some rows for a moment")
-            return f"SELECT * FROM ({statement}) LIMIT {hub.random.randint(0, 1)}", values
+        if self.others_lock_leases and statement.endswith(_SKIP_LOCKED) and self._are_locked(simulator):
+            simulator.note("others have locked some rows for a moment")
+            return f"SELECT * FROM ({statement}) LIMIT {simulator.random.randint(0, 1)}", values
         return statement, values
 
     @staticmethod
-    def _are_locked(hub: Hub) -> bool:
-        return not hub.faults.calm and hub.random.random() < _SHARE_LOCKED
+    def _are_locked(simulator: Simulator) -> bool:
+        return not simulator.faults.calm and simulator.random.random() < _SHARE_LOCKED
 
     def _do_commit(self, connection: Any) -> None:
-        hub = self._hub
-        if hub is None or hub.current is None or hub.current.dead:
+        simulator = self._simulator
+        if simulator is None or simulator.current is None or simulator.current.dead:
             self._commit(connection)
             return
         try:
-            hub.point("commit")
-            if hub.now < self._down_until or hub.faults.strikes(Fault.COMMIT_FAILS):
-                hub.note("commit fails, nothing was committed")
+            simulator.point("commit")
+            if simulator.now < self._down_until or simulator.faults.strikes(Fault.COMMIT_FAILS):
+                simulator.note("commit fails, nothing was committed")
                 raise sqlite3.OperationalError("server closed the connection at the commit")
         except BaseException:
             self._do_rollback(connection)  # a server does so when it loses its client
             raise
-        with self._witness(hub.current) if self._witness else nullcontext():
+        with self._commit_monitor(simulator.current) if self._commit_monitor else nullcontext():
             self._commit(connection)
-        hub.current.writing = False
-        if hub.faults.strikes(Fault.COMMIT_UNKNOWN):
-            hub.note("commit fails, but it was committed")
+        simulator.current.writing = False
+        if simulator.faults.strikes(Fault.COMMIT_UNKNOWN):
+            simulator.note("commit fails, but it was committed")
             raise sqlite3.OperationalError("server closed the connection at the commit")
-        hub.point("committed")
+        simulator.point("committed")
 
     def _do_rollback(self, connection: Any) -> None:
         self._rollback(connection)
-        if self._hub is not None and self._hub.current is not None:
-            self._hub.current.writing = False
+        if self._simulator is not None and self._simulator.current is not None:
+            self._simulator.current.writing = False
 
 
 class _Compiler(SQLiteCompiler):

@@ -4,9 +4,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from controller.domain.messages import Power
-from tests.simulation.bus import Letter
+from tests.simulation.bus import Envelope
 from tests.simulation.faults import Disaster
-from tests.simulation.hub import Process
+from tests.simulation.simulator import Process
 
 if TYPE_CHECKING:
     from tests.simulation.site import Site
@@ -21,52 +21,52 @@ class Disasters:
 
     def __init__(self, site: "Site") -> None:
         self._site = site
-        self._hub = site.hub
-        self._random = site.hub.random
+        self._simulator = site.simulator
+        self._random = site.simulator.random
 
     def plan(self, within_s: float) -> None:
         """Each at its time."""
-        for disaster in self._hub.faults.disasters:
-            self._hub.at(self._random.uniform(0, within_s), lambda d=disaster: self._happen(d))  # type: ignore[misc]
+        for disaster in self._simulator.faults.disasters:
+            self._simulator.at(self._random.uniform(0, within_s), lambda d=disaster: self._happen(d))  # type: ignore[misc]
         # Drawn apart: a seed without it tells the story that it told before there was such a thing.
         clocks = Random(f"clocks of {self._site.seed}")
         if clocks.random() < _SHARE_WITH_STEP:
             controller = clocks.choice(self._site.plane.controllers)
             skew_s = clocks.uniform(-3600, 3600)
-            self._hub.at(clocks.uniform(0, within_s), lambda: self._step(controller, skew_s))
+            self._simulator.at(clocks.uniform(0, within_s), lambda: self._step(controller, skew_s))
 
     def _step(self, controller: Process, skew_s: float) -> None:
-        self._hub.faults.counts[_CONTROLLER_CLOCK] += 1
-        self._hub.note(f"DISASTER {_CONTROLLER_CLOCK}, by {skew_s:.0f} s", controller)
+        self._simulator.faults.counts[_CONTROLLER_CLOCK] += 1
+        self._simulator.note(f"DISASTER {_CONTROLLER_CLOCK}, by {skew_s:.0f} s", controller)
         controller.skew_s = skew_s
 
     def _happen(self, disaster: Disaster) -> None:
-        hub, random, site = self._hub, self._random, self._site
-        if hub.faults.calm:
+        simulator, random, site = self._simulator, self._random, self._site
+        if simulator.faults.calm:
             return
-        hub.faults.counts[disaster] += 1
+        simulator.faults.counts[disaster] += 1
         host = random.choice(site.hosts)
         process = random.choice(site.processes)
         long_s = random.choice((5, 30, 200)) * random.random()
-        hub.note(f"DISASTER {disaster}")
+        simulator.note(f"DISASTER {disaster}")
         match disaster:
             case Disaster.KILL:
-                hub.kill(process)
+                simulator.kill(process)
             case Disaster.FREEZE:
-                hub.note(f"stopped for {long_s:.1f} s", process)
-                process.frozen_until = hub.now + long_s
-                process.outages.append((hub.now, hub.now + long_s))
+                simulator.note(f"stopped for {long_s:.1f} s", process)
+                process.frozen_until = simulator.now + long_s
+                process.outages.append((simulator.now, simulator.now + long_s))
             case Disaster.BROKER_DOWN | Disaster.BROKER_EMPTIED:
                 site.broker.go_down()
-                site.oracle.outages.append((hub.now, hub.now + long_s))
-                hub.at(long_s, lambda: site.broker.come_up(empty=disaster is Disaster.BROKER_EMPTIED))
+                site.oracle.outages.append((simulator.now, simulator.now + long_s))
+                simulator.at(long_s, lambda: site.broker.come_up(empty=disaster is Disaster.BROKER_EMPTIED))
             case Disaster.DATABASE_DOWN:
                 site.database_down_for(long_s)
             case Disaster.HOST_SILENT:
-                hub.note(f"cut off for {long_s:.1f} s", host.process)
-                host.process.cut_off_until = max(host.process.cut_off_until, hub.now + long_s)
-                host.process.outages.append((hub.now, hub.now + long_s))
-                hub.at(long_s + 0.001, site.broker.pump_all)
+                simulator.note(f"cut off for {long_s:.1f} s", host.process)
+                host.process.cut_off_until = max(host.process.cut_off_until, simulator.now + long_s)
+                host.process.outages.append((simulator.now, simulator.now + long_s))
+                simulator.at(long_s + 0.001, site.broker.pump_all)
             case Disaster.HOST_REBOOTED:
                 if not host.away:
                     host.reboot()
@@ -81,5 +81,5 @@ class Disasters:
             case Disaster.POISON:
                 queue = random.choice(("schedule", "network", "events", "heartbeats", f"compute.{host.name}"))
                 body = random.choice(_POISON)
-                site.judge.poison.add(body)
-                site.broker.publish(Letter(queue, body), 0.01)
+                site.checker.poison.add(body)
+                site.broker.publish(Envelope(queue, body), 0.01)

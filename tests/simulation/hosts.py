@@ -18,22 +18,22 @@ from controller.domain.messages import (
     GuestSpec,
     HostAccepted,
     Message,
+    ObserveHost,
     OffCause,
     Power,
-    ReadHostEvidence,
     ReconcileGuests,
     RemoveTaps,
     host_queue,
 )
 from tests.simulation.bus import Broker
 from tests.simulation.faults import Fault
-from tests.simulation.hub import Hub, Process
+from tests.simulation.simulator import Process, Simulator
 
 T = TypeVar("T")
 
 _RETRY_S = 1.0
 _LINGER_S = 0.01
-_COMMANDS = (ReconcileGuests, HostAccepted, ReadHostEvidence, RemoveTaps)
+_COMMANDS = (ReconcileGuests, HostAccepted, ObserveHost, RemoveTaps)
 # Hardware, instance, what it was, what it is (None where there is no guest), its address.
 Watcher = Callable[[str, str, Power | None, Power | None, str], None]
 
@@ -41,9 +41,9 @@ Watcher = Callable[[str, str, Power | None, Power | None, str], None]
 class WatchedSite(SimulatedSite):
     """The hardware of all hosts; tells of every change of a guest's power."""
 
-    def __init__(self, path: Path, hub: Hub, watcher: Watcher) -> None:
+    def __init__(self, path: Path, simulator: Simulator, watcher: Watcher) -> None:
         super().__init__(path)
-        self._hub = hub
+        self._simulator = simulator
         self._watcher = watcher
 
     def keep(self, host: str, instance_id: str, guest: tuple[Power, str, int]) -> None:
@@ -56,31 +56,31 @@ class WatchedSite(SimulatedSite):
 
     def _changes(self, host: str, instance_id: str, after: Power | None, ip: str = "") -> None:
         before = self.guests(host).get(instance_id)
-        self._hub.note(f"{instance_id[:8]} is {after or 'gone'} on {host}")
+        self._simulator.note(f"{instance_id[:8]} is {after or 'gone'} on {host}")
         self._watcher(host, instance_id, before[0] if before else None, after, ip)
 
 
 class HostDriver(SimulatedDriver):
     """The simulated driver on a host that can be booted, whose hypervisor may not answer."""
 
-    def __init__(self, host: "Host", hub: Hub, compute: Compute, site: WatchedSite) -> None:
-        super().__init__(host.hardware, compute, site, random=hub.random, pause=hub.pause)
+    def __init__(self, host: "Host", simulator: Simulator, compute: Compute, site: WatchedSite) -> None:
+        super().__init__(host.hardware, compute, site, random=simulator.random, pause=simulator.pause)
         self._on = host
-        self._hub = hub
+        self._simulator = simulator
 
     # The seams are around these, not below: who is paused must hold no lock, in one thread nobody would open it.
 
     def _keep(self, instance_id: str, guest: tuple[Power, str, int]) -> None:
-        self._hub.point("hypervisor begins")
+        self._simulator.point("hypervisor begins")
         super()._keep(instance_id, guest)
         if guest[0] is Power.RUNNING:
             self._on.runs(instance_id)
-        self._hub.point("hypervisor has done it")
+        self._simulator.point("hypervisor has done it")
 
     def _forget(self, instance_id: str) -> None:
-        self._hub.point("hypervisor begins to remove")
+        self._simulator.point("hypervisor begins to remove")
         super()._forget(instance_id)
-        self._hub.point("hypervisor has removed it")
+        self._simulator.point("hypervisor has removed it")
 
     def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:
         """As a hypervisor knows it: what a boot of the host took down did not shut itself down."""
@@ -95,10 +95,12 @@ class HostDriver(SimulatedDriver):
 class Seam:
     """Anything behind a seam: each call may be the last, and may fail."""
 
-    def __init__(self, name: str, target: object, hub: Hub, fault: Fault, error: Callable[[], Exception]) -> None:
+    def __init__(
+        self, name: str, target: object, simulator: Simulator, fault: Fault, error: Callable[[], Exception]
+    ) -> None:
         self._name = name
         self._target = target
-        self._hub = hub
+        self._simulator = simulator
         self._fault = fault
         self._error = error
 
@@ -108,11 +110,11 @@ class Seam:
             return found
 
         def call(*args: Any, **named: Any) -> Any:
-            self._hub.point(f"{self._name}.{name}")
-            if self._hub.faults.strikes(self._fault):
+            self._simulator.point(f"{self._name}.{name}")
+            if self._simulator.faults.strikes(self._fault):
                 raise self._error()
             answer = found(*args, **named)
-            self._hub.point(f"{self._name}.{name} done")
+            self._simulator.point(f"{self._name}.{name} done")
             return answer
 
         return call
@@ -129,7 +131,9 @@ class Taken:
 class Host:
     """One host: its hardware stays, its agent comes and goes."""
 
-    def __init__(self, name: str, hub: Hub, broker: Broker, site: WatchedSite, compute: Compute, folder: Path) -> None:
+    def __init__(
+        self, name: str, simulator: Simulator, broker: Broker, site: WatchedSite, compute: Compute, folder: Path
+    ) -> None:
         """``hardware`` is what it always is; ``name`` is what its agent calls itself."""
         self.hardware = self.name = name
         self.boots = 1
@@ -139,7 +143,7 @@ class Host:
         self.agent_crashes = 0
         self.went_off: Counter[str] = Counter()
         self.taken: dict[str, Taken] = {}  # by instance
-        self._hub = hub
+        self._simulator = simulator
         self._broker = broker
         self._site = site
         self._compute = compute
@@ -150,7 +154,7 @@ class Host:
 
     def reboot(self) -> None:
         """The machine itself is booted: no guest runs, the agent begins anew."""
-        self._hub.kill(self.process)
+        self._simulator.kill(self.process)
         self.boots += 1
         for instance_id, (power, ip, boots) in self._site.guests(self.hardware).items():
             if power is Power.RUNNING:
@@ -163,7 +167,7 @@ class Host:
             self.process.gone = True
             self.reboot()
         else:
-            self.process.outages.append((self._hub.now, math.inf))
+            self.process.outages.append((self._simulator.now, math.inf))
             self.process.cut_off_until = math.inf
 
     def come_back(self) -> None:
@@ -171,9 +175,9 @@ class Host:
         self.away = self.process.gone = False
         if self.process.cut_off_until == math.inf:
             since, _ = self.process.outages.pop(self.process.outages.index(self._unended_outage()))
-            self.process.outages.append((since, self._hub.now))
+            self.process.outages.append((since, self._simulator.now))
             self.process.cut_off_until = 0.0
-        self._hub.start(self.process)
+        self._simulator.start(self.process)
         self._broker.pump_all()
 
     def _unended_outage(self) -> tuple[float, float]:
@@ -181,21 +185,21 @@ class Host:
 
     def rename(self, name: str) -> None:
         """The machine's name changes; its agent is started anew."""
-        self._hub.kill(self.process)
+        self._simulator.kill(self.process)
         self.name = name
 
     def runs(self, instance_id: str) -> None:
         """A guest runs; some power themselves off at once."""
-        hub = self._hub
-        if not hub.faults.calm and self.early_off_share and hub.random.random() < self.early_off_share:
-            hub.at(hub.random.expovariate(2), lambda: self.power_off_guest(instance_id))
+        simulator = self._simulator
+        if not simulator.faults.calm and self.early_off_share and simulator.random.random() < self.early_off_share:
+            simulator.at(simulator.random.expovariate(2), lambda: self.power_off_guest(instance_id))
 
     def power_off_guest(self, instance_id: str) -> None:
         """A guest powers itself off, if it runs; its agent is to notice."""
         power, ip, boots = self._site.guests(self.hardware).get(instance_id, (Power.SHUT_OFF, "", 0))
         if power is not Power.RUNNING:
             return
-        self._hub.note(f"{instance_id[:8]} powers itself off", self.process)
+        self._simulator.note(f"{instance_id[:8]} powers itself off", self.process)
         self.went_off[instance_id] += 1
         SimulatedSite.keep(self._site, self.hardware, instance_id, (Power.SHUT_OFF, ip, boots))
         if self._driver is not None:
@@ -203,7 +207,7 @@ class Host:
 
     def lose_journal(self) -> None:
         """The disk with the journal is replaced; the guests run on."""
-        self._hub.kill(self.process)
+        self._simulator.kill(self.process)
         for suffix in ("", "-wal", "-shm"):
             self._journal_file.with_name(self._journal_file.name + suffix).unlink(missing_ok=True)
 
@@ -233,22 +237,22 @@ class Host:
 
     def _boot(self, process: Process) -> None:
         self._journal = Journal(self._journal_file)
-        self._driver = HostDriver(self, self._hub, self._compute, self._site)
+        self._driver = HostDriver(self, self._simulator, self._compute, self._site)
         process.on_death.append(self._close)
         away = HypervisorUnreachable(what="The hypervisor", reason="it does not answer")
-        driver = Seam("driver", self._driver, self._hub, Fault.HYPERVISOR_AWAY, lambda: away)
+        driver = Seam("driver", self._driver, self._simulator, Fault.HYPERVISOR_AWAY, lambda: away)
         full = Unavailable(what="The agent's journal", reason="disk full")
-        journal = Seam("journal", self._journal, self._hub, Fault.JOURNAL_FULL, lambda: full)
+        journal = Seam("journal", self._journal, self._simulator, Fault.JOURNAL_FULL, lambda: full)
         agent = Agent(
             self.name,
             cast(Driver, driver),
             cast(Journal, journal),
             self._broker.bus_of(process),
-            lambda: self._hub.clock(process),
-            jitter=self._hub.random.random,
-            monotonic=lambda: self._hub.now,
+            lambda: self._simulator.clock(process),
+            jitter=self._simulator.random.random,
+            monotonic=lambda: self._simulator.now,
         )
-        AgentProcess(agent, process, self._hub, self._broker, self._compute.heartbeat_s, self.taken).begin()
+        AgentProcess(agent, process, self._simulator, self._broker, self._compute.heartbeat_s, self.taken).begin()
 
     def _close(self) -> None:
         self.agent_crashes += 1
@@ -264,7 +268,7 @@ class AgentProcess:
         self,
         agent: Agent,
         process: Process,
-        hub: Hub,
+        simulator: Simulator,
         broker: Broker,
         heartbeat_s: float,
         taken: dict[str, Taken],
@@ -272,7 +276,7 @@ class AgentProcess:
         self._agent = agent
         self._taken = taken
         self._process = process
-        self._hub = hub
+        self._simulator = simulator
         self._broker = broker
         self._heartbeat_s = heartbeat_s
         self._working: dict[str, bool] = {}  # instance -> whether to work on it again
@@ -282,18 +286,18 @@ class AgentProcess:
     def begin(self) -> None:
         """The guests are known before the first command is taken."""
         if self._guarded(self._agent.begin) is None:
-            self._hub.at(_RETRY_S, self.begin, self._process)
+            self._simulator.at(_RETRY_S, self.begin, self._process)
             return
         self._guarded(self._agent.heartbeat)
         pending = self._guarded(self._agent.pending)
         if pending is None:
-            self._hub.at(_RETRY_S, self.begin, self._process)
+            self._simulator.at(_RETRY_S, self.begin, self._process)
             return
         for spec in pending:
             self._offer(spec)
         self._is_dirty()
         self._broker.consume_calls(self._process, host_queue(self._agent.host), self._take)
-        self._hub.every(self._process, lambda: self._heartbeat_s, self._watch)
+        self._simulator.every(self._process, lambda: self._heartbeat_s, self._watch)
 
     def _take(self, message: Message) -> Message | None:
         if not isinstance(message, _COMMANDS) or message.host != self._agent.host:
@@ -301,7 +305,7 @@ class AgentProcess:
         answer = self._agent.handle(message)
         for spec in message.guests if isinstance(message, ReconcileGuests) else ():
             if spec.instance_id not in self._taken or self._taken[spec.instance_id].generation < spec.generation:
-                self._taken[spec.instance_id] = Taken(spec.generation, self._hub.now)
+                self._taken[spec.instance_id] = Taken(spec.generation, self._simulator.now)
         if isinstance(message, ReconcileGuests | HostAccepted):
             offered = self._agent.heeded(message.guests) if isinstance(message, ReconcileGuests) else None
             for spec in self._agent.pending() if offered is None else offered:
@@ -324,7 +328,7 @@ class AgentProcess:
         else:
             self._working[instance_id] = False
             self._tickets[instance_id] = self._tickets.get(instance_id, 0) + 1
-            self._hub.at(self._hub.random.expovariate(10), lambda: self._work(instance_id), self._process)
+            self._simulator.at(self._simulator.random.expovariate(10), lambda: self._work(instance_id), self._process)
 
     def _work(self, instance_id: str) -> None:
         self._working[instance_id] = False
@@ -335,15 +339,15 @@ class AgentProcess:
         except Unavailable:
             pause_s = _RETRY_S
         except Exception as error:
-            self._hub.surprise(error)
+            self._simulator.surprise(error)
             pause_s = _RETRY_S
         if self._working[instance_id] or pause_s == 0:
-            self._hub.at(0, lambda: self._work(instance_id), self._process)
+            self._simulator.at(0, lambda: self._work(instance_id), self._process)
         else:
             del self._working[instance_id]
             if pause_s is not None:
                 ticket = self._tickets[instance_id]
-                self._hub.at(pause_s, lambda: self._work_again(instance_id, ticket), self._process)
+                self._simulator.at(pause_s, lambda: self._work_again(instance_id, ticket), self._process)
         self._is_dirty()
 
     def _work_again(self, instance_id: str, ticket: int) -> None:
@@ -355,21 +359,21 @@ class AgentProcess:
     def _is_dirty(self) -> None:
         if not self._dirty:
             self._dirty = True
-            self._hub.at(_LINGER_S, self._report, self._process)
+            self._simulator.at(_LINGER_S, self._report, self._process)
 
     def _report(self) -> None:
         self._dirty = False
         if not self._guarded(self._agent.report):
             self._dirty = True
-            self._hub.at(_RETRY_S, self._report, self._process)
+            self._simulator.at(_RETRY_S, self._report, self._process)
 
     def _guarded(self, work: Callable[[], T]) -> T | None:
         try:
             return work()
         except CloudError as error:
-            self._hub.note(f"not done, tried again later: {error}")
+            self._simulator.note(f"not done, tried again later: {error}")
         except Exception as error:
-            self._hub.surprise(error)
+            self._simulator.surprise(error)
         return None
 
 

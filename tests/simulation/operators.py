@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from controller.domain.errors import CloudError, HostNotFound
 from controller.domain.lease_file import LeaseFile, LeaseRow
-from controller.operations.audit.run import Wishes, run_audit
+from controller.operations.audit.run import AuditOptions, run_audit
 from controller.operations.cloud import Transaction
-from controller.operations.hosts.force_removal import give_up
+from controller.operations.hosts.force_removal import force_remove
 from controller.operations.networks.pinned_leases import import_leases
 from tests.simulation.clients import carry_out
 from tests.simulation.hosts import Host
-from tests.simulation.hub import Process
-from tests.simulation.stories import Story
+from tests.simulation.scenarios import Scenario
+from tests.simulation.simulator import Process
 
 if TYPE_CHECKING:
     from tests.simulation.site import Site
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LEASES_OF_A_HOST = 4
 _EARLY_OFF_SHARE = 0.4
 _SILENCE_S = (700, 1400)
-_REPAIR = Wishes(repair=True, settle_s=3.0, timeout_s=5.0)
+_REPAIR = AuditOptions(repair=True, settle_s=3.0, timeout_s=5.0)
 
 
 class Operators:
@@ -30,8 +30,8 @@ class Operators:
 
     def __init__(self, site: "Site") -> None:
         self._site = site
-        self._hub = site.hub
-        self._random = site.stories.random
+        self._simulator = site.simulator
+        self._random = site.scenarios.random
         self._process = Process("operator", lambda _: None)
         self._under_way = 0
         self.repairs = 0
@@ -43,25 +43,25 @@ class Operators:
 
     def plan(self, within_s: float) -> None:
         """Each story at its time; hosts are heard of after some seconds."""
-        hub, random, stories = self._hub, self._random, self._site.stories
-        hub.start(self._process)
+        simulator, random, scenarios = self._simulator, self._random, self._site.scenarios
+        simulator.start(self._process)
         hosts = random.sample(self._site.hosts, len(self._site.hosts))
-        if Story.PINNED in stories:
+        if Scenario.PINNED in scenarios:
             self._later(random.uniform(25, 40), self._import_leases)
-        if Story.REMOVED in stories and Story.PINNED not in stories:
+        if Scenario.REMOVED in scenarios and Scenario.PINNED not in scenarios:
             self._later(random.uniform(10, within_s), lambda: self._remove(hosts[0]))
-        elif Story.SILENCE in stories:
+        elif Scenario.SILENCE in scenarios:
             self._later(random.uniform(10, within_s), lambda: self._fall_silent(hosts[0]))
-        if Story.RENAMED in stories:
+        if Scenario.RENAMED in scenarios:
             self._later(random.uniform(10, within_s), lambda: self._rename(hosts[-1]))
-        if Story.RESTORED in stories:
+        if Scenario.RESTORED in scenarios:
             copied_at = random.uniform(5, within_s)
             self._later(copied_at, self._site.copy_database)
             self._later(copied_at + random.uniform(5, 100), self._site.restore_database)
-        if Story.REPAIR in stories:
+        if Scenario.REPAIR in scenarios:
             for _ in range(random.randint(1, 3)):
                 self._later(random.uniform(30, within_s + 60), self._repair)
-        for host in hosts if Story.EARLY_OFF in stories else ():
+        for host in hosts if Scenario.EARLY_OFF in scenarios else ():
             host.early_off_share = _EARLY_OFF_SHARE
 
     def look_after_hosts(self) -> None:
@@ -87,7 +87,7 @@ class Operators:
     def _remove(self, host: Host) -> None:
         """It dies or is cut off; when it is down, it is removed by force; as a rule it comes back."""
         dies = self._random.random() < 0.5
-        self._hub.note(f"STORY {host.name} {'dies' if dies else 'is cut off'}, and is to be removed by force")
+        self._simulator.note(f"STORY {host.name} {'dies' if dies else 'is cut off'}, and is to be removed by force")
         host.go_away(dies=dies)
 
         def removed() -> None:
@@ -103,46 +103,46 @@ class Operators:
     def _give_up(self, name: str, then: Callable[[], None], *, fenced: bool = False) -> None:
         def work(tx: Transaction) -> None:
             with suppress(HostNotFound):  # it was removed, and nobody was told, or it never was heard of
-                give_up(tx, name, fenced=fenced)
+                force_remove(tx, name, fenced=fenced)
 
-        self._site.oracle.given_up.add(name)
+        self._site.oracle.force_removed.add(name)
         self._until_done(f"{name} is removed by force", work, then)
 
     def _fall_silent(self, host: Host) -> None:
-        self._hub.note(f"STORY {host.name} falls silent")
+        self._simulator.note(f"STORY {host.name} falls silent")
         host.go_away(dies=self._random.random() < 0.3)
         self._later(self._random.uniform(5, 60), lambda: self._site.clients.terminate_some_of(host.name))
         self._later(self._random.uniform(*_SILENCE_S), lambda: self._bring_back(host))
 
     def _bring_back(self, host: Host) -> None:
-        self._hub.note(f"STORY {host.name} is back")
+        self._simulator.note(f"STORY {host.name} is back")
         host.come_back()
 
     def _rename(self, host: Host) -> None:
-        self._hub.note(f"STORY {host.name} is renamed")
+        self._simulator.note(f"STORY {host.name} is renamed")
         host.rename(f"{host.hardware}-new")
         self._later(self._random.uniform(20, 150), lambda: self._rename_back(host))
 
     def _rename_back(self, host: Host) -> None:
-        self._hub.note(f"STORY {host.name} has its old name again")
+        self._simulator.note(f"STORY {host.name} has its old name again")
         host.rename(host.hardware)
 
     def _repair(self) -> None:
         """`pileus audit --repair`, in the middle of everything."""
         if not self._process.alive:
             return
-        self._hub.note("STORY pileus audit --repair")
+        self._simulator.note("STORY pileus audit --repair")
         self.repairs += 1
 
         def repair() -> None:
             try:
-                run_audit(self._site.plane.cloud(self._process), _REPAIR, self._hub.pause, Inline)
+                run_audit(self._site.plane.cloud(self._process), _REPAIR, self._simulator.pause, Inline)
             except CloudError as error:
-                self._hub.note(f"repair failed: {error}")
+                self._simulator.note(f"repair failed: {error}")
             except Exception as error:
-                self._hub.surprise(error)
+                self._simulator.surprise(error)
 
-        self._hub.run(self._process, repair)
+        self._simulator.run(self._process, repair)
 
     # --- how ---
 
@@ -153,21 +153,23 @@ class Operators:
             self._under_way -= 1
             work()
 
-        self._hub.at(delay_s, then)
+        self._simulator.at(delay_s, then)
 
     def _until_done(
         self, what: str, work: Callable[[Transaction], object], then: Callable[[], None] = lambda: None
     ) -> None:
         """Try until it is accepted."""
         if self._process.alive:
-            outcome = carry_out(self._hub, self._process, lambda: self._site.plane.cloud(self._process).write(work))
+            outcome = carry_out(
+                self._simulator, self._process, lambda: self._site.plane.cloud(self._process).write(work)
+            )
             if outcome and not isinstance(outcome[0], Exception):
-                self._hub.note(f"STORY {what}")
+                self._simulator.note(f"STORY {what}")
                 then()
                 return
             if outcome and not isinstance(outcome[0], CloudError):
-                self._hub.surprise(outcome[0])  # type: ignore[arg-type]
-            self._hub.note(f"not yet: {what}: {outcome[0] if outcome else 'the operator was interrupted'}")
+                self._simulator.surprise(outcome[0])  # type: ignore[arg-type]
+            self._simulator.note(f"not yet: {what}: {outcome[0] if outcome else 'the operator was interrupted'}")
         self._later(self._random.uniform(2, 10), lambda: self._until_done(what, work, then))
 
 

@@ -9,10 +9,10 @@ import netaddr
 
 from controller.db.models import GroupStrategy, NetworkKind
 from controller.domain.states import Event, State
-from tests.simulation.database import Laboratory
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host
-from tests.simulation.hub import Hub, Process
+from tests.simulation.simulator import Process, Simulator
 
 ADDRESSES = "Server.InsufficientFreeAddresses"
 CAPACITY = "Server.InsufficientInstanceCapacity"
@@ -65,11 +65,11 @@ class Oracle:
     hosts: Sequence[Host]
     processes: Callable[[], Sequence[Process]]
 
-    def __init__(self, hub: Hub, laboratory: Laboratory) -> None:
-        self._hub = hub
-        self._laboratory = laboratory
+    def __init__(self, simulator: Simulator, sim_database: SimulationDatabase) -> None:
+        self._simulator = simulator
+        self._sim_database = sim_database
         # What the operators did, and when it was: hosts given up by name, outages of broker and database.
-        self.given_up: set[str] = set()
+        self.force_removed: set[str] = set()
         self.restored_at: float | None = None
         self.outages: list[tuple[float, float]] = []
 
@@ -77,10 +77,10 @@ class Oracle:
 
     def free_addresses(self, network_id: str) -> int:
         """Addresses that a guest of the network could have now."""
-        kind, cidr = self._laboratory.peek("SELECT kind, cidr FROM networks WHERE id = ?", network_id)[0]
+        kind, cidr = self._sim_database.peek("SELECT kind, cidr FROM networks WHERE id = ?", network_id)[0]
         taken = "instance_id IS NOT NULL OR quarantine_host IS NOT NULL OR free_after > ?"
-        now = str(self._hub.true_time - timedelta(seconds=10))[:19]
-        ((count, unusable),) = self._laboratory.peek(
+        now = str(self._simulator.true_time - timedelta(seconds=10))[:19]
+        ((count, unusable),) = self._sim_database.peek(
             f"SELECT count(*), coalesce(sum({taken}), 0) FROM leases WHERE network_id = ?", now, network_id
         )
         if kind == NetworkKind.PINNED:
@@ -89,8 +89,8 @@ class Oracle:
 
     def is_free(self, network_id: str, ip: str) -> bool:
         """Whether this very address is nobody's."""
-        now = str(self._hub.true_time - timedelta(seconds=10))[:19]
-        return not self._laboratory.peek(
+        now = str(self._simulator.true_time - timedelta(seconds=10))[:19]
+        return not self._sim_database.peek(
             "SELECT 1 FROM leases WHERE network_id = ? AND ip = ?"
             " AND (instance_id IS NOT NULL OR quarantine_host IS NOT NULL OR free_after > ?)",
             network_id,
@@ -100,13 +100,13 @@ class Oracle:
 
     def requested(self) -> list[tuple[str, int, int, int]]:
         """Network and size of what waits for a host."""
-        return self._laboratory.peek(
+        return self._sim_database.peek(
             "SELECT network_id, vcpus, memory_mib, disk_gib FROM instances WHERE state = 'REQUESTED'"
         )
 
     def fits(self, shape: tuple[int, int, int], without: frozenset[str] = frozenset()) -> dict[str, int]:
         """How many guests of this shape each host that is up has room for."""
-        rows = self._laboratory.peek(
+        rows = self._sim_database.peek(
             "SELECT id, vcpus_limit - vcpus_used, memory_limit_mib - memory_used_mib, disk_limit_gib - disk_used_gib"
             " FROM hosts WHERE up AND mode = 'READY'"
         )
@@ -122,8 +122,8 @@ class Oracle:
         """What was free though a launch was refused, at this very moment; None where the refusal was right."""
         waiting = self.requested()
         if code == "network.no_free_address":
-            asked = sum(n == network_id for n, *_ in waiting)
-            if self.free_addresses(network_id) - asked >= least:
+            specs = sum(n == network_id for n, *_ in waiting)
+            if self.free_addresses(network_id) - specs >= least:
                 return f"{self.free_addresses(network_id)} addresses are free"
         if code == "placement.no_valid_host" and not waiting and sum(self.fits(shape).values()) >= least:
             return f"there is room on {self.fits(shape)}"
@@ -146,7 +146,7 @@ class Oracle:
             return self._refusal(failed, needed)
         match failed.event, failed.before:
             case (Event.HOST_GONE, _):
-                return None if self.given_up else "no host was removed by force"
+                return None if self.force_removed else "no host was removed by force"
             case (Event.EXPIRED, State.REQUESTED):
                 return None if self._hindered(failed.entered) else "nothing hindered its placement"
             case (Event.EXPIRED, _):
@@ -168,7 +168,7 @@ class Oracle:
         return f"there is room for {room} and {free} addresses are free, {needed} were needed"
 
     def _room(self, failed: Failed) -> int:
-        peek = self._laboratory.peek
+        peek = self._sim_database.peek
         without: frozenset[str] = frozenset()
         spread = False
         if failed.group_id:
@@ -189,7 +189,7 @@ class Oracle:
 
     def _pinned(self, failed: Failed, host: str) -> int:
         which = "AND l.ip = ?" if failed.wanted_ip else "AND ? = ''"
-        ((free,),) = self._laboratory.peek(
+        ((free,),) = self._sim_database.peek(
             "SELECT count(*) FROM leases l JOIN lease_pins p ON p.lease_id = l.id"
             f" WHERE l.network_id = ? AND p.host_id = ? AND l.instance_id IS NULL"
             f" AND l.quarantine_host IS NULL {which}",
@@ -202,22 +202,22 @@ class Oracle:
     # --- what was injected ---
 
     def _hindered(self, since: float) -> bool:
-        hub = self._hub
-        if hub.faults.struck(_HINDRANCES, since) >= _ENOUGH_STRIKES or self._was_restored(since):
+        simulator = self._simulator
+        if simulator.faults.struck(_HINDRANCES, since) >= _ENOUGH_STRIKES or self._was_restored(since):
             return True
-        away = [p.away_s(since, hub.now) for p in self.processes()]
-        away += [min(end, hub.now) - max(begin, since) for begin, end in self.outages]
+        away = [p.away_s(since, simulator.now) for p in self.processes()]
+        away += [min(end, simulator.now) - max(begin, since) for begin, end in self.outages]
         return max(away, default=0.0) >= _PLACING_AWAY_S
 
     def _a_host_was_away(self, since: float) -> bool:
-        away = (h.process.away_s(since, self._hub.now) for h in self.hosts)
+        away = (h.process.away_s(since, self._simulator.now) for h in self.hosts)
         return max(away, default=0.0) >= _BUILDING_AWAY_S or self._was_restored(since)
 
     def _was_restored(self, since: float) -> bool:
         return self.restored_at is not None and self.restored_at >= since
 
     def _failure(self, failed: Failed) -> str | None:
-        faults = self._hub.faults
+        faults = self._simulator.faults
         if "a failure was simulated" in failed.reason:
             return None if faults.driver_failure_rate else "no driver fails here"
         if "hypervisor" in failed.reason:
@@ -225,7 +225,7 @@ class Oracle:
         return "this run has injected no such failure"
 
 
-def failed_rows(laboratory: Laboratory, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def failed_rows(sim_database: SimulationDatabase, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What the oracle needs to know of these instances."""
     names = (
         *("reason", "reason_code", "network_id", "vcpus", "memory_mib", "disk_gib"),
@@ -235,7 +235,7 @@ def failed_rows(laboratory: Laboratory, ids: Sequence[str]) -> dict[str, dict[st
     return {
         instance_id: dict(zip((*names, "min_count"), values, strict=True))
         for instance_id in ids
-        for values in laboratory.peek(
+        for values in sim_database.peek(
             f"SELECT {columns}, r.min_count FROM instances i JOIN reservations r ON r.id = i.reservation_id"
             " WHERE i.id = ?",
             instance_id,

@@ -4,19 +4,19 @@ from collections.abc import Callable
 from random import Random
 
 from controller.domain.ids import IdSource
-from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_EVIDENCE, host_queue
+from controller.domain.messages import EVENTS, HEARTBEATS, NETWORK_OBSERVATION, host_queue
 from controller.operations.cloud import Cloud
 from controller.operations.hosts import fencing
 from controller.workers.service import ControllerService
 from network.service import QUEUE as NETWORK
 from network.service import NetworkService
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.service import Placer
 from tests.simulation.bus import Broker
-from tests.simulation.database import Laboratory
-from tests.simulation.hub import Hub, Process
+from tests.simulation.commit_monitor import Handler
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.releases import OldRelease
-from tests.simulation.witness import Handler
+from tests.simulation.simulator import Process, Simulator
 
 _BATCH = 20
 _PURGE_S = 300.0
@@ -29,16 +29,16 @@ class ControlPlane:
 
     def __init__(
         self,
-        hub: Hub,
+        simulator: Simulator,
         broker: Broker,
-        laboratory: Laboratory,
+        sim_database: SimulationDatabase,
         ids: Random,
         hearing: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> None:
         """``hearing`` is put around the handler of events."""
-        self._hub = hub
+        self._simulator = simulator
         self._broker = broker
-        self._laboratory = laboratory
+        self._sim_database = sim_database
         self._ids = IdSource(ids)
         self._hearing = hearing
         self.apis: list[Process] = []
@@ -61,45 +61,45 @@ class ControlPlane:
     def cloud(self, process: Process) -> Cloud:
         """The cloud as this process holds it."""
         return Cloud(
-            self._laboratory.settings,
-            self._laboratory.database,
+            self._sim_database.settings,
+            self._sim_database.database,
             self._broker.bus_of(process),
-            lambda: self._hub.clock(process),
+            lambda: self._simulator.clock(process),
             self._ids,
-            lambda: self._hub.true_time,
+            lambda: self._simulator.true_time,
         )
 
     def pace(self, seconds: float) -> float:
         """How long a round takes now."""
-        return seconds * (_CALM if self._hub.faults.calm else 1.0)
+        return seconds * (_CALM if self._simulator.faults.calm else 1.0)
 
     def _process(self, name: str, boot: Callable[[Process], None]) -> Process:
-        return Process(name, boot, skew_s=self._hub.random.uniform(-2, 2))
+        return Process(name, boot, skew_s=self._simulator.random.uniform(-2, 2))
 
     def _scheduler(self, process: Process) -> None:
-        placer = Placer(self.cloud(process), SiteView(lambda: self._hub.now))
+        placer = Placer(self.cloud(process), HostCache(lambda: self._simulator.now))
         self._broker.consume(process, "schedule", placer, batch=_BATCH)
 
     def _network(self, process: Process) -> None:
         service = NetworkService(self.cloud(process))
         self._broker.consume(process, NETWORK, service.handle, batch=_BATCH)
-        self._broker.consume_calls(process, NETWORK_EVIDENCE, service.answer)
+        self._broker.consume_calls(process, NETWORK_OBSERVATION, service.answer)
 
     def _controller(self, process: Process) -> None:
         cloud = self.cloud(process)
         service = ControllerService(cloud, can_hear=lambda: self._can_hear(process))
         for queue in (EVENTS, HEARTBEATS)[: 1 if isinstance(process.release, OldRelease) else 2]:
             self._broker.consume(process, queue, self._hearing(service.handle), batch=_BATCH)
-        self._broker.consume_dead(process, service.bury)
+        self._broker.consume_dead(process, service.record_dead_letter)
         sweep_s = cloud.settings.controller.sweep_s
-        self._hub.every(process, lambda: self.pace(sweep_s), service.sweep)
-        self._hub.every(process, lambda: self.pace(_PURGE_S), service.purge)
-        self._hub.every(process, lambda: self.pace(sweep_s), lambda: self._remove_queues(process, cloud))
+        self._simulator.every(process, lambda: self.pace(sweep_s), service.sweep)
+        self._simulator.every(process, lambda: self.pace(_PURGE_S), service.purge)
+        self._simulator.every(process, lambda: self.pace(sweep_s), lambda: self._remove_queues(process, cloud))
 
     def _remove_queues(self, process: Process, cloud: Cloud) -> None:
         """As ControllerService does with a real broker."""
         for host in cloud.read(fencing.with_queues):
-            self._hub.point("remove queue")
+            self._simulator.point("remove queue")
             if not self._broker.reaches(process):
                 return
             self._broker.remove_queue(host_queue(host))
@@ -109,5 +109,5 @@ class ControlPlane:
         """As the consumer of events knows it: it has had its broker for long enough, without a break."""
         since = max(process.up_since, self._broker.up_since, process.cut_off_until)
         return self._broker.reaches(process) and (
-            self._hub.now - since > self._laboratory.settings.controller.host_down_after_s
+            self._simulator.now - since > self._sim_database.settings.controller.host_down_after_s
         )

@@ -22,7 +22,7 @@ from tests.clouds import RememberingBus
 from tests.servers.guarded import find_program, wait_until
 from tests.servers.server import free_ports
 from tests.system.first_cloud import command_line
-from tests.system.host_guests import HostGuests, Step
+from tests.system.host_guests import BuildStep, HostGuests
 from tests.system.machine import Machine
 from tests.system.running_cloud import CHECKOUT, RunningCloud, Shell, leaders, processes_with, run
 
@@ -182,7 +182,7 @@ class FaultsLab:
         self.wait_state(State.ACTIVE, *ids)
         guests = [Guest(i, str(self.cloud.machine(i)["PrivateIpAddress"])) for i in ids]
         for guest in guests:
-            self.shell.wait(guest.address, deadline_s=BOOT_DEADLINE_S, what=lambda: self.cloud.stories(ids))
+            self.shell.wait(guest.address, deadline_s=BOOT_DEADLINE_S, what=lambda: self.cloud.scenarios(ids))
         return guests
 
     def terminate(self, *ids: str) -> None:
@@ -190,9 +190,9 @@ class FaultsLab:
         self.cloud.ec2.terminate_instances(InstanceIds=list(ids))
         self.wait_state(State.DELETED, *ids)
 
-    def wait_step(self, instance_id: str, step: Step) -> None:
+    def wait_step(self, instance_id: str, step: BuildStep) -> None:
         """Wait until the build has come so far; returns within milliseconds."""
-        self.host.wait_step(instance_id, step, lambda: self.cloud.stories([instance_id]))
+        self.host.wait_step(instance_id, step, lambda: self.cloud.scenarios([instance_id]))
 
     def states(self) -> dict[str, State]:
         """The state of every instance there is, deleted ones too."""
@@ -202,7 +202,7 @@ class FaultsLab:
         self.wait(
             lambda: {s for i, s in self.states().items() if i in ids} == {state},
             deadline_s=deadline_s,
-            what=lambda: f"not all are {state}: {self.states()}\n{self.cloud.stories(ids)}",
+            what=lambda: f"not all are {state}: {self.states()}\n{self.cloud.scenarios(ids)}",
         )
 
     def wait(self, done: Callable[[], bool], *, deadline_s: float = 60, what: Callable[[], str] | None = None) -> None:

@@ -16,7 +16,7 @@ LINK_LOCAL = "169.254.77.77"
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-class Story:
+class Scenario:
     """The cloud and what the steps before have made."""
 
     def __init__(self, state: Path) -> None:

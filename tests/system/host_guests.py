@@ -16,7 +16,7 @@ FILLER = "filler"  # a file that fills the volume of the guests' disks
 _KEPT = ".removed-disks"  # among those in use where these have a file system of their own
 
 
-class Step(Enum):
+class BuildStep(Enum):
     """What a build has made last."""
 
     IMAGE = "image"
@@ -63,14 +63,14 @@ class HostGuests:
         taps = self._taps()
         assert len(taps) == len(guests), taps
 
-    def wait_step(self, instance_id: str, step: Step, what: Callable[[], str]) -> None:
+    def wait_step(self, instance_id: str, step: BuildStep, what: Callable[[], str]) -> None:
         """Wait until the build has come so far; returns within milliseconds. ``what``: why it may not have."""
         folder, defined = self.inside(self.state / "instances" / instance_id), self.state / "libvirt/etc/qemu"
-        reached: Mapping[Step, Callable[[], bool]] = {
-            Step.IMAGE: lambda: any((self.state / "cache").glob("*.qcow2")),
-            Step.DISK: (folder / "disk.qcow2").exists,
-            Step.DOMAIN: lambda: any(defined.glob(f"*{instance_id}*.xml")),
-            Step.PROCESS: lambda: bool(self.qemu(instance_id)),
+        reached: Mapping[BuildStep, Callable[[], bool]] = {
+            BuildStep.IMAGE: lambda: any((self.state / "cache").glob("*.qcow2")),
+            BuildStep.DISK: (folder / "disk.qcow2").exists,
+            BuildStep.DOMAIN: lambda: any(defined.glob(f"*{instance_id}*.xml")),
+            BuildStep.PROCESS: lambda: bool(self.qemu(instance_id)),
         }
         deadline = time.monotonic() + 60
         while not reached[step]():

@@ -18,10 +18,10 @@ from sqlalchemy import event, insert, select, update
 
 from api.metadata.service import MetadataService
 from controller.db.models import Instance, Lease, Network
-from controller.domain.messages import MendNetworks, Message, ReadNetworkEvidence, ReconcileGuests, WireInstances
+from controller.domain.messages import Message, ObserveNetworks, PrepareNetworks, ReconcileGuests, ReconcileNetworks
 from controller.domain.states import State
 from controller.operations.audit import on_network
-from controller.operations.audit.observed_state import Evidence
+from controller.operations.audit.observed_state import ObservedState
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.networks import leases, networks
 from network.processes import pid_in, runs, started_with
@@ -54,7 +54,7 @@ class Node:
         """The instances whose hosts got a command."""
         assert isinstance(self._cloud.bus, Rung)
         self._cloud.bus.messages.clear()
-        self._network.handle([WireInstances(tuple(network_ids), tuple(instance_ids))])
+        self._network.handle([PrepareNetworks(tuple(network_ids), tuple(instance_ids))])
         messages = [m for m in self._cloud.bus.messages if isinstance(m, ReconcileGuests)]
         return sorted(g.instance_id for m in messages for g in m.guests)
 
@@ -63,14 +63,14 @@ class Node:
 
     def audit(self) -> list[str]:
         """What the auditor says of this node."""
-        return self._breaches(ReadNetworkEvidence())
+        return self._violations(ObserveNetworks())
 
     def mend(self) -> list[str]:
         """What it says after a repair."""
-        return self._breaches(MendNetworks())
+        return self._violations(ReconcileNetworks())
 
-    def _breaches(self, question: Message) -> list[str]:
-        seen = Evidence(network=self._network.answer(question))
+    def _violations(self, question: Message) -> list[str]:
+        seen = ObservedState(network=self._network.answer(question))
         silent = [str(b) for b in [seen.network.error] if b] if seen.network else []
         return silent + self._cloud.read(lambda tx: [b.what for check in on_network.CHECKS for b in check(tx, seen)])
 
@@ -121,7 +121,7 @@ class Node:
         """What happens when a host says that a guest is gone."""
         self._cloud.write(lambda tx: leases.give_back(tx, [instance_id]))
 
-    def resting(self) -> list[str]:
+    def quarantined(self) -> list[str]:
         """The addresses that nobody has and nobody may have yet."""
         query = select(Lease.ip).where(Lease.free_after.is_not(None)).order_by(Lease.ip)
         return list(self._cloud.read(lambda tx: tx.session.scalars(query).all()))

@@ -18,7 +18,7 @@ from controller.operations.hosts import hosts
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 from tests.system.faults_lab import QUICK, FaultsLab, kill
-from tests.system.host_guests import HostGuests, Step
+from tests.system.host_guests import BuildStep, HostGuests
 from tests.system.machine import Machine
 from tests.system.running_cloud import RunningCloud, run
 from tests.system.served import Served
@@ -180,8 +180,8 @@ class PairLab(FaultsLab):
     def qemu(self, instance_id: str) -> list[int]:
         return [pid for host in self.hosts for pid in host.guests.qemu(instance_id)]
 
-    def wait_step(self, instance_id: str, step: Step) -> None:
-        self.host_of(instance_id).guests.wait_step(instance_id, step, lambda: self.cloud.stories([instance_id]))
+    def wait_step(self, instance_id: str, step: BuildStep) -> None:
+        self.host_of(instance_id).guests.wait_step(instance_id, step, lambda: self.cloud.scenarios([instance_id]))
 
     def logs(self) -> str:
         return "\n".join([self._served.log_tail(*SERVICES), *(h.log_tail() for h in self.hosts)])

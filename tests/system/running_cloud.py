@@ -108,9 +108,9 @@ class RunningCloud:
             found = [i["State"]["Name"] for page in pages for r in page["Reservations"] for i in r["Instances"]]
             return len(found) == len(ids) and set(found) == {state}
 
-        wait_until(there, deadline_s=deadline_s, what=lambda: f"not all are {state}\n{self.stories(ids)}")
+        wait_until(there, deadline_s=deadline_s, what=lambda: f"not all are {state}\n{self.scenarios(ids)}")
 
-    def stories(self, ids: Sequence[str]) -> str:
+    def scenarios(self, ids: Sequence[str]) -> str:
         """What happened to some instances, and the end of the cloud's log: for a test that fails."""
         parts = [_finish(self._pileus("instance", "explain", i), 60).stdout for i in ids[:3]]
         return "\n".join([*parts, self.log_tail()])

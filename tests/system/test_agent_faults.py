@@ -12,7 +12,7 @@ import pytest
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
 from tests.system.faults_lab import Guest, GuestsUntouched, frozen, kill
-from tests.system.host_guests import Step
+from tests.system.host_guests import BuildStep
 from tests.system.site_lab import SiteLab, no_more_files, no_new_processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -51,12 +51,12 @@ def guests(lab: SiteLab, bystanders: list[Guest]) -> Iterator[list[Guest]]:
             f"a build has its {step.value}",
             "built once and ACTIVE after its next start; nothing is left after its end",
         )
-        for step in (Step.DISK, Step.DOMAIN, Step.PROCESS)
+        for step in (BuildStep.DISK, BuildStep.DOMAIN, BuildStep.PROCESS)
     },
 )
 def test_killed_in_a_build(lab: SiteLab, guests: list[Guest], step: str) -> None:
     (asked,) = lab.ask()
-    lab.wait_step(asked, Step(step))
+    lab.wait_step(asked, BuildStep(step))
     kill(lab.agent())
     lab.start("compute")
     lab.wait_state(State.ACTIVE, asked)

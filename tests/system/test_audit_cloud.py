@@ -79,8 +79,8 @@ def audit(cloud: RunningCloud, *options: str) -> Any:
         return json.loads(text[text.index("{") : text.rindex("}") + 1])
 
 
-def subjects(breaches: list[dict[str, Any]]) -> set[str]:
-    return {b["subject"] for b in breaches}
+def subjects(violations: list[dict[str, Any]]) -> set[str]:
+    return {b["subject"] for b in violations}
 
 
 def test_a_cloud_with_a_guest_is_clean(cloud: RunningCloud, guest: str) -> None:
@@ -96,9 +96,9 @@ def test_a_stray_domain_is_removed_and_no_other(cloud: RunningCloud, guest: str)
         driver.close()
     mine = qemu_pids(settings, spec_of(guest, cloud))
     assert len(mine) == len(qemu_pids(settings, spec_of(STRANGER, cloud))) == 1
-    (breach,) = audit(cloud)["breaches"]
-    assert breach["subject"] == STRANGER
-    assert "has a domain (running) of it, no row owns it" in breach["what"]
+    (violation,) = audit(cloud)["breaches"]
+    assert violation["subject"] == STRANGER
+    assert "has a domain (running) of it, no row owns it" in violation["what"]
     told = audit(cloud, "--repair")
     assert (subjects(told["mended"]), told["breaches"]) == ({STRANGER}, [])
     assert qemu_pids(settings, spec_of(STRANGER, cloud)) == set()
@@ -174,5 +174,5 @@ def test_nobody_else_may_have_the_cloud_audited(cloud: RunningCloud) -> None:
 def test_a_cloud_that_is_down_has_its_rows_audited(cloud: RunningCloud, guest: str) -> None:
     cloud.pileus("down")
     told = audit(cloud)
-    (breach,) = told["breaches"]
-    assert "1 host, DHCP and firewall were not looked at" in breach["what"]
+    (violation,) = told["breaches"]
+    assert "1 host, DHCP and firewall were not looked at" in violation["what"]

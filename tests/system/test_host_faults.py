@@ -16,7 +16,7 @@ from controller.domain.states import State
 from tests.faults import Row, each_row, row
 from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
 from tests.system.first_cloud import METADATA
-from tests.system.host_guests import Step
+from tests.system.host_guests import BuildStep
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -69,7 +69,7 @@ def test_libvirtd_killed_under_guests(lab: FaultsLab, guests: list[Guest]) -> No
 def test_libvirtd_killed_in_a_build(lab: FaultsLab, guests: list[Guest], step: str) -> None:
     with GuestsUntouched(lab, *guests):
         (asked,) = lab.ask()
-        lab.wait_step(asked, Step(step))
+        lab.wait_step(asked, BuildStep(step))
         for pid in lab.libvirtd():
             kill(pid)
         lab.wait_state(State.ACTIVE, asked)
@@ -123,14 +123,14 @@ def test_a_guest_that_powers_itself_off(lab: FaultsLab, guests: list[Guest]) -> 
     "step",
     {
         step.value: Row("kill -9 of the cloud's process", f"a build has its {step.value}", _BUILT_ONCE)
-        for step in (Step.IMAGE, Step.DISK, Step.DOMAIN, Step.PROCESS)
+        for step in (BuildStep.IMAGE, BuildStep.DISK, BuildStep.DOMAIN, BuildStep.PROCESS)
     },
 )
 def test_killed_in_a_build(lab: FaultsLab, guests: list[Guest], step: str) -> None:
     lab.host.forget_images()
     with GuestsUntouched(lab, *guests):
         (asked,) = lab.ask()
-        lab.wait_step(asked, Step(step))
+        lab.wait_step(asked, BuildStep(step))
         lab.kill_daemon()
         lab.up()
         lab.wait_state(State.ACTIVE, asked)
@@ -209,7 +209,7 @@ def test_a_reboot_of_the_host(lab: FaultsLab, guests: list[Guest]) -> None:
     before = {g.id: lab.boot_id(g) for g in guests}
     lab.shell.run(guests[0].address, "echo kept >/root/kept; sync")
     (asked,) = lab.ask()
-    lab.wait_step(asked, Step.DISK)
+    lab.wait_step(asked, BuildStep.DISK)
     lab.reboot()
     (third, *_) = lab.booted([asked])
     assert lab.booted([g.id for g in guests]) == guests

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from controller.domain.names import nft_table, tap_name
 from tests.servers.guarded import find_program, wait_until
-from tests.system.first_cloud import IP_FORWARD, LINK_LOCAL, METADATA, Story, command_line, link_local_service
+from tests.system.first_cloud import IP_FORWARD, LINK_LOCAL, METADATA, Scenario, command_line, link_local_service
 from tests.system.running_cloud import RunningCloud, answers_at, elapsed, pings, processes_with, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -31,21 +31,21 @@ cat >/tmp/answer
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     assert os.geteuid() == 0, "real virtual machines need root"
     state = tmp_path_factory.mktemp("quickstart") / "state"
     try:
-        yield Story(state)
+        yield Scenario(state)
     finally:
         RunningCloud(state, state / "venv/bin").sweep_away()
 
 
 @pytest.fixture(scope="module")
-def cloud(story: Story) -> RunningCloud:
+def cloud(story: Scenario) -> RunningCloud:
     return story.cloud
 
 
-def test_one_command_gives_a_machine_that_answers(story: Story, cloud: RunningCloud) -> None:
+def test_one_command_gives_a_machine_that_answers(story: Scenario, cloud: RunningCloud) -> None:
     assert pings(story.demo_address)
     login = next(line for line in story.said.splitlines() if line.strip().startswith("ssh "))
     assert "Linux" in run(["bash", "-c", f"{login.strip()} -o BatchMode=yes uname -a"])
@@ -53,7 +53,7 @@ def test_one_command_gives_a_machine_that_answers(story: Story, cloud: RunningCl
     assert cloud.environment["PILEUS_URL"] == f"http://127.0.0.1:{story.port}"
 
 
-def test_five_machines_with_a_created_key(story: Story, cloud: RunningCloud) -> None:
+def test_five_machines_with_a_created_key(story: Scenario, cloud: RunningCloud) -> None:
     story.key.touch(0o600)
     story.key.write_text(cloud.aws("create-key-pair", "--key-name", "mine")["KeyMaterial"])
     image = cloud.aws("describe-images", "--filters", "Name=name,Values=demo")["Images"][0]["ImageId"]
@@ -64,13 +64,13 @@ def test_five_machines_with_a_created_key(story: Story, cloud: RunningCloud) -> 
     cloud.aws("wait", "instance-running", "--instance-ids", *story.ids)
     story.addresses = [cloud.machine(i)["PrivateIpAddress"] for i in story.ids]
     for address in story.addresses:
-        story.shell.wait(address, what=lambda: cloud.stories(story.ids))
+        story.shell.wait(address, what=lambda: cloud.scenarios(story.ids))
         assert pings(address)
         assert story.shell.run(address, "hostname").strip() == f"ip-{address.replace('.', '-')}"
     assert not story.demo.succeeds(story.addresses[0], "true"), "a key opens what it was not given for"
 
 
-def test_names_resolve_between_guests(story: Story, cloud: RunningCloud) -> None:
+def test_names_resolve_between_guests(story: Scenario, cloud: RunningCloud) -> None:
     first, *others = story.addresses
     for instance_id, address in zip(story.ids[1:], others, strict=True):
         name = cloud.machine(instance_id)["PrivateDnsName"]
@@ -78,7 +78,7 @@ def test_names_resolve_between_guests(story: Story, cloud: RunningCloud) -> None
             assert f"({address})" in story.shell.run(first, f"ping -c 1 -W 2 {spelling}"), spelling
 
 
-def test_console_output(story: Story, cloud: RunningCloud) -> None:
+def test_console_output(story: Scenario, cloud: RunningCloud) -> None:
     for instance_id, address in zip(story.ids, story.addresses, strict=True):
 
         def console(instance_id: str = instance_id) -> str:
@@ -90,7 +90,7 @@ def test_console_output(story: Story, cloud: RunningCloud) -> None:
     assert "GUEST-UP" in cloud.aws("get-console-output", "--instance-id", story.ids[0])["Output"]
 
 
-def test_metadata_of_both_versions(story: Story) -> None:
+def test_metadata_of_both_versions(story: Scenario) -> None:
     instance_id, address = story.ids[0], story.addresses[0]
 
     def get(path: str, header: str = "") -> str:
@@ -112,7 +112,7 @@ def test_metadata_of_both_versions(story: Story) -> None:
     assert not story.shell.succeeds(address, wrong)
 
 
-def test_what_a_guest_may_not_reach(story: Story, cloud: RunningCloud) -> None:
+def test_what_a_guest_may_not_reach(story: Scenario, cloud: RunningCloud) -> None:
     guest = story.addresses[0]
     gateway = cloud.pileus_json("network", "list")[0]["cidr"].partition("/")[0].rsplit(".", 1)[0] + ".1"
 
@@ -142,7 +142,7 @@ def test_dhcp_serves_as_many_as_the_network_has(cloud: RunningCloud) -> None:
     assert found and int(found[1]) == size - 3
 
 
-def test_stop_and_start_keep_address_and_disk(story: Story, cloud: RunningCloud) -> None:
+def test_stop_and_start_keep_address_and_disk(story: Scenario, cloud: RunningCloud) -> None:
     instance_id, address = story.ids[0], story.addresses[0]
     boot = story.boots()[0]
     story.shell.run(address, "echo kept >/root/kept; sync")
@@ -153,12 +153,12 @@ def test_stop_and_start_keep_address_and_disk(story: Story, cloud: RunningCloud)
     cloud.aws("start-instances", "--instance-ids", instance_id)
     cloud.wait_state("running", instance_id)
     assert cloud.machine(instance_id)["PrivateIpAddress"] == address
-    story.shell.wait(address, what=lambda: cloud.stories([instance_id]))
+    story.shell.wait(address, what=lambda: cloud.scenarios([instance_id]))
     assert story.shell.run(address, "cat /root/kept") == "kept\n"
     assert story.boots()[0] != boot
 
 
-def test_reboot(story: Story, cloud: RunningCloud) -> None:
+def test_reboot(story: Scenario, cloud: RunningCloud) -> None:
     instance_id, address = story.ids[1], story.addresses[1]
     boot = story.boots()[1]
     cloud.aws("reboot-instances", "--instance-ids", instance_id)
@@ -167,11 +167,11 @@ def test_reboot(story: Story, cloud: RunningCloud) -> None:
         command = "cat /proc/sys/kernel/random/boot_id"
         return story.shell.succeeds(address, "true") and story.shell.run(address, command).strip() != boot
 
-    wait_until(rebooted, deadline_s=240, what=lambda: cloud.stories([instance_id]))
+    wait_until(rebooted, deadline_s=240, what=lambda: cloud.scenarios([instance_id]))
     cloud.wait_state("running", instance_id)
 
 
-def test_down_and_up_touch_no_guest(story: Story, cloud: RunningCloud) -> None:
+def test_down_and_up_touch_no_guest(story: Scenario, cloud: RunningCloud) -> None:
     pids, boots = story.pids(), story.boots()
     cloud.pileus("down")
     cloud.pileus_fails("status")
@@ -181,7 +181,7 @@ def test_down_and_up_touch_no_guest(story: Story, cloud: RunningCloud) -> None:
     _all_run(story, cloud, pids, boots)
 
 
-def test_a_killed_control_plane_touches_no_guest(story: Story, cloud: RunningCloud) -> None:
+def test_a_killed_control_plane_touches_no_guest(story: Scenario, cloud: RunningCloud) -> None:
     pids, boots = story.pids(), story.boots()
     daemon = int((cloud.state / "run/pileus.pid").read_text().split()[0])
     os.kill(daemon, signal.SIGKILL)
@@ -191,7 +191,7 @@ def test_a_killed_control_plane_touches_no_guest(story: Story, cloud: RunningClo
     _all_run(story, cloud, pids, boots)
 
 
-def _all_run(story: Story, cloud: RunningCloud, pids: dict[str, list[int]], boots: list[str]) -> None:
+def _all_run(story: Scenario, cloud: RunningCloud, pids: dict[str, list[int]], boots: list[str]) -> None:
     cloud.wait_state("running", story.demo_id, *story.ids)
     assert {i["state"] for i in cloud.pileus_json("instance", "list")} == {"ACTIVE"}
     assert story.pids() == pids
@@ -216,7 +216,7 @@ def test_an_overlapping_network_is_refused(cloud: RunningCloud) -> None:
     assert (cloud.pileus_json("network", "list"), cloud.bridges()) == before
 
 
-def test_more_than_fits_is_refused(story: Story, cloud: RunningCloud) -> None:
+def test_more_than_fits_is_refused(story: Scenario, cloud: RunningCloud) -> None:
     def seen() -> Any:
         used = ("id", "vcpus_used", "memory_used_mib", "disk_used_gib")
         hosts = [{name: host[name] for name in used} for host in cloud.pileus_json("host", "list")]
@@ -231,7 +231,7 @@ def test_more_than_fits_is_refused(story: Story, cloud: RunningCloud) -> None:
     assert seen() == before
 
 
-def test_terminated_machines_leave_nothing(story: Story, cloud: RunningCloud) -> None:
+def test_terminated_machines_leave_nothing(story: Scenario, cloud: RunningCloud) -> None:
     network = cloud.state / "network" / cloud.pileus_json("network", "list")[0]["id"]
     addresses = [f",{address}," for address in story.addresses]
     assert all(a in (network / "hosts").read_text() for a in addresses)
@@ -252,19 +252,19 @@ def test_terminated_machines_leave_nothing(story: Story, cloud: RunningCloud) ->
     assert host["vcpus_used"] == 1
 
 
-def test_quickstart_again_takes_what_is_there(story: Story, cloud: RunningCloud) -> None:
+def test_quickstart_again_takes_what_is_there(story: Scenario, cloud: RunningCloud) -> None:
     pids = story.qemu(story.demo_id)
     took = elapsed(lambda: _again(story))
     assert took < story.took_s / 2, f"{took} s, of {story.took_s} s at first"
     assert story.qemu(story.demo_id) == pids
 
 
-def _again(story: Story) -> None:
+def _again(story: Scenario) -> None:
     said = RunningCloud.quickstart(story.cloud.state)
     assert f"{story.demo_id}, address {story.demo_address}\n" in said
 
 
-def test_a_second_cloud_cannot_have_the_same_port(story: Story, cloud: RunningCloud, tmp_path: Path) -> None:
+def test_a_second_cloud_cannot_have_the_same_port(story: Scenario, cloud: RunningCloud, tmp_path: Path) -> None:
     other = RunningCloud(tmp_path / "other", cloud.programs)
     try:
         other.pileus("init", "--port", str(story.port))
@@ -276,7 +276,7 @@ def test_a_second_cloud_cannot_have_the_same_port(story: Story, cloud: RunningCl
     assert pings(story.demo_address)
 
 
-def test_destroy_leaves_nothing(story: Story, cloud: RunningCloud) -> None:
+def test_destroy_leaves_nothing(story: Scenario, cloud: RunningCloud) -> None:
     assert sorted(cloud.traces()) == ["interfaces", "nft", "processes"]
     cloud.pileus("down", "--destroy", timeout_s=200)
     assert cloud.traces() == {}

@@ -18,7 +18,7 @@ import pytest
 from controller.domain.states import State
 from tests.faults import row
 from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
-from tests.system.host_guests import Step
+from tests.system.host_guests import BuildStep
 
 SEED = int(os.environ.get("PILEUS_FAULT_SEED", "879"))
 ROUNDS = int(os.environ.get("PILEUS_FAULT_ROUNDS", "6"))
@@ -51,7 +51,7 @@ class Round:
 
     victim: Victim
     phase: Phase
-    after: Step | None
+    after: BuildStep | None
     pause_s: float
     count: int
 
@@ -62,7 +62,11 @@ def rounds(seed: int, number: int) -> list[Round]:
     made = []
     for _ in range(number):
         phase = random_.choice([Phase.BUILD, *Phase])
-        after = random_.choice([None, Step.DISK, Step.DOMAIN, Step.PROCESS]) if phase is Phase.BUILD else None
+        after = (
+            random_.choice([None, BuildStep.DISK, BuildStep.DOMAIN, BuildStep.PROCESS])
+            if phase is Phase.BUILD
+            else None
+        )
         pause_s = random_.random() * random_.choice([0.03, 0.3, 1.0])
         made.append(Round(random_.choice(list(Victim)), phase, after, pause_s, random_.choice([1, 1, 2])))
     return made

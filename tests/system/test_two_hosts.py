@@ -13,7 +13,7 @@ import pytest
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
 from tests.system.faults_lab import Guest, GuestsUntouched
-from tests.system.host_guests import Step
+from tests.system.host_guests import BuildStep
 from tests.system.pair_lab import PairLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -91,7 +91,7 @@ def test_cut_off_in_a_build(lab: PairLab, guests: dict[str, Guest]) -> None:
     lab.cloud.ec2.create_placement_group(GroupName="cut-off", Strategy="spread")
     with GuestsUntouched(lab, *guests.values()):
         asked = {lab.host_of(i).name: i for i in lab.ask(2, group="cut-off")}
-        lab.wait_step(asked[lost.name], Step.DISK)
+        lab.wait_step(asked[lost.name], BuildStep.DISK)
         with lost.cut_off():
             lab.wait_state(State.ACTIVE, asked[other.name])
             lab.wait_state(State.UNKNOWN, guests[lost.name].id)
@@ -110,7 +110,7 @@ def test_cut_off_in_a_build(lab: PairLab, guests: dict[str, Guest]) -> None:
             f"its build has its {step.value}, while the other host builds too",
             "both are ACTIVE after its next start, each built once",
         )
-        for step in (Step.IMAGE, Step.PROCESS)
+        for step in (BuildStep.IMAGE, BuildStep.PROCESS)
     },
 )
 def test_an_agent_killed_in_a_build(lab: PairLab, guests: dict[str, Guest], step: str) -> None:
@@ -120,7 +120,7 @@ def test_an_agent_killed_in_a_build(lab: PairLab, guests: dict[str, Guest], step
     with GuestsUntouched(lab, *guests.values()):
         asked = {lab.host_of(i).name: i for i in lab.ask(2, group=step)}
         killed = lab.hosts[0]
-        lab.wait_step(asked[killed.name], Step(step))
+        lab.wait_step(asked[killed.name], BuildStep(step))
         killed.kill_agent()
         killed.start_agent()
         lab.wait_state(State.ACTIVE, *asked.values())

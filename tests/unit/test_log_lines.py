@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from compute_agent.workers.pool import Crew
+from compute_agent.workers.pool import WorkerPool
 from controller.domain.errors import BusUnavailable, DatabaseUnavailable, Unavailable
 from controller.outages import DATABASE, Outages
 from tests.unit.compute_agent.conftest import guest, instance
@@ -60,12 +60,12 @@ def test_what_drivers_log_while_they_work_on_a_guest_carries_its_id() -> None:
     seen: list[dict[str, Any]] = []
     done = threading.Event()
     agent = RecordingAgent(lambda _: seen.append(structlog.contextvars.get_contextvars()))
-    crew = Crew(1, lambda _: done.set())
+    pool = WorkerPool(1, lambda _: done.set())
     try:
-        crew.offer(agent, guest(1))  # type: ignore[arg-type]
+        pool.offer(agent, guest(1))  # type: ignore[arg-type]
         assert done.wait(10)
     finally:
-        crew.stop(5)
+        pool.stop(5)
     assert seen == [{"host": agent.host, "instance": instance(1)}]
 
 

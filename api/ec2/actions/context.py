@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from api.ec2.protocol.errors import UnsupportedOperation
 from controller.operations.accounts.users import Principal
 from controller.operations.cloud import Cloud
-from controller.operations.instances.launch_batches import Launches
+from controller.operations.instances.launch_batches import LaunchBatcher
 
 Parameters: TypeAlias = dict[str, Any]
 Result: TypeAlias = dict[str, Any]
@@ -21,7 +21,7 @@ class Context:
     principal: Principal
     action: str
     request_id: str
-    launches: Launches
+    launches: LaunchBatcher
 
     @property
     def project_id(self) -> str:

@@ -9,7 +9,7 @@ from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
 from api.ec2.actions.identifiers import instance_ids, require_all
 from api.ec2.actions.instance_shape import ROOT_DEVICE
-from api.ec2.queries import Described
+from api.ec2.queries import InstanceRow
 from controller.domain.errors import InvalidCombination, InvalidParameter
 from controller.operations.cloud import Transaction
 from controller.operations.instances.actions import set_shutdown_behavior
@@ -88,7 +88,7 @@ def _known(attribute: str) -> str:
     return attribute
 
 
-def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[Described, Mapping[str, Any]]:
+def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[InstanceRow, Mapping[str, Any]]:
     """The instance, and the attributes that are its own."""
     ids = instance_ids([instance_id])
     found = queries.instances(tx, project_id, ids=ids)

@@ -8,7 +8,7 @@ from api.ec2.actions.identifiers import subnet_id, vpc_id
 from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf
 from api.ec2.protocol.timestamps import format_moment
-from api.ec2.queries import Described
+from api.ec2.queries import InstanceRow
 from api.ec2.states import ec2_state, state, state_reason, transition_reason
 from controller.conf.settings import Settings
 from controller.domain.names import lease_hostname
@@ -33,23 +33,23 @@ def hypervisor(name: str | None) -> str:
     return "xen" if name == "xen" else "kvm"
 
 
-def private_dns_name(item: Described, settings: Settings) -> str:
+def private_dns_name(item: InstanceRow, settings: Settings) -> str:
     """The name under which an instance finds another in its network."""
     return f"{lease_hostname(item.dns_name, item.ip)}.{settings.network.dns_domain}" if item.ip else ""
 
 
-def zone_of(item: Described, settings: Settings) -> str:
+def zone_of(item: InstanceRow, settings: Settings) -> str:
     """The zone that the instance is in, or else the one that was asked for."""
     return item.row.host_zone or item.row.zone or settings.api.zone
 
 
-def state_transition_reason(item: Described, _settings: Settings) -> str:
+def state_transition_reason(item: InstanceRow, _settings: Settings) -> str:
     """Why it is no longer running, and if its user wants that, since when."""
     row = item.row
     return transition_reason(row.state, row.reason_code, row.reason, row.state_since)
 
 
-def instance(item: Described, settings: Settings) -> dict[str, Any]:
+def instance(item: InstanceRow, settings: Settings) -> dict[str, Any]:
     """EC2's ``Instance``."""
     row = item.row
     return {
@@ -89,7 +89,7 @@ def instance(item: Described, settings: Settings) -> dict[str, Any]:
     }
 
 
-def instance_filters(settings: Settings) -> dict[str, ValuesOf[Described]]:
+def instance_filters(settings: Settings) -> dict[str, ValuesOf[InstanceRow]]:
     """The filters of DescribeInstances that look at the instance itself."""
     return {
         **_ROW_FILTERS,
@@ -103,11 +103,11 @@ def _given(value: str | None) -> Iterable[str]:
     return (value,) if value else ()
 
 
-def _state_reason(item: Described) -> dict[str, str]:
+def _state_reason(item: InstanceRow) -> dict[str, str]:
     return state_reason(item.row.state, item.row.reason_code, item.row.reason) or {"Code": "", "Message": ""}
 
 
-_ROW_FILTERS: Mapping[str, ValuesOf[Described]] = MappingProxyType(
+_ROW_FILTERS: Mapping[str, ValuesOf[InstanceRow]] = MappingProxyType(
     {
         "architecture": lambda i: (architecture(i.row.architecture),),
         "client-token": lambda i: _given(i.row.client_token),

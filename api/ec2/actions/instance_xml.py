@@ -14,12 +14,12 @@ from api.ec2.actions.instance_shape import instance, private_dns_name, state_tra
 from api.ec2.protocol.model import Shape, operation
 from api.ec2.protocol.response import Fragment, escape, fragment
 from api.ec2.protocol.timestamps import format_moment
-from api.ec2.queries import Described
+from api.ec2.queries import InstanceRow
 from controller.conf.settings import Settings
 
 _moment = lru_cache(maxsize=4096)(format_moment)
 # The elements in which an instance differs from others like it. User text is escaped, so nothing else looks so.
-_OWN: Mapping[str, Callable[[Described, Settings], str]] = {
+_OWN: Mapping[str, Callable[[InstanceRow, Settings], str]] = {
     "instanceId": lambda i, _: i.row.id,
     "privateDnsName": private_dns_name,
     "reason": state_transition_reason,
@@ -30,13 +30,13 @@ _OWN: Mapping[str, Callable[[Described, Settings], str]] = {
 }
 _OWN_ELEMENTS = re.compile(rf"<({'|'.join(_OWN)})>([^<]*)</")
 _MAX_TEMPLATES = 4096
-_Template = tuple[tuple[str, Callable[[Described, Settings], str] | None], ...]
+_Template = tuple[tuple[str, Callable[[InstanceRow, Settings], str] | None], ...]
 
 
 _templates: dict[tuple[Any, ...], _Template] = {}
 
 
-def write_instance(item: Described, settings: Settings) -> Fragment:
+def write_instance(item: InstanceRow, settings: Settings) -> Fragment:
     """The inside of EC2's ``Instance``: the same as ``fragment`` of ``instance_shape.instance``."""
     key = _likeness(item, settings)
     template = _templates.get(key)
@@ -47,7 +47,7 @@ def write_instance(item: Described, settings: Settings) -> Fragment:
     return Fragment("".join(text if own is None else text + escape(own(item, settings)) for text, own in template))
 
 
-def reservations(items: Sequence[Described], settings: Settings) -> list[dict[str, Any]]:
+def reservations(items: Sequence[InstanceRow], settings: Settings) -> list[dict[str, Any]]:
     """EC2's ``Reservation`` for each run of instances of one; ``items`` in the order of the lists."""
     return [
         {
@@ -64,7 +64,7 @@ def reservations(items: Sequence[Described], settings: Settings) -> list[dict[st
 
 def _template(xml: str) -> _Template:
     """The text before each own element's value, with what gives that value; at the end the rest."""
-    pieces: list[tuple[str, Callable[[Described, Settings], str] | None]] = []
+    pieces: list[tuple[str, Callable[[InstanceRow, Settings], str] | None]] = []
     begin = 0
     for found in _OWN_ELEMENTS.finditer(xml):
         pieces.append((xml[begin : found.start(2)], _OWN[found[1]]))
@@ -79,7 +79,7 @@ def _shape() -> Shape:
     return model.output_shape.members["Reservations"].member.members["Instances"].member
 
 
-def _likeness(item: Described, settings: Settings) -> tuple[Any, ...]:
+def _likeness(item: InstanceRow, settings: Settings) -> tuple[Any, ...]:
     """All that an instance's text depends on, but for its own values; whether it has an address decides if there is
     an element for it."""
     row = item.row

@@ -12,7 +12,7 @@ from api.ec2.actions.instance_xml import reservations
 from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from api.ec2.protocol.paging import encode_token, page_size, position_of
-from api.ec2.queries import Described, Position
+from api.ec2.queries import InstanceRow, Position
 from api.ec2.states import RUNNING, ec2_state, state, status_checks
 from controller.domain.errors import InvalidPage
 
@@ -28,7 +28,7 @@ def describe_instances(context: Context, params: Parameters) -> Result:
 def describe_instance_status(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceStatus.html"""
     settings = context.cloud.settings
-    known: dict[str, ValuesOf[Described]] = {
+    known: dict[str, ValuesOf[InstanceRow]] = {
         name: values for name, values in instance_filters(settings).items() if name in _SHARED_FILTERS
     }
     matches = compile_filters(params.get("Filters", ()), {**known, **_STATUS_FILTERS}, lambda i: i.tags)
@@ -38,8 +38,8 @@ def describe_instance_status(context: Context, params: Parameters) -> Result:
 
 
 def _page(
-    context: Context, params: Parameters, matches: Callable[[Described], bool] | None
-) -> tuple[list[Described], str | None]:
+    context: Context, params: Parameters, matches: Callable[[InstanceRow], bool] | None
+) -> tuple[list[InstanceRow], str | None]:
     """The instances that a call is to show, and the token of the next page where there is one."""
     size = page_size(params, ids="InstanceIds")
     after = read_position(position_of(context.action, params))
@@ -77,7 +77,7 @@ def read_position(text: str | None) -> Position | None:
     return position
 
 
-def _status(item: Described, zone: str) -> dict[str, Any]:
+def _status(item: InstanceRow, zone: str) -> dict[str, Any]:
     status, reachability = status_checks(item.row.state)
     summary: dict[str, Any] = {"Status": status}
     if reachability:
@@ -94,7 +94,7 @@ def _status(item: Described, zone: str) -> dict[str, Any]:
 
 
 _SHARED_FILTERS = frozenset({"availability-zone", "instance-state-code", "instance-state-name"})
-_STATUS_FILTERS: dict[str, ValuesOf[Described]] = {
+_STATUS_FILTERS: dict[str, ValuesOf[InstanceRow]] = {
     "instance-status.status": lambda i: (status_checks(i.row.state)[0],),
     "instance-status.reachability": lambda i: (status_checks(i.row.state)[1],),
     "system-status.status": lambda i: (status_checks(i.row.state)[0],),

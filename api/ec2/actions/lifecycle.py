@@ -9,13 +9,13 @@ from api.ec2.states import state
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.instances import actions
-from controller.operations.instances.locking import HeldInstance
+from controller.operations.instances.locking import LockedInstance
 
 
-class _Wish(Protocol):
+class _Action(Protocol):
     def __call__(
         self, tx: Transaction, project_id: str, ids: Sequence[str], *, by: str
-    ) -> list[tuple[HeldInstance, State]]: ...
+    ) -> list[tuple[LockedInstance, State]]: ...
 
 
 def start_instances(context: Context, params: Parameters) -> Result:
@@ -41,10 +41,10 @@ def terminate_instances(context: Context, params: Parameters) -> Result:
     return {"TerminatingInstances": _changes(context, params, actions.terminate)}
 
 
-def _changes(context: Context, params: Parameters, wish: _Wish) -> list[dict[str, Any]]:
+def _changes(context: Context, params: Parameters, action: _Action) -> list[dict[str, Any]]:
     ids = instance_ids(params["InstanceIds"])
     by = context.principal.user_name
-    changed = context.cloud.write(lambda tx: wish(tx, context.project_id, ids, by=by))
+    changed = context.cloud.write(lambda tx: action(tx, context.project_id, ids, by=by))
     return [
         {"InstanceId": instance.id, "CurrentState": state(instance.state), "PreviousState": state(before)}
         for instance, before in changed

@@ -16,8 +16,8 @@ from controller.operations.audit import (
     quotas,
     wrong_hosts,
 )
-from controller.operations.audit.observed_state import Evidence, EvidenceCheck
-from controller.operations.audit.violation import Breach, Check
+from controller.operations.audit.observed_state import EvidenceCheck, ObservedState
+from controller.operations.audit.violation import Check, Violation
 from controller.operations.cloud import Transaction
 
 CHECKS: tuple[Check, ...] = (
@@ -29,19 +29,19 @@ CHECKS: tuple[Check, ...] = (
     *placement.CHECKS,
     *quotas.CHECKS,
 )
-EVIDENCE_CHECKS: tuple[EvidenceCheck, ...] = (*observed_state.CHECKS, *on_hosts.CHECKS, *on_network.CHECKS)
+OBSERVED_STATE_CHECKS: tuple[EvidenceCheck, ...] = (*observed_state.CHECKS, *on_hosts.CHECKS, *on_network.CHECKS)
 
 
-def audit(tx: Transaction, seen: Evidence | None = None) -> list[Breach]:
+def audit(tx: Transaction, seen: ObservedState | None = None) -> list[Violation]:
     """Every breach, by promise. To be the first that is done in its transaction; takes no lock.
 
-    Without evidence only the rows are looked at. What it proves may be work in flight: see ``Breach.proof``.
+    Without evidence only the rows are looked at. What it proves may be work in flight: see ``Violation.proof``.
     """
     _take_snapshot(tx.session)
-    found = [breach for check in CHECKS for breach in check(tx)]
-    found += [breach for look in wrong_hosts.CHECKS for breach in look(tx, seen or Evidence())]
+    found = [violation for check in CHECKS for violation in check(tx)]
+    found += [violation for look in wrong_hosts.CHECKS for violation in look(tx, seen or ObservedState())]
     if seen is not None:
-        found += [breach for look in EVIDENCE_CHECKS for breach in look(tx, seen)]
+        found += [violation for look in OBSERVED_STATE_CHECKS for violation in look(tx, seen)]
     return sorted(found, key=lambda b: (b.promise, b.subject, b.what))
 
 

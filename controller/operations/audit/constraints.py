@@ -3,13 +3,13 @@
 from sqlalchemy import Table, UniqueConstraint, inspect
 
 from controller.db.models import Base
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 
 _TOKENS = "reservations"
 
 
-def missing_constraints(tx: Transaction) -> list[Breach]:
+def missing_constraints(tx: Transaction) -> list[Violation]:
     """Every UNIQUE of the models is one of the database's."""
     inspector = inspect(tx.session.connection())
     there: dict[str, set[tuple[str, ...]]] = {}
@@ -19,7 +19,7 @@ def missing_constraints(tx: Transaction) -> list[Breach]:
         unique = (i["column_names"] for i in indexes if i["unique"])
         there.setdefault(table, set()).update(tuple(sorted(filter(None, columns))) for columns in unique)
     return [
-        Breach(
+        Violation(
             2 if table.name == _TOKENS else 4,
             f"the database does not hold ({', '.join(columns)}) UNIQUE",
             f"table {table.name}",

@@ -7,14 +7,14 @@ from sqlalchemy import Executable, and_, func, not_, or_, select
 
 from controller.db.models import Claim, Host, Instance
 from controller.domain.states import State
-from controller.operations.audit.violation import KNOWN, PLACED, Breach, Mend, Remedy
+from controller.operations.audit.violation import KNOWN, PLACED, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 
 _RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")
 _RECOUNT = "`pileus audit --repair` sets the counters to the sum of the claims"
 
 
-def counters(tx: Transaction) -> list[Breach]:
+def counters(tx: Transaction) -> list[Violation]:
     """A host's counters are the sums of the claims on it, and not above what may be promised of it."""
     claims = (
         select(
@@ -35,10 +35,10 @@ def counters(tx: Transaction) -> list[Breach]:
     rows = tx.session.execute(
         select(Host.id, *used, *sums, *limits).outerjoin(claims, claims.c.host_id == Host.id).where(or_(*wrong))
     )
-    return [breach for row in rows for breach in _counters(row)]
+    return [violation for row in rows for violation in _counters(row)]
 
 
-def _counters(row: Sequence[Any]) -> list[Breach]:
+def _counters(row: Sequence[Any]) -> list[Violation]:
     host, *numbers = row
     found = []
     for n, resource in enumerate(_RESOURCES):
@@ -46,21 +46,21 @@ def _counters(row: Sequence[Any]) -> list[Breach]:
         subject = f"host {host}"
         if used != claimed:
             found.append(
-                Breach(
+                Violation(
                     3,
                     f"it counts {used} {resource} as used, its claims add up to {claimed}",
                     subject,
                     _RECOUNT,
-                    Remedy(Mend.RECOUNT_HOST, subject=host),
+                    Remedy(Repair.RECOUNT_HOST, subject=host),
                 )
             )
         if used > limit:
             advice = "it has shrunk, or a ratio was lowered: `pileus host drain`, move instances away, or give it more"
-            found.append(Breach(3, f"{used} {resource} are promised of it, the limit is {limit}", subject, advice))
+            found.append(Violation(3, f"{used} {resource} are promised of it, the limit is {limit}", subject, advice))
     return found
 
 
-def claims(tx: Transaction) -> list[Breach]:
+def claims(tx: Transaction) -> list[Violation]:
     """An instance that is on a host has one claim there, of its own size; any other has none."""
     placed = Instance.state.in_(PLACED)
     may_have = or_(placed, Instance.state == State.ERROR)
@@ -110,10 +110,10 @@ def claims(tx: Transaction) -> list[Breach]:
     ]
 
 
-def _each(tx: Transaction, rows: Executable, what: str, advice: str) -> Sequence[Breach]:
+def _each(tx: Transaction, rows: Executable, what: str, advice: str) -> Sequence[Violation]:
     """A breach for each row: the subject, then what fills the text."""
     return [
-        Breach(3, what.format(*(v or "none" for v in values)), subject, advice)
+        Violation(3, what.format(*(v or "none" for v in values)), subject, advice)
         for subject, *values in tx.session.execute(rows)
     ]
 

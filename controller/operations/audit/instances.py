@@ -6,14 +6,14 @@ from sqlalchemy import and_, func, or_, select
 
 from controller.db.models import Host, Instance, Reservation
 from controller.domain.states import DEADLINE_S, State
-from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
+from controller.operations.audit.violation import GRACE_S, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 
 # A delete that is overdue has no deadline any more.
 _BOUNDED = [state for state in DEADLINE_S if state is not State.DELETING]
 
 
-def overdue(tx: Transaction) -> list[Breach]:
+def overdue(tx: Transaction) -> list[Violation]:
     """Nothing waits for longer than its state's deadline, or without one."""
     before = tx.now - timedelta(seconds=GRACE_S + 10 * tx.settings.controller.sweep_s)
     rows = tx.session.execute(
@@ -27,7 +27,7 @@ def overdue(tx: Transaction) -> list[Breach]:
     return [_overdue(tx.now, *row) for row in rows]
 
 
-def _overdue(now: datetime, instance_id: str, state: str, deadline_at: datetime | None, since: datetime) -> Breach:
+def _overdue(now: datetime, instance_id: str, state: str, deadline_at: datetime | None, since: datetime) -> Violation:
     if deadline_at is None:
         what = f"{state} since {since:%FT%TZ} and nothing says until when"
     else:
@@ -35,10 +35,10 @@ def _overdue(now: datetime, instance_id: str, state: str, deadline_at: datetime 
     advice = "is a controller running that reaches the database? its sweep ends what is overdue"
     if deadline_at is None:
         advice = "no sweep will end it: terminate it"
-    return Breach(1, what, instance_id, advice, None if deadline_at is None else Remedy(Mend.SWEEP))
+    return Violation(1, what, instance_id, advice, None if deadline_at is None else Remedy(Repair.SWEEP))
 
 
-def overdue_deletes(tx: Transaction) -> list[Breach]:
+def overdue_deletes(tx: Transaction) -> list[Violation]:
     """An accepted delete ends in time. One that does not waits for its host; the quota is given back already."""
     before = tx.now - timedelta(seconds=DEADLINE_S[State.DELETING] + GRACE_S)
     query = select(Instance.id, Instance.state_since, Instance.host_id, Host.up)
@@ -48,7 +48,7 @@ def overdue_deletes(tx: Transaction) -> list[Breach]:
         .order_by(Instance.id)
     )
     return [
-        Breach(
+        Violation(
             1,
             f"DELETING for {_seconds(tx.now - since)} s: {host} has not said that it is gone, and is "
             + ("up" if up else "down"),
@@ -61,21 +61,21 @@ def overdue_deletes(tx: Transaction) -> list[Breach]:
     ]
 
 
-def errors_without_reason(tx: Transaction) -> list[Breach]:
+def errors_without_reason(tx: Transaction) -> list[Violation]:
     """ERROR says why."""
     silent = tx.session.scalars(select(Instance.id).where(Instance.state == State.ERROR, Instance.reason == ""))
     advice = "`pileus instance explain` shows its story; terminate it"
-    return [Breach(1, "it is in ERROR and nothing says why", i, advice) for i in silent]
+    return [Violation(1, "it is in ERROR and nothing says why", i, advice) for i in silent]
 
 
-def unknown_states(tx: Transaction) -> list[Breach]:
+def unknown_states(tx: Transaction) -> list[Violation]:
     """Every state is one of the table's."""
     rows = tx.session.execute(select(Instance.id, Instance.state).where(Instance.state.not_in(list(State))))
     advice = "a newer release wrote it: run one release everywhere"
-    return [Breach(1, f"its state {state!r} is not in the table", i, advice) for i, state in rows]
+    return [Violation(1, f"its state {state!r} is not in the table", i, advice) for i, state in rows]
 
 
-def doubled_tokens(tx: Transaction) -> list[Breach]:
+def doubled_tokens(tx: Transaction) -> list[Violation]:
     """One client token, one reservation; one launch index, one instance."""
     tokens = tx.session.execute(
         select(Reservation.project_id, Reservation.client_token, func.count())
@@ -85,7 +85,7 @@ def doubled_tokens(tx: Transaction) -> list[Breach]:
     )
     advice = "the UNIQUE constraint is gone: terminate the later ones, then restore it"
     found = [
-        Breach(2, f"client token {token!r} has {count} reservations", f"project {project}", advice)
+        Violation(2, f"client token {token!r} has {count} reservations", f"project {project}", advice)
         for project, token, count in tokens
     ]
     indexes = tx.session.execute(
@@ -94,12 +94,12 @@ def doubled_tokens(tx: Transaction) -> list[Breach]:
         .having(func.count() > 1)
     )
     return found + [
-        Breach(2, f"{count} instances have launch index {index}", reservation, "terminate the later ones")
+        Violation(2, f"{count} instances have launch index {index}", reservation, "terminate the later ones")
         for reservation, index, count in indexes
     ]
 
 
-def active_out_of_contact(tx: Transaction) -> list[Breach]:
+def active_out_of_contact(tx: Transaction) -> list[Violation]:
     """What runs on a host that was not heard of for long is UNKNOWN, not ACTIVE."""
     silence_s = 2 * tx.settings.controller.host_down_after_s + GRACE_S
     rows = tx.session.execute(
@@ -109,7 +109,7 @@ def active_out_of_contact(tx: Transaction) -> list[Breach]:
         .group_by(Host.id, Host.up, Host.last_seen_at)
     )
     return [
-        Breach(
+        Violation(
             5,
             f"{count} instances are ACTIVE on it, but its last heartbeat came {_seconds(tx.now - seen)} s ago"
             + ("" if up else " and it is down"),

@@ -9,14 +9,14 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from controller.db.models import Instance, Lease, Network
 from controller.domain.states import State
-from controller.operations.audit.violation import KNOWN, PLACED, Breach
+from controller.operations.audit.violation import KNOWN, PLACED, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET
 
 _FREE_IT = "give it back: set its instance_id to NULL, its released_at to the time now in UTC"
 
 
-def owners(tx: Transaction) -> list[Breach]:
+def owners(tx: Transaction) -> list[Violation]:
     """An instance that is on a host has one lease, in its network."""
     held = (
         select(Lease.instance_id, func.count().label("leases"), func.max(Lease.network_id).label("network_id"))
@@ -36,14 +36,14 @@ def owners(tx: Transaction) -> list[Breach]:
         )
     )
     return [
-        Breach(4, f"it is {state} with {leases} leases", instance, "it cannot be reached as described: terminate it")
+        Violation(4, f"it is {state} with {leases} leases", instance, "it cannot be reached as described: terminate it")
         if leases != 1
-        else Breach(4, f"its lease is in {lies_in}, it is in {network}", instance, "terminate it")
+        else Violation(4, f"its lease is in {lies_in}, it is in {network}", instance, "terminate it")
         for instance, state, leases, lies_in, network in rows
     ]
 
 
-def kept(tx: Transaction) -> list[Breach]:
+def kept(tx: Transaction) -> list[Violation]:
     """A lease that is owned belongs to an instance on a host, and is not given back at the same time."""
     rows = tx.session.execute(
         select(Lease.ip, Lease.mac, Lease.instance_id, Instance.state, Lease.released_at)
@@ -58,7 +58,7 @@ def kept(tx: Transaction) -> list[Breach]:
         )
     )
     return [
-        Breach(
+        Violation(
             4,
             f"its lease ({mac}) was given back at {released_at:%FT%TZ} and belongs to {owner} still"
             if released_at is not None
@@ -70,19 +70,19 @@ def kept(tx: Transaction) -> list[Breach]:
     ]
 
 
-def doubles(tx: Transaction) -> list[Breach]:
+def doubles(tx: Transaction) -> list[Violation]:
     """No address twice in a network, no MAC twice at all, however it is written."""
     addresses = tx.session.execute(
         select(Lease.network_id, Lease.ip, func.count()).group_by(Lease.network_id, Lease.ip).having(func.count() > 1)
     )
     advice = "terminate all owners but one, delete the other rows"
-    found = [Breach(4, f"{count} leases of {network} have it", ip, advice) for network, ip, count in addresses]
+    found = [Violation(4, f"{count} leases of {network} have it", ip, advice) for network, ip, count in addresses]
     mac = func.lower(Lease.mac)
     macs = tx.session.execute(select(mac, func.count()).group_by(mac).having(func.count() > 1))
-    return found + [Breach(4, f"{count} leases have this MAC", address, advice) for address, count in macs]
+    return found + [Violation(4, f"{count} leases have this MAC", address, advice) for address, count in macs]
 
 
-def outside(tx: Transaction) -> list[Breach]:
+def outside(tx: Transaction) -> list[Violation]:
     """Every address is one that a guest can have in its network. It may lie behind the next new one: somebody asked for
     it by address, and it is passed over."""
     networks: Mapping[str, tuple[str, int, int]] = {n: (cidr, span.first, span.last) for n, cidr, span in _networks(tx)}
@@ -94,7 +94,7 @@ def outside(tx: Transaction) -> list[Breach]:
         number = _number(ip)
         if number is None or not first + FIRST_OFFSET <= number < last:
             advice = "terminate its owner, delete the row"
-            found.append(Breach(4, f"no guest can have it in {network_id} ({cidr})", ip, advice))
+            found.append(Violation(4, f"no guest can have it in {network_id} ({cidr})", ip, advice))
     return found
 
 

@@ -12,13 +12,13 @@ from controller.db.models import Host
 from controller.domain.agent_messages import check
 from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.messages import (
-    HostEvidence,
+    HostObservation,
     Message,
-    NetworkEvidence,
-    ReadHostEvidence,
-    ReadNetworkEvidence,
+    NetworkObservation,
+    ObserveHost,
+    ObserveNetworks,
 )
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Cloud, Transaction
 
 TIMEOUT_S = 10.0
@@ -27,54 +27,54 @@ _AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ObservedState:
     """What hosts and the network node said.
 
     ``silent`` are those that did not, and why; ``down`` are hosts that are known to be: they were not asked.
     ``bus_problem``: nobody could be asked.
     """
 
-    hosts: Mapping[str, HostEvidence] = field(default_factory=dict)
-    network: NetworkEvidence | None = None
+    hosts: Mapping[str, HostObservation] = field(default_factory=dict)
+    network: NetworkObservation | None = None
     silent: Mapping[str, str] = field(default_factory=dict)
     down: Sequence[str] = ()
     bus_problem: str = ""
 
 
 # As a ``Check``, of rows and of what was seen outside of them.
-EvidenceCheck = Callable[[Transaction, Evidence], list[Breach]]
+EvidenceCheck = Callable[[Transaction, ObservedState], list[Violation]]
 
 
 # Makes what asks so many at once.
 MakeExecutor = Callable[[int, str], Executor]
 
 
-def gather(cloud: Cloud, timeout_s: float = TIMEOUT_S, executor: MakeExecutor = ThreadPoolExecutor) -> Evidence:
+def observe(cloud: Cloud, timeout_s: float = TIMEOUT_S, executor: MakeExecutor = ThreadPoolExecutor) -> ObservedState:
     """Ask everybody. To be followed by a look at the rows, never the other way round: what is made on a host has a
     row before it is made. Takes ``timeout_s`` for each 128 hosts that do not answer, at most."""
     up = dict(cloud.read(lambda tx: tx.session.execute(select(Host.id, Host.up)).all()))
     asker = _Asker(cloud.bus, timeout_s)
-    questions: list[Message] = [ReadNetworkEvidence(), *(ReadHostEvidence(h) for h in sorted(up) if up[h])]
+    questions: list[Message] = [ObserveNetworks(), *(ObserveHost(h) for h in sorted(up) if up[h])]
     with executor(min(_AT_ONCE, len(questions)), "audit") as pool:
         answers = list(pool.map(asker.ask, questions))
     silent: dict[str, str] = {}
-    hosts: dict[str, HostEvidence] = {}
-    network: NetworkEvidence | None = None
+    hosts: dict[str, HostObservation] = {}
+    network: NetworkObservation | None = None
     for question, answer in zip(questions, answers, strict=True):
-        host = question.host if isinstance(question, ReadHostEvidence) else ""
+        host = question.host if isinstance(question, ObserveHost) else ""
         subject = f"host {host}" if host else "the network service"
         if isinstance(answer, str):
             silent[subject] = answer
-        elif isinstance(answer, NetworkEvidence if host else HostEvidence) or getattr(answer, "host", "") != host:
+        elif isinstance(answer, NetworkObservation if host else HostObservation) or getattr(answer, "host", "") != host:
             silent[subject] = "its answer is not its own"
-        elif isinstance(answer, HostEvidence | NetworkEvidence) and answer.error:
+        elif isinstance(answer, HostObservation | NetworkObservation) and answer.error:
             silent[subject] = f"it cannot tell what is there: {answer.error.rstrip('.')}"
-        elif isinstance(answer, HostEvidence):
+        elif isinstance(answer, HostObservation):
             hosts[host] = answer
-        elif isinstance(answer, NetworkEvidence):
+        elif isinstance(answer, NetworkObservation):
             network = answer
     down = tuple(h for h in sorted(up) if not up[h])
-    return Evidence(hosts, network, silent, down, asker.bus_problem)
+    return ObservedState(hosts, network, silent, down, asker.bus_problem)
 
 
 class _Asker:
@@ -107,30 +107,30 @@ class _Asker:
             return self.bus_problem
 
 
-def silence(_tx: Transaction, evidence: Evidence) -> list[Breach]:
+def silence(_tx: Transaction, observed: ObservedState) -> list[Violation]:
     """Who does not tell what it has may have anything."""
-    if evidence.bus_problem:
+    if observed.bus_problem:
         advice = "hosts and networks were not looked at: see [bus] url, `pileus check` and `pileus status`"
-        return [Breach(5, evidence.bus_problem, "the bus", advice, proof="silent")]
+        return [Violation(5, observed.bus_problem, "the bus", advice, proof="silent")]
     down = [
-        Breach(
+        Violation(
             5,
             "it is down and was not looked at: what runs there is not known",
             f"host {host}",
             "bring it back, or `pileus host remove --force` it if it never comes back",
             proof="down",
         )
-        for host in evidence.down
+        for host in observed.down
     ]
     return down + [
-        Breach(
+        Violation(
             5 if subject.startswith("host ") else 9,
             why,
             subject,
             "is its service running, and is its queue being read? its log says what it is doing",
             proof="silent",
         )
-        for subject, why in sorted(evidence.silent.items())
+        for subject, why in sorted(observed.silent.items())
     ]
 
 

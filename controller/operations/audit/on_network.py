@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 
 from controller.db.models import Instance, Lease, Network
-from controller.domain.messages import SegmentEvidence
+from controller.domain.messages import SegmentObservation
 from controller.domain.names import lease_hostname
 from controller.domain.states import State
-from controller.operations.audit.observed_state import Evidence, EvidenceCheck
-from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
+from controller.operations.audit.observed_state import EvidenceCheck, ObservedState
+from controller.operations.audit.violation import GRACE_S, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 
 # What is BUILDING may still have to be wired, and what ends there may never have been: ring and deadline look after it.
 _WIRED = frozenset({State.ACTIVE, State.STOPPING, State.STOPPED, State.STARTING, State.REBOOTING, State.UNKNOWN})
-_REWIRE = Remedy(Mend.REWIRE)
+_REWIRE = Remedy(Repair.REWIRE)
 _ADVICE = "the network service's next sweep or --repair puts it right; its log says what stands in the way"
 # So many are named in one line; how many there are is said in any case.
 _NAMED = 5
@@ -38,66 +38,68 @@ class _Lease:
         return f"{self.mac},{self.ip},{self.hostname}"
 
 
-def segments(tx: Transaction, evidence: Evidence) -> list[Breach]:
+def segments(tx: Transaction, observed: ObservedState) -> list[Violation]:
     """Each network has its bridge and one dnsmasq that serves its leases; nothing else is served."""
-    if evidence.network is None or not evidence.network.host_side:
+    if observed.network is None or not observed.network.host_side:
         return []
     settled = tx.now - timedelta(seconds=GRACE_S)
     networks = {
         n: (cidr, made) for n, cidr, made in tx.session.execute(select(Network.id, Network.cidr, Network.created_at))
     }
     leases = _leases(tx, settled)
-    there = {s.network_id: s for s in evidence.network.segments}
-    found: list[Breach] = []
+    there = {s.network_id: s for s in observed.network.segments}
+    found: list[Violation] = []
     for network_id in sorted(there.keys() - networks.keys()):
         what = "the network node serves DHCP for it, and it has no row"
-        found.append(Breach(5, what, network_id, _ADVICE, _REWIRE, "stray"))
+        found.append(Violation(5, what, network_id, _ADVICE, _REWIRE, "stray"))
     for network_id, (cidr, made_at) in sorted(networks.items()):
         segment = there.get(network_id)
         if segment is not None:
             found += _segment(segment, cidr, leases.get(network_id, []))
         elif made_at < settled:
-            found.append(Breach(9, "the network node has nothing of it", network_id, _ADVICE, _REWIRE, "nothing"))
+            found.append(Violation(9, "the network node has nothing of it", network_id, _ADVICE, _REWIRE, "nothing"))
     return found
 
 
-def _segment(seen: SegmentEvidence, cidr: str, leases: Collection[_Lease]) -> Iterator[Breach]:
-    def breach(what: str, proof: str, promise: int = 9) -> Breach:
-        return Breach(promise, what, seen.network_id, _ADVICE, _REWIRE, proof)
+def _segment(seen: SegmentObservation, cidr: str, leases: Collection[_Lease]) -> Iterator[Violation]:
+    def violation(what: str, proof: str, promise: int = 9) -> Violation:
+        return Violation(promise, what, seen.network_id, _ADVICE, _REWIRE, proof)
 
     if not seen.bridge:
-        yield breach("its bridge is not there, not up or without the gateway's address", "bridge")
+        yield violation("its bridge is not there, not up or without the gateway's address", "bridge")
     if seen.servers != 1:
-        yield breach(f"{seen.servers or 'no'} dnsmasq processes serve it, it wants one", "servers")
+        yield violation(f"{seen.servers or 'no'} dnsmasq processes serve it, it wants one", "servers")
     wanted = end_offset(cidr) - FIRST_OFFSET
     if seen.lease_max != wanted:
-        yield breach(f"its dhcp-lease-max is {seen.lease_max}, {cidr} has {wanted} addresses for guests", "lease max")
+        yield violation(
+            f"its dhcp-lease-max is {seen.lease_max}, {cidr} has {wanted} addresses for guests", "lease max"
+        )
     if seen.wrong_options:
-        yield breach(f"its dnsmasq is not configured as it should be: {_some(seen.wrong_options)}", "options")
+        yield violation(f"its dnsmasq is not configured as it should be: {_some(seen.wrong_options)}", "options")
     served = set(seen.served)
     missing = [f"{lease.ip} ({lease.mac})" for lease in leases if lease.wired and lease.served not in served]
     if missing:
-        yield breach(f"{len(missing)} of its leases are not served as they are: {_some(missing)}", "not served")
+        yield violation(f"{len(missing)} of its leases are not served as they are: {_some(missing)}", "not served")
     fine = {lease.served for lease in leases if lease.held or not lease.settled}
     strange = [line for line in seen.served if line not in fine]
     if strange:
-        yield breach(f"DHCP serves what has no row: {_some(strange)}", "served", 5)
+        yield violation(f"DHCP serves what has no row: {_some(strange)}", "served", 5)
     given = {f"{lease.mac},{lease.ip}" for lease in leases}
     wrong = [line for line in seen.given if line not in given]
     if wrong:
         # Its lease runs out by itself; who has it is to ask again.
         what = f"dnsmasq has given addresses as no row has them: {_some(wrong)}"
-        yield Breach(
+        yield Violation(
             9, what, seen.network_id, "restart those guests' DHCP clients, or wait for the lease's end", None, "given"
         )
 
 
-def firewall(_tx: Transaction, evidence: Evidence) -> list[Breach]:
+def firewall(_tx: Transaction, observed: ObservedState) -> list[Violation]:
     """The cloud's nftables table holds what the networks' rows make of it, and nothing else."""
-    if evidence.network is None or not evidence.network.firewall:
+    if observed.network is None or not observed.network.firewall:
         return []
-    what = f"its table is not as it should be: {_some(evidence.network.firewall)}"
-    return [Breach(5, what, "firewall of the network node", _ADVICE, _REWIRE, "firewall")]
+    what = f"its table is not as it should be: {_some(observed.network.firewall)}"
+    return [Violation(5, what, "firewall of the network node", _ADVICE, _REWIRE, "firewall")]
 
 
 def _leases(tx: Transaction, settled: datetime) -> dict[str, list[_Lease]]:

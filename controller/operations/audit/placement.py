@@ -4,7 +4,7 @@ from sqlalchemy import and_, exists, func, or_, select
 
 from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
 from controller.domain.states import State
-from controller.operations.audit.violation import PLACED, Breach
+from controller.operations.audit.violation import PLACED, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.macs import mac_disagreements
 
@@ -12,7 +12,7 @@ from controller.operations.hosts.macs import mac_disagreements
 _STAYING = tuple(s for s in PLACED if s is not State.DELETING)
 
 
-def pins(tx: Transaction) -> list[Breach]:
+def pins(tx: Transaction) -> list[Violation]:
     """A lease with pins is used on one of its hosts only."""
     any_pin = exists().where(LeasePin.lease_id == Lease.id)
     this_pin = exists().where(LeasePin.lease_id == Lease.id, LeasePin.host_id == Instance.host_id)
@@ -26,10 +26,10 @@ def pins(tx: Transaction) -> list[Breach]:
         )
     )
     advice = "terminate it and launch it again, or import the lease with this host among its pins"
-    return [Breach(6, f"it is on {host}, its lease {ip} is not pinned there", i, advice) for ip, i, host in rows]
+    return [Violation(6, f"it is on {host}, its lease {ip} is not pinned there", i, advice) for ip, i, host in rows]
 
 
-def pinned_nowhere(tx: Transaction) -> list[Breach]:
+def pinned_nowhere(tx: Transaction) -> list[Violation]:
     """A lease of a pinned network has a host."""
     rows = tx.session.execute(
         select(Lease.ip, Network.id)
@@ -37,16 +37,16 @@ def pinned_nowhere(tx: Transaction) -> list[Breach]:
         .where(Network.kind == NetworkKind.PINNED, ~exists().where(LeasePin.lease_id == Lease.id))
     )
     advice = "no instance can ever have it: import it again with its hosts"
-    return [Breach(6, f"its lease in {network} is pinned to no host", ip, advice) for ip, network in rows]
+    return [Violation(6, f"its lease in {network} is pinned to no host", ip, advice) for ip, network in rows]
 
 
-def macs(tx: Transaction) -> list[Breach]:
+def macs(tx: Transaction) -> list[Violation]:
     """What hosts are allowed to carry and what is pinned to them agree."""
     advice = "correct the host's list or import the leases again; see `pileus host show`"
-    return [Breach(6, str(d), f"host {d.host_id}", advice) for d in mac_disagreements(tx)]
+    return [Violation(6, str(d), f"host {d.host_id}", advice) for d in mac_disagreements(tx)]
 
 
-def spread(tx: Transaction) -> list[Breach]:
+def spread(tx: Transaction) -> list[Violation]:
     """Of a spread group no two are on one host."""
     rows = tx.session.execute(
         select(Instance.group_id, Instance.host_id, func.count())
@@ -60,7 +60,9 @@ def spread(tx: Transaction) -> list[Breach]:
         .having(func.count() > 1)
     )
     advice = "terminate all but one of them there and launch them again"
-    return [Breach(6, f"{count} of the spread group are on {host}", group or "", advice) for group, host, count in rows]
+    return [
+        Violation(6, f"{count} of the spread group are on {host}", group or "", advice) for group, host, count in rows
+    ]
 
 
 CHECKS = (pins, pinned_nowhere, macs, spread)

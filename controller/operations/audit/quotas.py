@@ -3,12 +3,12 @@
 from sqlalchemy import func, or_, select
 
 from controller.db.models import Instance, Project
-from controller.operations.audit.violation import Breach, Mend, Remedy
+from controller.operations.audit.violation import Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.instances.transitions import UNCOUNTED
 
 
-def quotas(tx: Transaction) -> list[Breach]:
+def quotas(tx: Transaction) -> list[Violation]:
     """Each project's counters are the sums of its instances that count."""
     rows = (
         select(
@@ -33,12 +33,12 @@ def quotas(tx: Transaction) -> list[Breach]:
     )
     advice = "`pileus audit --repair` sets the counters to what is there"
     return [
-        Breach(
+        Violation(
             8,
             f"{counter} {what} are counted as used, {counted} are there",
             f"project {project}",
             advice,
-            Remedy(Mend.RECOUNT_PROJECT, subject=project),
+            Remedy(Repair.RECOUNT_PROJECT, subject=project),
         )
         for project, *numbers in wrong
         for what, counter, counted in zip(used, map(int, numbers[::2]), map(int, numbers[1::2]), strict=True)

@@ -15,13 +15,13 @@ from controller.domain.messages import (
     GuestReport,
     GuestsChanged,
     GuestSpec,
-    MendNetworks,
     Power,
     ReconcileGuests,
+    ReconcileNetworks,
     RemoveTaps,
 )
 from controller.domain.states import Event
-from controller.operations.audit.violation import Breach, Mend, Remedy
+from controller.operations.audit.violation import Remedy, Repair, Violation
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.instances import sweeps
 from controller.operations.instances.generations import remember
@@ -36,29 +36,31 @@ MOST_REMOVALS = 20
 _EVENT_OF = {Power.RUNNING: Event.RUNNING, Power.SHUT_OFF: Event.SHUT_OFF}
 
 
-def mend(cloud: Cloud, breaches: Iterable[Breach], timeout_s: float, most_removals: int = MOST_REMOVALS) -> list[str]:
+def repair(
+    cloud: Cloud, violations: Iterable[Violation], timeout_s: float, most_removals: int = MOST_REMOVALS
+) -> list[str]:
     """Do what the breaches' remedies say; whether it helped, the next look tells. Answers with what it refused to do.
 
     Raises:
         DatabaseUnavailable
     """
-    by_mend: dict[Mend, list[Remedy]] = defaultdict(list)
-    for breach in breaches:
-        if breach.remedy is not None:
-            by_mend[breach.remedy.mend].append(breach.remedy)
-            log.warning("audit mends", subject=breach.subject, what=breach.what, mend=breach.remedy.mend.value)
-    if remedies := by_mend[Mend.RECOUNT_HOST]:
+    by_repair: dict[Repair, list[Remedy]] = defaultdict(list)
+    for violation in violations:
+        if violation.remedy is not None:
+            by_repair[violation.remedy.mend].append(violation.remedy)
+            log.warning("audit mends", subject=violation.subject, what=violation.what, mend=violation.remedy.mend.value)
+    if remedies := by_repair[Repair.RECOUNT_HOST]:
         cloud.write(lambda tx: recount_hosts(tx, {r.subject for r in remedies}))
-    if projects := by_mend[Mend.RECOUNT_PROJECT]:
+    if projects := by_repair[Repair.RECOUNT_PROJECT]:
         cloud.write(lambda tx: recount_projects(tx, {r.subject for r in projects}))
-    refused = _sweep(cloud) if by_mend[Mend.SWEEP] else []
-    if powers := by_mend[Mend.TAKE_POWER]:
+    refused = _sweep(cloud) if by_repair[Repair.SWEEP] else []
+    if powers := by_repair[Repair.TAKE_POWER]:
         cloud.write(lambda tx: apply_reports(tx, _reports(powers)))
-    refused += _remove_guests(cloud, by_mend[Mend.REMOVE_GUEST], most_removals)
-    refused += _remove_taps(cloud, by_mend[Mend.REMOVE_TAP], timeout_s)
-    if by_mend[Mend.REWIRE]:
+    refused += _remove_guests(cloud, by_repair[Repair.REMOVE_GUEST], most_removals)
+    refused += _remove_taps(cloud, by_repair[Repair.REMOVE_TAP], timeout_s)
+    if by_repair[Repair.REWIRE]:
         try:
-            cloud.bus.call(MendNetworks(), timeout_s)
+            cloud.bus.call(ReconcileNetworks(), timeout_s)
         except (BusUnavailable, TimeoutError, PoisonMessage) as error:
             refused.append(f"the networks were not mended: {error or 'no answer'}")
     return refused

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from controller.operations.audit.audit import audit
-from controller.operations.audit.observed_state import TIMEOUT_S, Evidence, MakeExecutor, gather
-from controller.operations.audit.repair import MOST_REMOVALS, mend
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.observed_state import TIMEOUT_S, MakeExecutor, ObservedState, observe
+from controller.operations.audit.repair import MOST_REMOVALS, repair
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Cloud
 from controller.operations.networks import quarantine
 
@@ -20,11 +20,11 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Wishes:
+class AuditOptions:
     """How to run: ``settle_s`` is between two looks; ``most_removals``: more guests than that are not removed."""
 
     repair: bool = False
-    evidence: bool = True
+    observed: bool = True
     settle_s: float = 3.0
     timeout_s: float = TIMEOUT_S
     most_removals: int = MOST_REMOVALS
@@ -34,27 +34,27 @@ class Wishes:
 class Report:
     """What is broken now, what was and is mended, and what else the operator should know."""
 
-    breaches: Sequence[Breach] = ()
-    mended: Sequence[Breach] = ()
+    violations: Sequence[Violation] = ()
+    mended: Sequence[Violation] = ()
     notes: Sequence[str] = field(default=())
 
 
 def run_audit(
     cloud: Cloud,
-    wishes: Wishes = Wishes(),
+    options: AuditOptions = AuditOptions(),
     pause: Callable[[float], None] = time.sleep,
     executor: MakeExecutor = ThreadPoolExecutor,
 ) -> Report:
     """Audit, and repair where that is wished; ``executor`` makes what asks the hosts. Raises DatabaseUnavailable."""
-    auditor = _Auditor(cloud, wishes, pause, executor)
+    auditor = _Auditor(cloud, options, pause, executor)
     found = auditor.look()
-    if not (wishes.repair and any(b.remedy for b in found)):
+    if not (options.repair and any(b.remedy for b in found)):
         return Report(found, (), auditor.notes())
-    refused = mend(cloud, found, wishes.timeout_s, wishes.most_removals)
+    refused = repair(cloud, found, options.timeout_s, options.most_removals)
     tried = {b.key for b in found if b.remedy is not None}
     left = found
     for _ in range(_LOOKS):
-        pause(wishes.settle_s)
+        pause(options.settle_s)
         left = auditor.look()
         if refused or not tried & {b.key for b in left}:
             break
@@ -66,25 +66,27 @@ def run_audit(
 class _Auditor:
     """Looks; what was seen outside the database is believed when it is seen twice."""
 
-    def __init__(self, cloud: Cloud, wishes: Wishes, pause: Callable[[float], None], executor: MakeExecutor) -> None:
+    def __init__(
+        self, cloud: Cloud, options: AuditOptions, pause: Callable[[float], None], executor: MakeExecutor
+    ) -> None:
         self._cloud = cloud
-        self._wishes = wishes
+        self._options = options
         self._pause = pause
         self._executor = executor
-        self._seen = Evidence()
+        self._seen = ObservedState()
         self._quarantined: Sequence[quarantine.Quarantined] = ()
 
-    def look(self) -> list[Breach]:
+    def look(self) -> list[Violation]:
         first = self._once()
         suspects = {b.key for b in first if b.proof}
         if not suspects:
             return first
-        self._pause(self._wishes.settle_s)
+        self._pause(self._options.settle_s)
         return [b for b in self._once() if not b.proof or b.key in suspects]
 
     def notes(self) -> list[str]:
         """What an operator should know and that breaks no promise, by what was seen last."""
-        found = [] if self._wishes.evidence else ["only the database was looked at: no host, no DHCP, no firewall"]
+        found = [] if self._options.observed else ["only the database was looked at: no host, no DHCP, no firewall"]
         kept = {h: len(e.kept) for h, e in sorted(self._seen.hosts.items()) if e.kept}
         if kept:
             found.append(f"{sum(kept.values())} disks of removed guests are kept, on {_named(list(kept))}")
@@ -94,11 +96,11 @@ class _Auditor:
             found.append(f"{len(self._quarantined)} addresses are in quarantine for more than a day, {where}")
         return found
 
-    def _once(self) -> list[Breach]:
+    def _once(self) -> list[Violation]:
         # The hosts first, then the rows: what appears on a host in between has had its row before.
-        seen: Evidence | None = None
-        if self._wishes.evidence:
-            seen = self._seen = gather(self._cloud, self._wishes.timeout_s, self._executor)
+        seen: ObservedState | None = None
+        if self._options.observed:
+            seen = self._seen = observe(self._cloud, self._options.timeout_s, self._executor)
         self._quarantined = self._cloud.read(lambda tx: quarantine.list_quarantined(tx, before=tx.now - _DAY))
         return self._cloud.read(lambda tx: audit(tx, seen))
 
@@ -110,18 +112,18 @@ def _named(hosts: Sequence[str]) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The report as JSON: what ``--output json`` prints and the running cloud answers with."""
     return {
-        "clean": not report.breaches,
-        "breaches": [_breach(b) for b in report.breaches],
-        "mended": [_breach(b) for b in report.mended],
+        "clean": not report.violations,
+        "breaches": [_violation(b) for b in report.violations],
+        "mended": [_violation(b) for b in report.mended],
         "notes": list(report.notes),
     }
 
 
-def _breach(breach: Breach) -> dict[str, Any]:
+def _violation(violation: Violation) -> dict[str, Any]:
     return {
-        "promise": breach.promise,
-        "what": breach.what,
-        "subject": breach.subject,
-        "advice": breach.advice,
-        "remedy": breach.remedy.mend.value if breach.remedy else "",
+        "promise": violation.promise,
+        "what": violation.what,
+        "subject": violation.subject,
+        "advice": violation.advice,
+        "remedy": violation.remedy.mend.value if violation.remedy else "",
     }

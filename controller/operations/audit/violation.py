@@ -26,7 +26,7 @@ KNOWN = tuple(State)
 GRACE_S = 60
 
 
-class Mend(StrEnum):
+class Repair(StrEnum):
     """What ``--repair`` may do; none of it stops a guest that a row owns."""
 
     RECOUNT_HOST = "set the host's counters to the sum of its claims"
@@ -40,9 +40,9 @@ class Mend(StrEnum):
 
 @dataclass(frozen=True)
 class Remedy:
-    """A ``Mend`` and what it is to be done to; ``generation`` is that of the command or report that does it."""
+    """A ``Repair`` and what it is to be done to; ``generation`` is that of the command or report that does it."""
 
-    mend: Mend
+    mend: Repair
     host: str = ""
     subject: str = ""
     generation: int = 0
@@ -50,7 +50,7 @@ class Remedy:
 
 
 @dataclass(frozen=True)
-class Breach:
+class Violation:
     """One promise of docs/audit.md that does not hold.
 
     ``subject`` is the id of what it is about, ``advice`` says what an operator can do, ``remedy`` what can be done
@@ -75,4 +75,4 @@ class Breach:
 
 
 # Reads only, a number of statements that does not grow with the cloud.
-Check = Callable[[Transaction], list[Breach]]
+Check = Callable[[Transaction], list[Violation]]

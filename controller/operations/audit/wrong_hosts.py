@@ -6,13 +6,13 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 
 from controller.db.models import Host, Instance, RemovedHost, StrayGuest
-from controller.operations.audit.observed_state import Evidence, EvidenceCheck
-from controller.operations.audit.violation import GRACE_S, Breach, Mend, Remedy
+from controller.operations.audit.observed_state import EvidenceCheck, ObservedState
+from controller.operations.audit.violation import GRACE_S, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import stray_guests
 
 
-def held(tx: Transaction, evidence: Evidence) -> list[Breach]:
+def held(tx: Transaction, observed: ObservedState) -> list[Violation]:
     """A guest that its host shows for long though it is not its own. Hosts that told what they have are left to
     ``on_hosts``; one that was removed counts once it was heard of since, unless it was said to be dead after that."""
     removed = select(RemovedHost.id).where(
@@ -24,9 +24,9 @@ def held(tx: Transaction, evidence: Evidence) -> list[Breach]:
     seen = [
         s
         for s in stray_guests.held_strays(tx)
-        if s.host_id in hosts - evidence.hosts.keys() and s.first_seen_at < tx.now - timedelta(seconds=GRACE_S)
+        if s.host_id in hosts - observed.hosts.keys() and s.first_seen_at < tx.now - timedelta(seconds=GRACE_S)
     ]
-    return [_breach(tx, s, i, s.host_id in registered) for s, i in _with_instances(tx, seen)]
+    return [_violation(tx, s, i, s.host_id in registered) for s, i in _with_instances(tx, seen)]
 
 
 def _with_instances(tx: Transaction, strays: list[StrayGuest]) -> Iterator[tuple[StrayGuest, Instance]]:
@@ -36,20 +36,20 @@ def _with_instances(tx: Transaction, strays: list[StrayGuest]) -> Iterator[tuple
             yield stray, rows[stray.instance_id]
 
 
-def _breach(tx: Transaction, stray: StrayGuest, instance: Instance, registered: bool) -> Breach:
+def _violation(tx: Transaction, stray: StrayGuest, instance: Instance, registered: bool) -> Violation:
     host = stray.host_id if registered else f"{stray.host_id}, which was removed,"
     what = f"{host} shows a guest of it ({stray.power.lower().replace('_', ' ')}); {stray.reason}"
     if stray_guests.why_left_alone(tx, stray, instance):
         advice = (
             f"look at both hosts (`pileus host show {stray.host_id}`), then `virsh destroy` the one that is too much"
         )
-        return Breach(5, what, stray.instance_id, advice)
+        return Violation(5, what, stray.instance_id, advice)
     generation = max(instance.generation, stray.generation + 1)
-    remedy = Remedy(Mend.REMOVE_GUEST, stray.host_id, stray.instance_id, generation)
+    remedy = Remedy(Repair.REMOVE_GUEST, stray.host_id, stray.instance_id, generation)
     advice = "`pileus audit --repair` removes it, its disk is kept"
     if not registered:
         advice += f"; or stop the machine and say `pileus host fence {stray.host_id}`"
-    return Breach(5, what, stray.instance_id, advice, remedy)
+    return Violation(5, what, stray.instance_id, advice, remedy)
 
 
 CHECKS: tuple[EvidenceCheck, ...] = (held,)

@@ -12,7 +12,7 @@ from controller.db.bulk import insert_rows, update_rows
 from controller.db.models import Claim, Host, HostMode
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
-from controller.operations.instances.locking import HeldInstance, lock_hosts
+from controller.operations.instances.locking import LockedInstance, lock_hosts
 
 _ROW: Mapping[str, TypeEngine[Any]] = {
     "host": String(),
@@ -48,7 +48,7 @@ def _take(row: Callable[[str], ColumnElement[Any]]) -> Update:
 
 def claim_hosts(
     tx: Transaction,
-    instances: Sequence[HeldInstance],
+    instances: Sequence[LockedInstance],
     overheads_mib: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Claim for the instances what they need of the hosts named in their ``host_id``, all or nothing.

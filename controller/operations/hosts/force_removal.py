@@ -10,12 +10,12 @@ from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import missing_host
 from controller.operations.hosts.hosts import remove_host
 from controller.operations.instances.locking import CHUNK, chunks
-from controller.operations.instances.transitions import lock_instances, move
+from controller.operations.instances.transitions import lock_instances, transition
 from controller.operations.networks import quarantine as quarantines
 from controller.operations.networks.leases import quarantine
 
 
-def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
+def force_remove(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
     """Remove a host that is down; its instances end in ERROR, or DELETED where that was asked. Answers how many
     instances that were. Their addresses are in quarantine until the host is seen again without their guests, or is
     fenced; with ``fenced`` an operator says at once that the host is dead. Should it come back all the same, it starts
@@ -40,7 +40,7 @@ def give_up(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         for ids in chunks([i.id for i in instances]):
             quarantine(tx, host_id, ids)
     _unpin(tx, host_id)
-    move(
+    transition(
         tx,
         instances,
         Event.HOST_GONE,

@@ -19,7 +19,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import Heard, catch_up, hear_removed, remarks_text
 from controller.operations.hosts.hosts import register, set_facts
 from controller.operations.instances.locking import chunks
-from controller.operations.instances.transitions import lock_instances, move
+from controller.operations.instances.transitions import lock_instances, transition
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ def mark_lost(tx: Transaction) -> list[str]:
         lose = update(Host).where(among(Host.id, ids)).values(up=False, changed_at=tx.now)
         tx.session.execute(lose.execution_options(**quiet))
     lost = [i for i in instances if i.host_id in last_seen]
-    move(
+    transition(
         tx,
         lost,
         Event.HOST_LOST,

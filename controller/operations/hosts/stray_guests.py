@@ -51,7 +51,7 @@ def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mappi
     for h in heard:
         host = h.message.host
         if h.epoch and strange[host]:
-            found = rows | _given_up(tx, host, strange[host].keys() - rows.keys())
+            found = rows | _force_removed(tx, host, strange[host].keys() - rows.keys())
             _decide(tx, h, [(found[i], g) for i, g in strange[host].items() if i in found], known)
 
 
@@ -110,7 +110,7 @@ def _known(tx: Transaction, hosts: Iterable[str]) -> list[StrayGuest]:
     return found
 
 
-def _given_up(tx: Transaction, host: str, ids: Iterable[str]) -> dict[str, Instance]:
+def _force_removed(tx: Transaction, host: str, ids: Iterable[str]) -> dict[str, Instance]:
     """Those without a row that were given up with this host, as their addresses tell; as failed ones."""
     found: dict[str, Instance] = {}
     for chunk in chunks(sorted(ids)):

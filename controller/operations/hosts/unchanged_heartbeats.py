@@ -42,7 +42,7 @@ class _Known:
     sequence: int
 
 
-class QuietHosts:
+class UnchangedHeartbeats:
     """What this process remembers of hosts whose last heartbeat left nothing to do. What another one changes is seen
     in the rows."""
 

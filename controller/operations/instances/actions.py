@@ -7,13 +7,13 @@ from datetime import timedelta
 from sqlalchemy import func, or_, select, update
 
 from controller.db.bulk import among
-from controller.db.models import Claim, Instance, Lease, Step
+from controller.db.models import Claim, Instance, InstanceEvent, Lease
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.states import Event, State, allows
 from controller.operations.cloud import Transaction
 from controller.operations.instances.launch import MAX_COUNT, LaunchRequest, check_shutdown_behavior, launch
-from controller.operations.instances.locking import HeldInstance
-from controller.operations.instances.transitions import doorbells, lock_instances, move
+from controller.operations.instances.locking import LockedInstance
+from controller.operations.instances.transitions import doorbells, lock_instances, transition
 
 __all__ = [
     "MAX_COUNT",
@@ -47,38 +47,38 @@ class Explanation:
 
     instance: Instance
     ip: str
-    steps: Sequence[Step]
+    steps: Sequence[InstanceEvent]
     overhead_mib: int = 0
 
 
 def start(
     tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
-) -> list[tuple[HeldInstance, State]]:
+) -> list[tuple[LockedInstance, State]]:
     """Start stopped instances; running ones are left alone. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.START, by, settled=(State.ACTIVE, State.STARTING))
+    return _request(tx, project_id, ids, Event.START, by, settled=(State.ACTIVE, State.STARTING))
 
 
 def stop(
     tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
-) -> list[tuple[HeldInstance, State]]:
+) -> list[tuple[LockedInstance, State]]:
     """Stop running instances; stopped ones are left alone. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.STOP, by, settled=(State.STOPPED, State.STOPPING))
+    return _request(tx, project_id, ids, Event.STOP, by, settled=(State.STOPPED, State.STOPPING))
 
 
 def reboot(
     tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
-) -> list[tuple[HeldInstance, State]]:
+) -> list[tuple[LockedInstance, State]]:
     """Restart running instances. Answers with each one's state before."""
-    return _wish(tx, project_id, ids, Event.REBOOT, by, settled=(State.REBOOTING,))
+    return _request(tx, project_id, ids, Event.REBOOT, by, settled=(State.REBOOTING,))
 
 
 def terminate(
     tx: Transaction, project_id: str | None, ids: Sequence[str], *, by: str = ""
-) -> list[tuple[HeldInstance, State]]:
+) -> list[tuple[LockedInstance, State]]:
     """Delete instances in whatever state they are; twice is once. Answers with each one's state before."""
-    answer = _wish(tx, project_id, ids, Event.DELETE, by, settled=(State.DELETED, State.DELETING))
+    answer = _request(tx, project_id, ids, Event.DELETE, by, settled=(State.DELETED, State.DELETING))
     nowhere = [i for i, _ in answer if i.state == State.DELETING and i.host_id is None]
-    move(tx, nowhere, Event.GONE, detail="no host had it")
+    transition(tx, nowhere, Event.GONE, detail="no host had it")
     return answer
 
 
@@ -130,14 +130,16 @@ def explain(tx: Transaction, instance_id: str) -> Explanation:
     if instance is None:
         raise InstanceNotFound(id=instance_id)
     ip = tx.session.scalar(select(Lease.ip).where(Lease.instance_id == instance_id))
-    steps = tx.session.scalars(select(Step).where(Step.instance_id == instance_id).order_by(Step.id)).all()
+    steps = tx.session.scalars(
+        select(InstanceEvent).where(InstanceEvent.instance_id == instance_id).order_by(InstanceEvent.id)
+    ).all()
     overhead_mib = tx.session.scalar(select(func.sum(Claim.overhead_mib)).where(Claim.instance_id == instance_id))
     return Explanation(instance, ip or "", steps, int(overhead_mib or 0))
 
 
-def _wish(
+def _request(
     tx: Transaction, project_id: str | None, ids: Sequence[str], event: Event, by: str, settled: Sequence[State]
-) -> list[tuple[HeldInstance, State]]:
+) -> list[tuple[LockedInstance, State]]:
     """Apply a user's wish to all of these, or, where the table forbids it for one, to none.
 
     ``by`` is whose wish it is, for the instances' stories.
@@ -152,6 +154,6 @@ def _wish(
     for instance in moving:
         if not allows(before[instance.id], event):
             raise IncorrectInstanceState(state=f"{before[instance.id]} ({instance.id})", event=event)
-    move(tx, moving, event, detail=f"asked for by {by}" if by else "asked for", new_wish=True)
+    transition(tx, moving, event, detail=f"asked for by {by}" if by else "asked for", new_generation=True)
     tx.outbox += doorbells(tx, moving)
     return [(locked[i], before[i]) for i in dict.fromkeys(ids)]

@@ -14,10 +14,10 @@ from sqlalchemy import update
 from controller.db.bulk import among
 from controller.db.models import Instance
 from controller.domain.checks import LARGEST
-from controller.domain.messages import OutdatedWish
+from controller.domain.messages import OutdatedRequest
 from controller.domain.states import TRANSITIONAL, State
 from controller.operations.cloud import Transaction
-from controller.operations.instances.locking import HeldInstance, chunks
+from controller.operations.instances.locking import LockedInstance, chunks
 from controller.operations.instances.transitions import doorbells
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ MOST_AHEAD = 100_000
 MOST = LARGEST - MOST_AHEAD
 
 
-def is_believable(instance: HeldInstance, generation: int) -> bool:
+def is_believable(instance: LockedInstance, generation: int) -> bool:
     """Whether an agent can know this generation of the instance; that it cannot is logged, once."""
     if generation <= min(instance.generation + MOST_AHEAD, MOST):
         return True
@@ -35,25 +35,25 @@ def is_believable(instance: HeldInstance, generation: int) -> bool:
     return False
 
 
-def is_awaited(instance: HeldInstance) -> bool:
+def is_awaited(instance: LockedInstance) -> bool:
     """Whether its host is still to make a wish true."""
     return instance.state in TRANSITIONAL or (instance.state is State.ERROR and instance.host_id is not None)
 
 
-def is_outdated(instance: HeldInstance, answer: OutdatedWish) -> bool:
+def is_outdated(instance: LockedInstance, answer: OutdatedRequest) -> bool:
     """Whether the row's own wish is what the agent did not heed. A late command's answer says nothing new."""
     if not is_believable(instance, answer.newest):
         return False
-    other_wish = answer.generation == answer.newest == instance.generation and is_awaited(instance)
-    return answer.newest > instance.generation or other_wish
+    other_request = answer.generation == answer.newest == instance.generation and is_awaited(instance)
+    return answer.newest > instance.generation or other_request
 
 
 def catch_up(
-    tx: Transaction, instances: Iterable[HeldInstance], newest: Mapping[str, int], ended: Collection[str] = ()
+    tx: Transaction, instances: Iterable[LockedInstance], newest: Mapping[str, int], ended: Collection[str] = ()
 ) -> None:
     """Raise locked instances to the ``newest`` generation that their agents know; beyond it, and the host told again,
     where a wish is still to be carried out. ``ended``: for these the agent has reported an end that counts anyway."""
-    by_generation: dict[int, list[HeldInstance]] = defaultdict(list)
+    by_generation: dict[int, list[LockedInstance]] = defaultdict(list)
     told = []
     for instance in instances:
         awaited = is_awaited(instance) and instance.id not in ended

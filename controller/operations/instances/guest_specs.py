@@ -13,7 +13,7 @@ from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, R
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.images.urls import image_url
-from controller.operations.instances.locking import HeldInstance, chunks
+from controller.operations.instances.locking import LockedInstance, chunks
 
 # What each state asks of the host that carries the instance; REQUESTED has none, UNKNOWN is left alone.
 DESIRED = {
@@ -42,7 +42,7 @@ class _Place:
     nics: list[NicSpec] = field(default_factory=list)
 
 
-def reconcile_commands(tx: Transaction, instances: Iterable[HeldInstance]) -> list[ReconcileGuests]:
+def reconcile_commands(tx: Transaction, instances: Iterable[LockedInstance]) -> list[ReconcileGuests]:
     """One command a host (more only for very many guests) that makes these instances what their rows say.
 
     Instances without a host, and those in a state that asks nothing of one, are left out; so are those that have left
@@ -69,7 +69,7 @@ def reconcile_commands(tx: Transaction, instances: Iterable[HeldInstance]) -> li
     return commands
 
 
-def _spec(instance: HeldInstance, nics: Sequence[NicSpec], image: ImageSpec | None) -> GuestSpec:
+def _spec(instance: LockedInstance, nics: Sequence[NicSpec], image: ImageSpec | None) -> GuestSpec:
     state = instance.state
     return GuestSpec(
         instance_id=instance.id,

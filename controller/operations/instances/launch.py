@@ -40,8 +40,8 @@ from controller.domain.states import State
 from controller.operations.accounts.tags import tag_new
 from controller.operations.cloud import Transaction
 from controller.operations.instances.admission import addresses_for, check_address, room_for
-from controller.operations.instances.locking import HeldInstance
-from controller.operations.instances.transitions import tell, waiting
+from controller.operations.instances.locking import LockedInstance
+from controller.operations.instances.transitions import record_event, waiting
 from controller.operations.networks.networks import usable_network
 
 MAX_COUNT = 10000
@@ -124,7 +124,7 @@ class Launched:
     instances are as they have become since."""
 
     reservation: Reservation
-    instances: Sequence[HeldInstance]
+    instances: Sequence[LockedInstance]
     image: Image
     repeated: bool = False
 
@@ -193,13 +193,13 @@ def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[Laun
     insert_rows(tx.session, Reservation.__table__, [row for _, _, row in made])
     rows = [row for request, count, of in made for row in _rows(tx, request, of["id"], given, count)]
     insert_rows(tx.session, Instance.__table__, rows)
-    names = HeldInstance.__slots__
-    instances = [HeldInstance(**{name: row[name] for name in names}) for row in rows]
+    names = LockedInstance.__slots__
+    instances = [LockedInstance(**{name: row[name] for name in names}) for row in rows]
     details = {
         of["id"]: f"{count} of {request.min_count}..{request.max_count} {given.flavor.name} accepted"
         for request, count, of in made
     }
-    tell(tx, instances, "REQUESTED", lambda i: details[i.reservation_id])
+    record_event(tx, instances, "REQUESTED", lambda i: details[i.reservation_id])
     by_reservation = {key: list(members) for key, members in groupby(instances, key=lambda i: i.reservation_id)}
     launched = []
     for request, _, row in made:
@@ -245,9 +245,9 @@ def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
         return None
     if reservation.request_sha256 != request.digest():
         raise IdempotentParameterMismatch(token=request.client_token)
-    columns = [getattr(Instance, name) for name in HeldInstance.__slots__]
+    columns = [getattr(Instance, name) for name in LockedInstance.__slots__]
     rows = select(*columns).where(Instance.reservation_id == reservation.id).order_by(Instance.launch_index)
-    instances = [HeldInstance(**{**r._mapping, "state": State(r.state)}) for r in tx.session.execute(rows)]
+    instances = [LockedInstance(**{**r._mapping, "state": State(r.state)}) for r in tx.session.execute(rows)]
     return Launched(reservation, instances, tx.session.get_one(Image, request.image_id), repeated=True)
 
 

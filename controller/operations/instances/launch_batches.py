@@ -33,7 +33,7 @@ class _Turn:
     outcome: Launched | BaseException | None = None
 
 
-class Launches:
+class LaunchBatcher:
     """Launches for the callers of one process. Who comes first leads, without waiting for others; who comes while a
     transaction of the same kind of request is under way waits, and shares the next one. Each caller is answered after
     the commit of its own rows, as if it had been alone."""

@@ -27,7 +27,7 @@ CHUNK = 1000
 
 
 @dataclass(slots=True)
-class HeldInstance:
+class LockedInstance:
     """An instance whose row is locked until the transaction ends; fields follow what is written."""
 
     id: str
@@ -53,29 +53,29 @@ class HeldInstance:
     launched_at: datetime | None
 
 
-_COLUMNS = tuple(getattr(Instance, name) for name in HeldInstance.__slots__)
+_COLUMNS = tuple(getattr(Instance, name) for name in LockedInstance.__slots__)
 
 
-def lock_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
+def lock_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance]:
     """The instances of these ids, locked until the transaction ends, always in the same order."""
     ordered = sorted(ids)
-    found: list[HeldInstance] = []
+    found: list[LockedInstance] = []
     for chunk in chunks(ordered):
         found += _lock(tx, among(Instance.id, chunk))
     return found
 
 
-def read_instances(tx: Transaction, ids: Collection[str]) -> list[HeldInstance]:
+def read_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance]:
     """The instances of these ids, not locked: for telling others about them."""
-    found: list[HeldInstance] = []
+    found: list[LockedInstance] = []
     for chunk in chunks(sorted(ids)):
         found += _read(tx, select(*_COLUMNS).where(among(Instance.id, chunk)))
     return found
 
 
-def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[HeldInstance]:
+def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[LockedInstance]:
     """What is REQUESTED of these reservations, locked."""
-    found: list[HeldInstance] = []
+    found: list[LockedInstance] = []
     for chunk in chunks(sorted(reservation_ids)):
         found += _lock(tx, among(Instance.reservation_id, chunk), Instance.state == State.REQUESTED)
     return found
@@ -117,15 +117,15 @@ def in_portions(items: Iterable[T], weigh: Callable[[T], int], most: int) -> Ite
         yield portion
 
 
-def _lock(tx: Transaction, *where: ColumnElement[bool]) -> list[HeldInstance]:
+def _lock(tx: Transaction, *where: ColumnElement[bool]) -> list[LockedInstance]:
     return _read(tx, select(*_COLUMNS).where(*where).order_by(Instance.id).with_for_update())
 
 
-def _read(tx: Transaction, query: Select[Any]) -> list[HeldInstance]:
+def _read(tx: Transaction, query: Select[Any]) -> list[LockedInstance]:
     return [_held(*row) for row in tx.session.execute(query)]
 
 
 def _held(
     instance_id: str, reservation_id: str, launch_index: int, project_id: str, state: str, *rest: Any
-) -> HeldInstance:
-    return HeldInstance(instance_id, reservation_id, launch_index, project_id, State(state), *rest)
+) -> LockedInstance:
+    return LockedInstance(instance_id, reservation_id, launch_index, project_id, State(state), *rest)

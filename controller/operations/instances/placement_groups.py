@@ -29,7 +29,7 @@ def create_placement_group(tx: Transaction, project_id: str, name: str, strategy
         raise InvalidParameter(
             parameter="Strategy", value=strategy[:40], reason=f"it must be {' or '.join(GroupStrategy)}"
         )
-    if tx.session.scalar(select(PlacementGroup.id).where(*_called(project_id, name))):
+    if tx.session.scalar(select(PlacementGroup.id).where(*_requested(project_id, name))):
         raise PlacementGroupExists(kind="placement group", id=name)
     row = PlacementGroup(
         id=tx.ids.new(PLACEMENT_GROUP), project_id=project_id, name=name, strategy=strategy, created_at=tx.now
@@ -52,7 +52,7 @@ def delete_placement_group(tx: Transaction, project_id: str, name: str) -> Place
         PlacementGroupNotFound, PlacementGroupInUse
     """
     # Locked against a launch into the group, which locks it too.
-    row = tx.session.scalar(select(PlacementGroup).where(*_called(project_id, name)).with_for_update())
+    row = tx.session.scalar(select(PlacementGroup).where(*_requested(project_id, name)).with_for_update())
     if row is None:
         raise PlacementGroupNotFound(id=name)
     members = tx.session.scalar(
@@ -65,5 +65,5 @@ def delete_placement_group(tx: Transaction, project_id: str, name: str) -> Place
     return row
 
 
-def _called(project_id: str, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _requested(project_id: str, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return PlacementGroup.project_id == project_id, PlacementGroup.name == name

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import func, select, update
 
 from controller.db.bulk import among
-from controller.db.models import Host, Instance, ShutdownBehavior, Step
+from controller.db.models import Host, Instance, InstanceEvent, ShutdownBehavior
 from controller.domain.checks import storable
 from controller.domain.messages import (
     UNTOLD,
@@ -17,7 +17,7 @@ from controller.domain.messages import (
     GuestState,
     HostReported,
     OffCause,
-    OutdatedWish,
+    OutdatedRequest,
     Power,
 )
 from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
@@ -27,8 +27,8 @@ from controller.operations.hosts import heartbeats, stray_guests
 from controller.operations.hosts.fencing import acceptances
 from controller.operations.hosts.unchanged_heartbeats import Rows, rows_of
 from controller.operations.instances.generations import catch_up, is_awaited, is_believable, is_outdated
-from controller.operations.instances.locking import HeldInstance, chunks, lock_instances
-from controller.operations.instances.transitions import doorbells, move, ring_later, tell
+from controller.operations.instances.locking import LockedInstance, chunks, lock_instances
+from controller.operations.instances.transitions import doorbells, notify_later, record_event, transition
 from controller.operations.networks import quarantine
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
     outdated = [(host, o) for host, o in outdated if _is_from_its_host(rows.get(o.instance_id), host)]
     _catch_up(tx, rows, [r for _, r in reports], [o for _, o in outdated])
     # What was reported of one guest is applied in order: each round takes the next report of every guest.
-    rounds: list[dict[tuple[Event, str, str], list[HeldInstance]]] = []
+    rounds: list[dict[tuple[Event, str, str], list[LockedInstance]]] = []
     taken: Counter[str] = Counter()
     for _, report in reports:
         instance = rows[report.instance_id]
@@ -132,7 +132,7 @@ def apply_heartbeats(tx: Transaction, messages: Iterable[HostReported]) -> Mappi
     }
 
 
-def _is_from_its_host(instance: HeldInstance | None, host: str) -> bool:
+def _is_from_its_host(instance: LockedInstance | None, host: str) -> bool:
     if instance is not None and instance.host_id != host:
         log.info("report from a host that does not carry the instance", instance=instance.id, host=host)
     # What is in a state that only a newer release knows is left to its controllers.
@@ -141,9 +141,9 @@ def _is_from_its_host(instance: HeldInstance | None, host: str) -> bool:
 
 def _catch_up(
     tx: Transaction,
-    rows: Mapping[str, HeldInstance],
+    rows: Mapping[str, LockedInstance],
     reports: Iterable[GuestReport],
-    outdated: Iterable[OutdatedWish],
+    outdated: Iterable[OutdatedRequest],
 ) -> None:
     """Raise the rows that are behind what these say. A report from ahead is not what a row's wish waits for, unless it
     says that the guest is gone."""
@@ -161,7 +161,7 @@ def _catch_up(
     catch_up(tx, [rows[i] for i in newest], newest, ended=gone)
 
 
-def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, reason: str, cause: str = "") -> None:
+def _apply(tx: Transaction, instances: Sequence[LockedInstance], event: Event, reason: str, cause: str = "") -> None:
     """Apply where the table has a row that changes something; a late or doubled report has none."""
     if not event.known:
         log.info("report of a newer release changes nothing", report=event, instance=",".join(i.id for i in instances))
@@ -170,8 +170,8 @@ def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, rea
     by_itself = event is Event.SHUT_OFF and cause == OffCause.SHUTDOWN
     went_off = [i for i in moving if by_itself and i.state is not State.STOPPING]
     code = _INSTANCE_INITIATED if by_itself else "Server.InternalError" if event is Event.FAILED else ""
-    move(tx, moving, event, detail=reason, reason_code=code)
-    move(tx, removed, event, detail=reason or _REMOVED, reason_code="Server.InternalError")
+    transition(tx, moving, event, detail=reason, reason_code=code)
+    transition(tx, removed, event, detail=reason or _REMOVED, reason_code="Server.InternalError")
     failed = [i for i in moving if i.state is State.ERROR and i.host_id is not None]
     tx.outbox += doorbells(tx, failed)  # what is left of them is to go
     _remove_again(tx, again, reason)
@@ -179,7 +179,7 @@ def _apply(tx: Transaction, instances: Sequence[HeldInstance], event: Event, rea
         _terminate(tx, went_off + _explain(tx, known, reason))
 
 
-def _sort(instances: Iterable[HeldInstance], event: Event) -> tuple[list[HeldInstance], ...]:
+def _sort(instances: Iterable[LockedInstance], event: Event) -> tuple[list[LockedInstance], ...]:
     """Those that the event moves; whose guests were removed unasked; whose removal failed; that are so already."""
     moving, removed, again, known = [], [], [], []
     for instance in instances:
@@ -197,23 +197,25 @@ def _sort(instances: Iterable[HeldInstance], event: Event) -> tuple[list[HeldIns
     return moving, removed, again, known
 
 
-def _remove_again(tx: Transaction, instances: Sequence[HeldInstance], reason: str) -> None:
+def _remove_again(tx: Transaction, instances: Sequence[LockedInstance], reason: str) -> None:
     """What could not be removed is tried again, by a newer wish and at a later ring, for as long as it takes."""
     if not instances:
         return
     failures: dict[str, int] = {}
     for ids in chunks([i.id for i in instances]):
-        query = select(Step.instance_id, func.count()).where(among(Step.instance_id, ids), Step.event == Event.FAILED)
-        failures |= {row[0]: row[1] for row in tx.session.execute(query.group_by(Step.instance_id))}
+        query = select(InstanceEvent.instance_id, func.count()).where(
+            among(InstanceEvent.instance_id, ids), InstanceEvent.event == Event.FAILED
+        )
+        failures |= {row[0]: row[1] for row in tx.session.execute(query.group_by(InstanceEvent.instance_id))}
         newer = update(Instance).where(among(Instance.id, ids)).values(generation=Instance.generation + 1)
         tx.session.execute(newer.execution_options(synchronize_session=False))
     for instance in instances:
         instance.generation += 1
-    ring_later(tx, instances)
-    tell(tx, [i for i in instances if failures.get(i.id, 0) < _FAILURES_TOLD], Event.FAILED, reason)
+    notify_later(tx, instances)
+    record_event(tx, [i for i in instances if failures.get(i.id, 0) < _FAILURES_TOLD], Event.FAILED, reason)
 
 
-def _explain(tx: Transaction, stopped: Sequence[HeldInstance], reason: str) -> list[HeldInstance]:
+def _explain(tx: Transaction, stopped: Sequence[LockedInstance], reason: str) -> list[LockedInstance]:
     """A heartbeat was quicker to say that these are off, and did not know why; answers which these are."""
     unexplained: set[str] = set()
     for ids in chunks([i.id for i in stopped]):
@@ -226,14 +228,14 @@ def _explain(tx: Transaction, stopped: Sequence[HeldInstance], reason: str) -> l
     return [i for i in stopped if i.id in unexplained]
 
 
-def _terminate(tx: Transaction, stopped: Sequence[HeldInstance]) -> None:
+def _terminate(tx: Transaction, stopped: Sequence[LockedInstance]) -> None:
     """Delete those of the guests that powered themselves off whose owner wants them deleted then."""
     wanted: set[str] = set()
     for ids in chunks([i.id for i in stopped]):
         wants = Instance.shutdown_behavior == ShutdownBehavior.TERMINATE
         wanted.update(tx.session.scalars(select(Instance.id).where(among(Instance.id, ids), wants)))
     ending = [i for i in stopped if i.id in wanted]
-    move(tx, ending, Event.DELETE, detail=_BY_ITSELF, reason_code=_INSTANCE_INITIATED, new_wish=True)
+    transition(tx, ending, Event.DELETE, detail=_BY_ITSELF, reason_code=_INSTANCE_INITIATED, new_generation=True)
     tx.outbox += doorbells(tx, ending)
 
 
@@ -253,13 +255,13 @@ def _differs(state: State, generation: int, guest: GuestState | None) -> bool:
 
 def _mend(
     tx: Transaction,
-    instances: Sequence[HeldInstance],
+    instances: Sequence[LockedInstance],
     shown: Mapping[str, GuestState | None],
     late: Mapping[str, timedelta],
 ) -> None:
     """Apply what heartbeats show of locked instances, by the table of sightings; ``late`` says how old they are."""
     newest: dict[str, int] = {}
-    groups: dict[tuple[Event, str], list[HeldInstance]] = defaultdict(list)
+    groups: dict[tuple[Event, str], list[LockedInstance]] = defaultdict(list)
     forgotten = []
     for instance in instances:
         state, guest = instance.state, shown[instance.id]
@@ -289,5 +291,5 @@ def _mend(
     tx.outbox += doorbells(tx, forgotten)  # their agent has lost its journal: it is told again
 
 
-def _is_behind(instance: HeldInstance, guest: GuestState | None) -> bool:
+def _is_behind(instance: LockedInstance, guest: GuestState | None) -> bool:
     return guest is not None and UNTOLD < guest.generation < instance.generation

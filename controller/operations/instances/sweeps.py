@@ -10,8 +10,8 @@ from controller.domain.states import Event, State
 from controller.operations.accounts import tags
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import stray_guests
-from controller.operations.instances.locking import HeldInstance, lock_instances
-from controller.operations.instances.transitions import doorbells, move, ring_later
+from controller.operations.instances.locking import LockedInstance, lock_instances
+from controller.operations.instances.transitions import doorbells, notify_later, transition
 
 # Rows that one sweep takes at most; the next one takes the rest.
 BATCH = 500
@@ -38,15 +38,15 @@ def expire(tx: Transaction) -> int:
         .limit(BATCH)
     ).all()
     instances = [i for i in lock_instances(tx, overdue) if i.deadline_at and i.deadline_at <= tx.now and i.state.known]
-    by_state: dict[State, list[HeldInstance]] = {}
+    by_state: dict[State, list[LockedInstance]] = {}
     for instance in instances:
         by_state.setdefault(instance.state, []).append(instance)
     for state, of_state in by_state.items():
-        move(tx, of_state, Event.EXPIRED, detail=f"{_WHY[state]} ({state})", reason_code="Server.InternalError")
+        transition(tx, of_state, Event.EXPIRED, detail=f"{_WHY[state]} ({state})", reason_code="Server.InternalError")
     return len(instances)
 
 
-def ring(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
+def notify(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
     """Ring again for what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
 
     While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to ring would be to
@@ -61,7 +61,7 @@ def ring(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
         select(Instance.id).where(is_due, Instance.state.in_(_KNOWN)).order_by(Instance.ring_at).limit(most)
     ).all()
     instances = [i for i in lock_instances(tx, due) if i.ring_at and not before < i.ring_at <= never and i.state.known]
-    ring_later(tx, instances)
+    notify_later(tx, instances)
     tx.outbox += doorbells(tx, instances)
     return len(instances)
 

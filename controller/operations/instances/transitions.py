@@ -13,12 +13,12 @@ from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, u
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import among, insert_rows, update_rows
-from controller.db.models import Claim, Host, Instance, Project, Step
-from controller.domain.messages import Message, ScheduleReservation, WireInstances
+from controller.db.models import Claim, Host, Instance, InstanceEvent, Project
+from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
 from controller.operations.cloud import Transaction
 from controller.operations.instances.guest_specs import reconcile_commands
-from controller.operations.instances.locking import HeldInstance, chunks, lock_hosts, lock_instances
+from controller.operations.instances.locking import LockedInstance, chunks, lock_hosts, lock_instances
 from controller.operations.networks.leases import give_back
 
 # All instances count against their project's quota but those on their way out, or failed.
@@ -37,19 +37,19 @@ _PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": Strin
 # What a story says of an event: the same for all, or told of each instance.
 Detail = str | Callable[[Any], str]
 
-__all__ = ["UNCOUNTED", "doorbells", "lock_instances", "move", "ring_later", "tell", "waiting"]
+__all__ = ["UNCOUNTED", "doorbells", "lock_instances", "notify_later", "record_event", "transition", "waiting"]
 
 
-def move(
+def transition(
     tx: Transaction,
-    instances: Iterable[HeldInstance],
+    instances: Iterable[LockedInstance],
     event: Event,
     *,
     detail: Detail = "",
     reason_code: str = "",
-    new_wish: bool = False,
+    new_generation: bool = False,
 ) -> None:
-    """Apply ``event`` to locked instances. ``new_wish`` makes it a newer generation, for agents to heed.
+    """Apply ``event`` to locked instances. ``new_generation`` makes it a newer generation, for agents to heed.
 
     Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released; with PLACED the
     ``host_id`` of the instances is written. The number of statements does not grow with that of the hosts.
@@ -67,9 +67,9 @@ def move(
     given_back = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
     _count_quota(tx, moved)
     _give_back(tx, given_back)
-    alike: dict[tuple[Any, ...], list[HeldInstance]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[LockedInstance]] = defaultdict(list)
     for instance, before, after in moved:
-        newer = new_wish or (after is State.ERROR and before is not State.ERROR)
+        newer = new_generation or (after is State.ERROR and before is not State.ERROR)
         first_boot = after in (State.ACTIVE, State.STOPPED) and instance.launched_at is None
         alike[before, after, newer, first_boot, instance.host_id is not None].append(instance)
     for (before, after, newer, first_boot, on_host), group in alike.items():
@@ -80,7 +80,7 @@ def move(
         if first_boot:
             values["launched_at"] = tx.now
         _write(tx, group, after, values, newer, with_hosts=event is Event.PLACED)
-    tell(tx, [i for i, _, _ in moved], event, detail)
+    record_event(tx, [i for i, _, _ in moved], event, detail)
 
 
 def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
@@ -99,28 +99,30 @@ def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, dateti
     return columns
 
 
-def ring_later(tx: Transaction, instances: Iterable[HeldInstance]) -> None:
+def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
     """Set when each one's doorbell is rung again: the pause doubles with each ring."""
     conf = tx.settings.controller
-    by_rings: dict[int, list[str]] = defaultdict(list)
+    by_count: dict[int, list[str]] = defaultdict(list)
     for instance in instances:
-        by_rings[min(instance.rings + 1, 30)].append(instance.id)
-    for rings, ids in by_rings.items():
+        by_count[min(instance.rings + 1, 30)].append(instance.id)
+    for rings, ids in by_count.items():
         pause_s = min(conf.ring_after_s * 2**rings, conf.ring_max_s)
         _update(tx, ids, {"rings": rings, "ring_at": tx.now + timedelta(seconds=pause_s)})
 
 
-def tell(tx: Transaction, instances: Iterable[HeldInstance | Instance], event: str, detail: Detail = "") -> None:
+def record_event(
+    tx: Transaction, instances: Iterable[LockedInstance | Instance], event: str, detail: Detail = ""
+) -> None:
     """Add a line to the story of each instance."""
     text = detail if callable(detail) else lambda _: detail
     lines = [
         {"instance_id": i.id, "at": tx.now, "event": str(event), "state": str(i.state), "detail": text(i)}
         for i in instances
     ]
-    insert_rows(tx.session, Step.__table__, lines)
+    insert_rows(tx.session, InstanceEvent.__table__, lines)
 
 
-def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Message]:
+def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Message]:
     """What to ring so that somebody takes care of these instances, by their state."""
     messages: list[Message] = []
     requested = {i.reservation_id for i in instances if i.state is State.REQUESTED}
@@ -128,17 +130,17 @@ def doorbells(tx: Transaction, instances: Sequence[HeldInstance]) -> list[Messag
     building = [i for i in instances if i.state is State.BUILDING]
     if building:
         networks = tuple(sorted({i.network_id for i in building}))
-        messages.append(WireInstances(networks, tuple(sorted(i.id for i in building))))
+        messages.append(PrepareNetworks(networks, tuple(sorted(i.id for i in building))))
     others = [i for i in instances if i.state not in (State.REQUESTED, State.BUILDING)]
     return messages + list(reconcile_commands(tx, others))
 
 
-def _mark_overdue(tx: Transaction, instances: Sequence[HeldInstance], detail: Detail) -> None:
+def _mark_overdue(tx: Transaction, instances: Sequence[LockedInstance], detail: Detail) -> None:
     """Their deadline is over and changes nothing but their story: they wait on, since when they did."""
     _update(tx, [i.id for i in instances], {"deadline_at": None})
     for instance in instances:
         instance.deadline_at = None
-    tell(tx, instances, Event.EXPIRED, detail)
+    record_event(tx, instances, Event.EXPIRED, detail)
 
 
 def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
@@ -155,7 +157,7 @@ def _reason(event: Event, before: State, after: State, detail: str, code: str) -
 
 def _write(
     tx: Transaction,
-    group: Sequence[HeldInstance],
+    group: Sequence[LockedInstance],
     after: State,
     values: dict[str, Any],
     newer: bool,
@@ -175,7 +177,7 @@ def _write(
         instance.launched_at = values.get("launched_at", instance.launched_at)
 
 
-def _write_hosts(tx: Transaction, placed: Sequence[HeldInstance], values: Mapping[str, Any]) -> None:
+def _write_hosts(tx: Transaction, placed: Sequence[LockedInstance], values: Mapping[str, Any]) -> None:
     """Write to each row its own host, and ``values`` to all, in one go: each version of a row is one in each index."""
 
     def place(row: Callable[[str], ColumnElement[Any]]) -> Update:
@@ -203,7 +205,7 @@ def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> N
         )
 
 
-def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str, Mapping[str, int]]:
+def _release(tx: Transaction, instances: Sequence[LockedInstance]) -> Mapping[str, Mapping[str, int]]:
     """Give back the claims and leases of instances whose guests are gone; answers with what each host gets back."""
     freed: set[str] = set()
     given_back: dict[str, Counter[str]] = defaultdict(Counter)
@@ -220,7 +222,7 @@ def _release(tx: Transaction, instances: Sequence[HeldInstance]) -> Mapping[str,
     for instance in instances:
         instance.host_id = None
     if freed:
-        tx.outbox.append(WireInstances(tuple(sorted(freed))))
+        tx.outbox.append(PrepareNetworks(tuple(sorted(freed))))
     return given_back
 
 
@@ -244,7 +246,7 @@ def _less(row: Callable[[str], ColumnElement[Any]]) -> Update:
     )
 
 
-def _count_quota(tx: Transaction, moved: Iterable[tuple[HeldInstance, State, State]]) -> None:
+def _count_quota(tx: Transaction, moved: Iterable[tuple[LockedInstance, State, State]]) -> None:
     left: Counter[str] = Counter()
     vcpus: Counter[str] = Counter()
     memory_mib: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from controller.db.bulk import among, update_rows
 from controller.db.models import Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
-from controller.operations.instances.locking import CHUNK, HeldInstance
+from controller.operations.instances.locking import CHUNK, LockedInstance
 
 # 0 is the network itself, 1 the gateway; the last one is the broadcast address.
 GATEWAY_OFFSET = 1
@@ -89,7 +89,7 @@ def lock_free(tx: Transaction, lease_ids: Sequence[int]) -> set[int]:
     return locked
 
 
-def claim_pinned(tx: Transaction, pairs: Sequence[tuple[HeldInstance, int]]) -> None:
+def claim_pinned(tx: Transaction, pairs: Sequence[tuple[LockedInstance, int]]) -> None:
     """Give each instance its lease, all or nothing; each must be pinned to the instance's host at this moment.
 
     Raises:
@@ -113,7 +113,7 @@ def give_back(tx: Transaction, instance_ids: Sequence[str]) -> set[str]:
     tx.session.execute(
         update(Lease)
         .where(held)
-        .values(instance_id=None, released_at=tx.now, free_after=_rest(tx, freed))
+        .values(instance_id=None, released_at=tx.now, free_after=_free_after(tx, freed))
         .execution_options(synchronize_session=False)
     )
     return set(freed)
@@ -137,7 +137,7 @@ def end_quarantine(tx: Transaction, lease_ids: Sequence[int]) -> None:
     tx.session.execute(
         update(Lease)
         .where(*kept)
-        .values(quarantine_host=None, quarantine_instance=None, free_after=_rest(tx, networks))
+        .values(quarantine_host=None, quarantine_instance=None, free_after=_free_after(tx, networks))
         .execution_options(synchronize_session=False)
     )
 
@@ -148,7 +148,7 @@ def _kinds(tx: Transaction, of: ColumnElement[bool]) -> dict[str, str]:
     return {row.id: row.kind for row in tx.session.execute(networks)}
 
 
-def _rest(tx: Transaction, kinds: Mapping[str, str]) -> ColumnElement[datetime] | None:
+def _free_after(tx: Transaction, kinds: Mapping[str, str]) -> ColumnElement[datetime] | None:
     """Until when an address of these networks that is given back now is kept."""
     conf = tx.settings.network
     remembered = [n for n, kind in kinds.items() if kind != NetworkKind.PINNED and conf.driver != "none"]

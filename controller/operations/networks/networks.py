@@ -20,7 +20,7 @@ from controller.domain.errors import (
     NoFreeVlan,
 )
 from controller.domain.ids import NETWORK
-from controller.domain.messages import WireInstances
+from controller.domain.messages import PrepareNetworks
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset, gateway, is_free
@@ -132,7 +132,7 @@ def create_network(
         created_at=tx.now,
     )
     tx.session.add(network)
-    tx.outbox.append(WireInstances((network.id,)))
+    tx.outbox.append(PrepareNetworks((network.id,)))
     return network
 
 
@@ -158,7 +158,7 @@ def resize_network(tx: Transaction, network_id: str, cidr: str) -> Network:
     else:
         network.next_offset = end_offset(given)  # as before, no address is made
     network.cidr = given
-    tx.outbox.append(WireInstances((network.id,)))
+    tx.outbox.append(PrepareNetworks((network.id,)))
     return network
 
 
@@ -187,7 +187,7 @@ def delete_network(tx: Transaction, network_id: str) -> None:
     tx.session.execute(delete(LeasePin.__table__).where(LeasePin.lease_id.in_(leases)))  # type: ignore[arg-type]
     tx.session.execute(delete(Lease.__table__).where(Lease.network_id == network_id))  # type: ignore[arg-type]
     tx.session.delete(network)
-    tx.outbox.append(WireInstances((network_id,)))
+    tx.outbox.append(PrepareNetworks((network_id,)))
 
 
 def _be_alone(tx: Transaction) -> None:

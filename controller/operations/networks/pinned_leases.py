@@ -11,7 +11,7 @@ from controller.db.bulk import among, analyze
 from controller.db.models import Host, Instance, Lease, LeasePin, Network, NetworkKind
 from controller.domain.errors import ClaimConflict, InvalidParameter, LeasesRefused, NetworkNotFound
 from controller.domain.lease_file import BadRow, LeaseFile, LeaseRow
-from controller.domain.messages import WireInstances
+from controller.domain.messages import PrepareNetworks
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import CHUNK
 from controller.operations.networks.lease_checks import ExistingLease, Faults, Surroundings, check_rows, normal_row
@@ -52,7 +52,7 @@ def import_leases(tx: Transaction, network_id: str, file: LeaseFile, *, prune: b
         _apply(tx, network, changes)
         if len(changes.added) + len(changes.changed) + len(changes.removed) > CHUNK:
             analyze(tx.session, Lease.__table__, LeasePin.__table__)
-        tx.outbox.append(WireInstances((network.id,)))
+        tx.outbox.append(PrepareNetworks((network.id,)))
     return changes
 
 

@@ -15,7 +15,7 @@ from controller.db.bulk import among, insert_rows, update_rows
 from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import ClaimConflict
 from controller.operations.cloud import Transaction
-from controller.operations.instances.locking import CHUNK, HeldInstance
+from controller.operations.instances.locking import CHUNK, LockedInstance
 from controller.operations.networks.leases import end_offset, is_free
 
 _L = Lease.__table__
@@ -69,7 +69,9 @@ def choose_wanted(tx: Transaction, network: Network, ip: str) -> Addresses:
     return Addresses(released=tuple(tx.session.scalars(free)))
 
 
-def claim_addresses(tx: Transaction, network: Network, instances: Sequence[HeldInstance], addresses: Addresses) -> None:
+def claim_addresses(
+    tx: Transaction, network: Network, instances: Sequence[LockedInstance], addresses: Addresses
+) -> None:
     """Give each instance one of the addresses, in order; there are enough. What is chosen next is behind them.
 
     Raises:
@@ -112,7 +114,7 @@ def _released(tx: Transaction, network: Network, most: int) -> Sequence[int]:
     return found
 
 
-def _insert(tx: Transaction, network: Network, instances: Sequence[HeldInstance], offsets: Sequence[int]) -> None:
+def _insert(tx: Transaction, network: Network, instances: Sequence[LockedInstance], offsets: Sequence[int]) -> None:
     first_ip = netaddr.IPNetwork(network.cidr).first
     rows = [
         {

@@ -26,9 +26,9 @@ from controller.operations.database import schema
 from controller.operations.hosts import heartbeats
 from controller.operations.instances import instance_types
 from controller.operations.instances.reports import apply_reports
-from controller.operations.instances.transitions import lock_instances, move
+from controller.operations.instances.transitions import lock_instances, transition
 from controller.operations.secrets import create_key_file
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 
 REGION = "pileus"
@@ -55,7 +55,7 @@ class RecordingBus:
     def send(self, message: Message) -> None:
         self.rung.append(message)
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         self.rung += messages
 
     def call(self, message: Message, timeout_s: float) -> Message:
@@ -154,7 +154,7 @@ class Site:
 
     def happen(self, event: Event, *ids: str, **said: str) -> None:
         """Have something happen to instances."""
-        self.cloud.write(lambda tx: move(tx, lock_instances(tx, sorted(ids)), event, **said))  # type: ignore[arg-type]
+        self.cloud.write(lambda tx: transition(tx, lock_instances(tx, sorted(ids)), event, **said))  # type: ignore[arg-type]
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -176,7 +176,7 @@ class Site:
 
 def _place(tx: Transaction) -> None:
     wanted = tx.session.scalars(select(Instance.reservation_id).where(Instance.state == State.REQUESTED).distinct())
-    schedule(tx, sorted(wanted), SiteView())
+    schedule(tx, sorted(wanted), HostCache())
 
 
 def _reports(tx: Transaction) -> list[GuestsChanged]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.functional.faults.fault_site import ONE_OF_EACH, fault_site
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.workload import Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -92,9 +92,9 @@ def site(
 
 
 @pytest.fixture
-def storm(site: SiteProcesses) -> Iterator[Storm]:
+def workload(site: SiteProcesses) -> Iterator[Workload]:
     """Work for the module's ``site``; what it launched is gone afterwards."""
-    made = Storm(site)
+    made = Workload(site)
     yield made
     made.clear()
     made.close()

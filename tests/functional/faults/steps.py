@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from controller.domain.states import State
 from tests.faults import Row
-from tests.functional.faults.storm import COUNT, Storm
+from tests.functional.faults.workload import COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 
 # What a row is run ``on``.
@@ -33,20 +33,20 @@ def at_each_step(fault: str, seen: str, on: Mapping[str, Engines] | None = None)
 
 
 @contextmanager
-def at(step: str, site: SiteProcesses, storm: Storm) -> Iterator[None]:
+def at(step: str, site: SiteProcesses, workload: Workload) -> Iterator[None]:
     """Be where the fault is to strike; it has struck when the context ends."""
     if step == "requested":
         with placing_held_up(site):
-            storm.launch(COUNT)
-            assert storm.states() == {State.REQUESTED: COUNT}
+            workload.launch(COUNT)
+            assert workload.states() == {State.REQUESTED: COUNT}
             yield
         return
-    storm.launch(COUNT)
+    workload.launch(COUNT)
     if step == "building":
-        storm.wait_some(State.BUILDING)
+        workload.wait_some(State.BUILDING)
     else:
-        storm.prove()
-        storm.delete(storm.launched)
+        workload.prove()
+        workload.delete(workload.launched)
     yield
 
 

@@ -14,7 +14,7 @@ from tests.faults import each_row, row
 from tests.functional.faults.black_hole import BlackHole
 from tests.functional.faults.fault_site import BUS_HEARTBEAT_S
 from tests.functional.faults.steps import at, at_each_step
-from tests.functional.faults.storm import COUNT, Storm
+from tests.functional.faults.workload import COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -44,11 +44,11 @@ def options() -> Mapping[tuple[str, str], object]:
 
 
 @each_row("step", at_each_step("the broker is killed -9 and started again", "what was accepted comes true"))
-def test_killed(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) -> None:
-    with at(step, site, storm):
+def test_killed(site: SiteProcesses, workload: Workload, broker: RabbitMQ, step: str) -> None:
+    with at(step, site, workload):
         broker.kill()
     broker.start()
-    storm.prove()
+    workload.prove()
 
 
 @each_row(
@@ -57,24 +57,24 @@ def test_killed(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) 
         "the broker is killed -9 and comes back with nothing", "queues are declared, what was accepted comes true"
     ),
 )
-def test_empty(site: SiteProcesses, storm: Storm, broker: RabbitMQ, step: str) -> None:
-    with at(step, site, storm):
+def test_empty(site: SiteProcesses, workload: Workload, broker: RabbitMQ, step: str) -> None:
+    with at(step, site, workload):
         broker.kill()
         shutil.rmtree(broker.folder / "mnesia")
     broker.start()
-    storm.prove()
+    workload.prove()
 
 
 @each_row(
     "step",
     at_each_step(f"the broker is silent, no connection is reset, for {SILENT_S} s", "what was accepted comes true"),
 )
-def test_silent(site: SiteProcesses, storm: Storm, hole: BlackHole, step: str) -> None:
+def test_silent(site: SiteProcesses, workload: Workload, hole: BlackHole, step: str) -> None:
     with ExitStack() as stack:
-        with at(step, site, storm):
+        with at(step, site, workload):
             stack.enter_context(hole.silent())
         threading.Event().wait(SILENT_S)
-    storm.prove()
+    workload.prove()
 
 
 @row(
@@ -82,16 +82,16 @@ def test_silent(site: SiteProcesses, storm: Storm, hole: BlackHole, step: str) -
     strikes="while 4 clients ask for 100 instances, and 20 are terminated",
     seen="all is accepted meanwhile, and comes true",
 )
-def test_silent_while_requests_are_accepted(site: SiteProcesses, storm: Storm, hole: BlackHole) -> None:
-    storm.launch(20)
-    storm.prove()
+def test_silent_while_requests_are_accepted(site: SiteProcesses, workload: Workload, hole: BlackHole) -> None:
+    workload.launch(20)
+    workload.prove()
     with hole.silent():
         threading.Event().wait(2 * BUS_HEARTBEAT_S)
-        storm.launch(COUNT)
-        storm.delete(storm.launched[:20])
-        assert not storm.unanswered
+        workload.launch(COUNT)
+        workload.delete(workload.launched[:20])
+        assert not workload.unanswered
         threading.Event().wait(SILENT_S)
-    storm.prove()
+    workload.prove()
 
 
 @row(
@@ -99,15 +99,15 @@ def test_silent_while_requests_are_accepted(site: SiteProcesses, storm: Storm, h
     strikes="all through a launch of 100",
     seen="100 of 100 ACTIVE, each booted once",
 )
-def test_reset(site: SiteProcesses, storm: Storm, hole: BlackHole) -> None:
+def test_reset(site: SiteProcesses, workload: Workload, hole: BlackHole) -> None:
     def blow() -> None:
         for _ in range(10):
             hole.cut()
             threading.Event().wait(0.3)
 
-    storm.launch_while(COUNT, blow)
-    storm.prove()
-    assert len(storm.launched) == COUNT
+    workload.launch_while(COUNT, blow)
+    workload.prove()
+    assert len(workload.launched) == COUNT
 
 
 @row(
@@ -115,12 +115,12 @@ def test_reset(site: SiteProcesses, storm: Storm, hole: BlackHole) -> None:
     strikes="before a launch of 100",
     seen="all are accepted meanwhile; 100 of 100 ACTIVE",
 )
-def test_out_of_memory(site: SiteProcesses, storm: Storm, broker: RabbitMQ) -> None:
+def test_out_of_memory(site: SiteProcesses, workload: Workload, broker: RabbitMQ) -> None:
     broker.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
     try:
-        storm.launch(COUNT)
-        assert not storm.unanswered
+        workload.launch(COUNT)
+        assert not workload.unanswered
         threading.Event().wait(SILENT_S)
     finally:
         broker.ctl("set_vm_memory_high_watermark", "0.4")
-    storm.prove()
+    workload.prove()

@@ -18,7 +18,7 @@ from controller.domain.states import State
 from tests.faults import each_row, row
 from tests.functional.faults.black_hole import BlackHole
 from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at, at_each_step
-from tests.functional.faults.storm import CLIENTS, COUNT, Storm
+from tests.functional.faults.workload import CLIENTS, COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
 from tests.servers.mariadb import MariaDB
@@ -81,15 +81,15 @@ def options() -> Mapping[tuple[str, str], object]:
         "the database is killed -9 and started again", "what was accepted comes true", dict.fromkeys(STEPS, BOTH)
     ),
 )
-def test_killed(site: SiteProcesses, storm: Storm, server: PostgreSQL | MariaDB, step: str) -> None:
-    with at(step, site, storm):
+def test_killed(site: SiteProcesses, workload: Workload, server: PostgreSQL | MariaDB, step: str) -> None:
+    with at(step, site, workload):
         server.kill()
         try:
             assert "503" in api_problem(site.settings)
         finally:
             server.start()
     site.wait_open()
-    storm.prove()
+    workload.prove()
 
 
 @each_row(
@@ -100,14 +100,14 @@ def test_killed(site: SiteProcesses, storm: Storm, server: PostgreSQL | MariaDB,
         dict.fromkeys(STEPS, POSTGRESQL) | {"requested": BOTH},
     ),
 )
-def test_silent(site: SiteProcesses, storm: Storm, hole: BlackHole, step: str) -> None:
+def test_silent(site: SiteProcesses, workload: Workload, hole: BlackHole, step: str) -> None:
     with ExitStack() as stack:
-        with at(step, site, storm):
+        with at(step, site, workload):
             stack.enter_context(hole.silent())
         wait_until(lambda: "503" in api_problem(site.settings, NOTICED_S), deadline_s=NOTICED_S, what=site.logs)
         threading.Event().wait(SILENT_S)
     site.wait_open()
-    storm.prove()
+    workload.prove()
 
 
 @row(
@@ -116,16 +116,16 @@ def test_silent(site: SiteProcesses, storm: Storm, hole: BlackHole, step: str) -
     seen=f"asked again with its token, nobody gets more than {COUNT}",
     on=BOTH,
 )
-def test_reset(site: SiteProcesses, storm: Storm, hole: BlackHole) -> None:
+def test_reset(site: SiteProcesses, workload: Workload, hole: BlackHole) -> None:
     def blow() -> None:
         for _ in range(4):
             hole.cut()
             threading.Event().wait(0.2)
 
-    storm.launch_while(COUNT, blow)
+    workload.launch_while(COUNT, blow)
     site.wait_open()
-    storm.prove()
-    assert len(storm.launched) == COUNT
+    workload.prove()
+    assert len(workload.launched) == COUNT
 
 
 @row(
@@ -134,13 +134,13 @@ def test_reset(site: SiteProcesses, storm: Storm, hole: BlackHole) -> None:
     seen=f"the site loses some of them, and does those transactions again: {2 * COUNT} of {2 * COUNT} ACTIVE",
     on=BOTH,
 )
-def test_deadlocks(site: SiteProcesses, storm: Storm) -> None:
+def test_deadlocks(site: SiteProcesses, workload: Workload) -> None:
     before, lost, stop = _count_deadlocks(site), Counter[str](), threading.Event()
     stranger = threading.Thread(target=_lock_the_other_way_round, args=(site, stop, lost))
     stranger.start()
     try:
-        storm.launch(2 * COUNT)
-        wait_until(lambda: storm.states()[State.ACTIVE] == 2 * COUNT, deadline_s=60, what=site.logs)
+        workload.launch(2 * COUNT)
+        wait_until(lambda: workload.states()[State.ACTIVE] == 2 * COUNT, deadline_s=60, what=site.logs)
         # Heartbeats, too, are written to the hosts' rows.
         wait_until(
             lambda: _count_deadlocks(site) > before + lost["deadlock"],
@@ -150,7 +150,7 @@ def test_deadlocks(site: SiteProcesses, storm: Storm) -> None:
     finally:
         stop.set()
         stranger.join(30)
-    storm.prove()
+    workload.prove()
 
 
 def _count_deadlocks(site: SiteProcesses) -> int:
@@ -179,16 +179,18 @@ def _lock_the_other_way_round(site: SiteProcesses, stop: threading.Event, lost: 
     seen="answers 503 meanwhile; what was accepted comes true",
     on=BOTH,
 )
-def test_no_connection_left(site: SiteProcesses, storm: Storm, server: PostgreSQL | MariaDB, hole: BlackHole) -> None:
+def test_no_connection_left(
+    site: SiteProcesses, workload: Workload, server: PostgreSQL | MariaDB, hole: BlackHole
+) -> None:
     with ExitStack() as strangers:
-        with at("building", site, storm), hole.silent():  # so that the strangers are first
+        with at("building", site, workload), hole.silent():  # so that the strangers are first
             hole.cut()
             _take_all(server, strangers)
         wait_until(lambda: "503" in api_problem(site.settings, NOTICED_S), deadline_s=NOTICED_S, what=site.logs)
         threading.Event().wait(6)
         assert "503" in api_problem(site.settings)
     site.wait_open()
-    storm.prove()
+    workload.prove()
 
 
 def _take_all(server: PostgreSQL | MariaDB, strangers: ExitStack) -> None:

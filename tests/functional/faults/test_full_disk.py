@@ -16,7 +16,7 @@ from controller.domain.states import State
 from controller.operations.hosts import hosts
 from tests.faults import row
 from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
-from tests.functional.faults.storm import OF_ONE, Storm
+from tests.functional.faults.workload import OF_ONE, Workload
 from tests.functional.site_processes import HOSTS, SiteProcesses
 from tests.servers.guarded import wait_until
 from tests.servers.postgresql import PostgreSQL
@@ -85,16 +85,16 @@ def site(
     seen="heartbeats go on and the hosts stay up; the commands are held, not acknowledged and not delivered again; "
     "100 of 100 ACTIVE when there is room again, each booted once",
 )
-def test_journal(site: SiteProcesses, storm: Storm, journal: Volume) -> None:
+def test_journal(site: SiteProcesses, workload: Workload, journal: Volume) -> None:
     agent = site.processes["compute"].log
     with journal.full():
-        storm.launch(COUNT)
+        workload.launch(COUNT)
         wait_until(lambda: "disk is full" in agent.read_text(), deadline_s=30, what=site.logs)
         threading.Event().wait(FULL_S)
-        assert storm.states() == {State.BUILDING: COUNT}
+        assert workload.states() == {State.BUILDING: COUNT}
         assert site.rows.read(lambda tx: sum(h.up for h in hosts.list_hosts(tx))) == HOSTS
-        assert storm.all_states()[State.ACTIVE] == VETERANS
-    storm.prove()
+        assert workload.all_states()[State.ACTIVE] == VETERANS
+    workload.prove()
     site.assert_alive()
     assert "bus lost" not in agent.read_text()
 
@@ -104,20 +104,20 @@ def test_journal(site: SiteProcesses, storm: Storm, journal: Volume) -> None:
     strikes="all through a launch of 100 and their termination",
     seen="100 of 100 ACTIVE, then DELETED, while not a line can be written; the services log again when there is room",
 )
-def test_logs(site: SiteProcesses, storm: Storm, logs: Volume) -> None:
+def test_logs(site: SiteProcesses, workload: Workload, logs: Volume) -> None:
     files = [process.log for process in site.processes.values()]
     for file in files:
         _fill_last_block(file)
     with logs.full():
         before = {file: file.stat().st_size for file in files}
-        storm.launch(COUNT)
-        storm.prove()
-        storm.delete(storm.launched)
-        storm.prove()
+        workload.launch(COUNT)
+        workload.prove()
+        workload.delete(workload.launched)
+        workload.prove()
         site.assert_alive()
         assert {file: file.stat().st_size for file in files} == before
-    storm.launch(COUNT)
-    storm.prove()
+    workload.launch(COUNT)
+    workload.prove()
     for name in ("api", "scheduler"):
         log = site.processes[name].log
         assert log.stat().st_size > before[log]
@@ -134,17 +134,17 @@ def _fill_last_block(file: Path) -> None:
     seen="what needs room is refused (503 Unavailable), the rest is served; with room again what was accepted comes "
     "true",
 )
-def test_tables(site: SiteProcesses, storm: Storm, tables: Volume, database: PostgreSQL) -> None:
-    storm.launch(COUNT)
-    storm.wait_some(State.BUILDING)
+def test_tables(site: SiteProcesses, workload: Workload, tables: Volume, database: PostgreSQL) -> None:
+    workload.launch(COUNT)
+    workload.wait_some(State.BUILDING)
     with tables.full():
-        storm.launch_until_refused()
-        assert storm.refusals == {(503, "Unavailable")}
-        described = storm.ec2.describe_instances()["Reservations"]
-        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(storm.launched)
+        workload.launch_until_refused()
+        assert workload.refusals == {(503, "Unavailable")}
+        described = workload.ec2.describe_instances()["Reservations"]
+        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(workload.launched)
         assert api_problem(site.settings) == ""
         assert database.running
-    storm.prove()
+    workload.prove()
     site.assert_alive()
 
 
@@ -153,16 +153,16 @@ def test_tables(site: SiteProcesses, storm: Storm, tables: Volume, database: Pos
     strikes="100 instances claimed, guests booting",
     seen="503 until the operator has made room and started it again; then what was accepted comes true",
 )
-def test_checkpoint(site: SiteProcesses, storm: Storm, tables: Volume, database: PostgreSQL) -> None:
-    storm.launch(COUNT)
-    storm.wait_some(State.BUILDING)
+def test_checkpoint(site: SiteProcesses, workload: Workload, tables: Volume, database: PostgreSQL) -> None:
+    workload.launch(COUNT)
+    workload.wait_some(State.BUILDING)
     with tables.full():
         with site.rows.database.engine.connect() as connection, pytest.raises(OperationalError):
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("CHECKPOINT"))
         wait_until(lambda: not database.running, deadline_s=30, what=lambda: database.log.read_text()[-4000:])
-        storm.launch(OF_ONE)
-        assert storm.refusals == {(503, "Unavailable")}
+        workload.launch(OF_ONE)
+        assert workload.refusals == {(503, "Unavailable")}
         assert "503" in api_problem(site.settings)
     database.start()
-    storm.prove()
+    workload.prove()
     site.assert_alive()

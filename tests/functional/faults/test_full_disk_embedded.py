@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import func, select
 
 from controller.cli.health import api_problem
-from controller.db.models import Step
+from controller.db.models import InstanceEvent
 from controller.domain.states import Event, State
 from tests.faults import Row, each_row, row
 from tests.functional.faults.fault_site import HOST_DOWN_AFTER_S, fault_site
-from tests.functional.faults.storm import Storm
+from tests.functional.faults.workload import Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
 from tests.servers.volume import Volume, own_mounts
@@ -60,21 +60,21 @@ def _row(step: str, strikes: str) -> Row:
         "deleting": _row("deleting", "100 instances being deleted"),
     },
 )
-def test_full(site: SiteProcesses, storm: Storm, disk: Volume, step: str) -> None:
+def test_full(site: SiteProcesses, workload: Workload, disk: Volume, step: str) -> None:
     process = site.processes["all"]
     pid = process.pid
     with ExitStack() as stack:
-        with _at(step, site, storm):
+        with _at(step, site, workload):
             stack.enter_context(disk.full())
-        storm.launch_until_refused()
+        workload.launch_until_refused()
         with _idle(pid):
             threading.Event().wait(FULL_S[step])
-        assert storm.refusals == {(503, "Unavailable")}
-        assert any(storm.states()[s] for s in (State.REQUESTED, State.BUILDING, State.DELETING))
-        described = storm.ec2.describe_instances()["Reservations"]
-        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(storm.launched)
+        assert workload.refusals == {(503, "Unavailable")}
+        assert any(workload.states()[s] for s in (State.REQUESTED, State.BUILDING, State.DELETING))
+        described = workload.ec2.describe_instances()["Reservations"]
+        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(workload.launched)
         logged = process.log.stat().st_size
-    storm.prove()
+    workload.prove()
     assert process.pid == pid
     assert process.log.stat().st_size > logged
     assert _lost(site) == 0
@@ -86,39 +86,39 @@ def test_full(site: SiteProcesses, storm: Storm, disk: Volume, step: str) -> Non
     seen="it comes up with what is there, `/healthz` says what is full, what needs room is refused; with "
     "room again what was accepted comes true",
 )
-def test_killed_while_full(site: SiteProcesses, storm: Storm, disk: Volume) -> None:
+def test_killed_while_full(site: SiteProcesses, workload: Workload, disk: Volume) -> None:
     with ExitStack() as stack:
-        with _at("building", site, storm):
+        with _at("building", site, workload):
             stack.enter_context(disk.full())
-        storm.launch_until_refused()
+        workload.launch_until_refused()
         site.kill("all")
         site.start("all")
         wait_until(lambda: "is full" in api_problem(site.settings), deadline_s=60, what=site.logs)
-        described = storm.ec2.describe_instances()["Reservations"]
-        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(storm.launched)
-        storm.launch_until_refused()
-        assert storm.refusals == {(503, "Unavailable")}
-    storm.prove()
+        described = workload.ec2.describe_instances()["Reservations"]
+        assert {i["InstanceId"] for r in described for i in r["Instances"]} >= set(workload.launched)
+        workload.launch_until_refused()
+        assert workload.refusals == {(503, "Unavailable")}
+    workload.prove()
     site.assert_alive()
     wait_until(lambda: api_problem(site.settings) == "", deadline_s=60, what=lambda: api_problem(site.settings))
 
 
 @contextmanager
-def _at(step: str, site: SiteProcesses, storm: Storm) -> Iterator[None]:
+def _at(step: str, site: SiteProcesses, workload: Workload) -> Iterator[None]:
     """Be where the fault is to strike."""
     if step == "building":
         _give_back_room(site)
-        storm.launch(COUNT)
-        storm.wait_some(State.BUILDING)
+        workload.launch(COUNT)
+        workload.wait_some(State.BUILDING)
         yield
         return
-    storm.launch(COUNT)
-    storm.prove()
+    workload.launch(COUNT)
+    workload.prove()
     _give_back_room(site)
     # A stranger's lock on the journal: the agents come as far as their commands, and wait there.
     with closing(sqlite3.connect(site.state / "agent/journal.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        storm.delete(storm.launched)
+        workload.delete(workload.launched)
         yield
 
 
@@ -145,5 +145,5 @@ def _cpu_s(pid: int) -> float:
 
 def _lost(site: SiteProcesses) -> int:
     """How often a machine's host was taken for lost."""
-    query = select(func.count()).select_from(Step).where(Step.event == Event.HOST_LOST)
+    query = select(func.count()).select_from(InstanceEvent).where(InstanceEvent.event == Event.HOST_LOST)
     return site.rows.read(lambda tx: tx.session.scalar(query)) or 0

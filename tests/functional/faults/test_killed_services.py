@@ -10,7 +10,7 @@ import pytest
 from tests.faults import Row, each_row
 from tests.functional.faults.fault_site import ONE_OF_EACH
 from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
-from tests.functional.faults.storm import CLIENTS, COUNT, Storm
+from tests.functional.faults.workload import CLIENTS, COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
@@ -33,36 +33,36 @@ def _rows(strikes: str, seen: str, *names: str, on_both: Sequence[str] = ()) -> 
         on_both=["api"],
     ),
 )
-def test_killed_while_requests_are_accepted(site: SiteProcesses, storm: Storm, name: str) -> None:
-    storm.launch_while(COUNT, lambda: site.kill(name))
+def test_killed_while_requests_are_accepted(site: SiteProcesses, workload: Workload, name: str) -> None:
+    workload.launch_while(COUNT, lambda: site.kill(name))
     _back(site, name)
-    storm.prove()
-    assert len(storm.launched) == COUNT
+    workload.prove()
+    assert len(workload.launched) == COUNT
 
 
 @each_row("name", _rows(STEPS["requested"], f"{COUNT} of {COUNT} ACTIVE", *WORKERS, on_both=["scheduler"]))
-def test_killed_before_the_claim(site: SiteProcesses, storm: Storm, name: str) -> None:
-    _killed("requested", site, storm, name)
+def test_killed_before_the_claim(site: SiteProcesses, workload: Workload, name: str) -> None:
+    _killed("requested", site, workload, name)
 
 
 @each_row(
     "name",
     _rows(STEPS["building"], f"{COUNT} of {COUNT} ACTIVE, each booted once", *WORKERS, on_both=["controller"]),
 )
-def test_killed_while_guests_are_built(site: SiteProcesses, storm: Storm, name: str) -> None:
-    _killed("building", site, storm, name)
+def test_killed_while_guests_are_built(site: SiteProcesses, workload: Workload, name: str) -> None:
+    _killed("building", site, workload, name)
 
 
 @each_row("name", _rows(STEPS["deleting"], "all are gone, with all that they held", *WORKERS, on_both=["controller"]))
-def test_killed_while_guests_are_deleted(site: SiteProcesses, storm: Storm, name: str) -> None:
-    _killed("deleting", site, storm, name)
+def test_killed_while_guests_are_deleted(site: SiteProcesses, workload: Workload, name: str) -> None:
+    _killed("deleting", site, workload, name)
 
 
-def _killed(step: str, site: SiteProcesses, storm: Storm, name: str) -> None:
-    with at(step, site, storm):
+def _killed(step: str, site: SiteProcesses, workload: Workload, name: str) -> None:
+    with at(step, site, workload):
         site.kill(name)
     _back(site, name)
-    storm.prove()
+    workload.prove()
 
 
 def _back(site: SiteProcesses, name: str) -> None:

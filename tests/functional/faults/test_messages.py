@@ -19,9 +19,9 @@ from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from tests.faults import Row, each_row, row
 from tests.functional.faults.fault_site import VETERANS
-from tests.functional.faults.meddler import Fate, Meddler
+from tests.functional.faults.faulty_relay import Fate, FaultyRelay
 from tests.functional.faults.steps import BOTH, POSTGRESQL
-from tests.functional.faults.storm import COUNT, Storm
+from tests.functional.faults.workload import COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
 
@@ -36,18 +36,18 @@ ENOUGH = 5
 
 
 @contextmanager
-def _meddling(site: SiteProcesses, fate: Fate) -> Iterator[Meddler]:
+def _meddling(site: SiteProcesses, fate: Fate) -> Iterator[FaultyRelay]:
     queues = ["schedule", "network", "events", "heartbeats", *(host_queue(h) for h in site.hosts())]
-    with Meddler(site.settings, queues, fate) as meddler:
-        yield meddler
+    with FaultyRelay(site.settings, queues, fate) as relay:
+        yield relay
 
 
-def _live(storm: Storm) -> None:
+def _live(workload: Workload) -> None:
     """All that a machine goes through."""
-    storm.launch(COUNT)
-    storm.prove()
-    storm.delete(storm.launched[: COUNT // 2])
-    storm.prove()
+    workload.launch(COUNT)
+    workload.prove()
+    workload.delete(workload.launched[: COUNT // 2])
+    workload.prove()
 
 
 @row(
@@ -56,10 +56,10 @@ def _live(storm: Storm) -> None:
     seen="each guest booted once, nothing is claimed twice",
     on=BOTH,
 )
-def test_tripled(site: SiteProcesses, storm: Storm) -> None:
-    with _meddling(site, lambda _: (0, 0, 0)) as meddler:
-        _live(storm)
-    assert len(meddler.seen) == 5, meddler.seen
+def test_tripled(site: SiteProcesses, workload: Workload) -> None:
+    with _meddling(site, lambda _: (0, 0, 0)) as relay:
+        _live(workload)
+    assert len(relay.seen) == 5, relay.seen
 
 
 @row(
@@ -68,12 +68,12 @@ def test_tripled(site: SiteProcesses, storm: Storm) -> None:
     seen="each guest booted once, no deleted guest comes back",
     on=BOTH,
 )
-def test_late_and_out_of_order(site: SiteProcesses, storm: Storm) -> None:
+def test_late_and_out_of_order(site: SiteProcesses, workload: Workload) -> None:
     random = Random(1)
     with _meddling(site, lambda _: (random.uniform(0, LATE_S / 2), random.uniform(LATE_S / 2, LATE_S))):
-        _live(storm)
-        storm.delete(storm.launched[COUNT // 2 :])
-    storm.prove()
+        _live(workload)
+        workload.delete(workload.launched[COUNT // 2 :])
+    workload.prove()
 
 
 @row(
@@ -82,11 +82,11 @@ def test_late_and_out_of_order(site: SiteProcesses, storm: Storm) -> None:
     seen="the sweep rings again until all is done",
     on=POSTGRESQL,
 )
-def test_half_is_lost(site: SiteProcesses, storm: Storm) -> None:
+def test_half_is_lost(site: SiteProcesses, workload: Workload) -> None:
     random = Random(2)
-    with _meddling(site, lambda _: (0,) if random.random() < 0.5 else ()) as meddler:
-        _live(storm)
-    assert meddler.lost
+    with _meddling(site, lambda _: (0,) if random.random() < 0.5 else ()) as relay:
+        _live(workload)
+    assert relay.lost
 
 
 LOST = {
@@ -105,15 +105,15 @@ LOST = {
         for k, seen in LOST.items()
     },
 )
-def test_one_kind_is_lost(site: SiteProcesses, storm: Storm, kind: str) -> None:
-    with _meddling(site, lambda k: () if k == kind else (0,)) as meddler:
-        storm.launch(COUNT)
-        wait_until(lambda: meddler.lost[kind] >= ENOUGH, deadline_s=60, what=lambda: str(meddler.seen))
+def test_one_kind_is_lost(site: SiteProcesses, workload: Workload, kind: str) -> None:
+    with _meddling(site, lambda k: () if k == kind else (0,)) as relay:
+        workload.launch(COUNT)
+        wait_until(lambda: relay.lost[kind] >= ENOUGH, deadline_s=60, what=lambda: str(relay.seen))
         if kind == "HostReported":
             wait_until(
-                lambda: storm.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=lambda: str(meddler.seen)
+                lambda: workload.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=lambda: str(relay.seen)
             )
-    storm.prove()
+    workload.prove()
 
 
 @row(
@@ -122,11 +122,11 @@ def test_one_kind_is_lost(site: SiteProcesses, storm: Storm, kind: str) -> None:
     seen="the heartbeats show the guests: all are ACTIVE while the loss goes on",
     on=POSTGRESQL,
 )
-def test_reports_are_lost_for_good(site: SiteProcesses, storm: Storm) -> None:
-    with _meddling(site, lambda k: () if k == "GuestsChanged" else (0,)) as meddler:
-        storm.launch(COUNT)
-        storm.prove()
-    assert meddler.lost["GuestsChanged"]
+def test_reports_are_lost_for_good(site: SiteProcesses, workload: Workload) -> None:
+    with _meddling(site, lambda k: () if k == "GuestsChanged" else (0,)) as relay:
+        workload.launch(COUNT)
+        workload.prove()
+    assert relay.lost["GuestsChanged"]
 
 
 @row(
@@ -134,23 +134,23 @@ def test_reports_are_lost_for_good(site: SiteProcesses, storm: Storm) -> None:
     strikes="20 instances run that had no guest when the heartbeats were sent",
     seen="each stays ACTIVE; none is shown STOPPED, not for a moment",
 )
-def test_heartbeats_come_late(site: SiteProcesses, storm: Storm) -> None:
+def test_heartbeats_come_late(site: SiteProcesses, workload: Workload) -> None:
     def fate(kind: str) -> tuple[float, ...]:
-        return (0, NEVER_S) if kind == "HostReported" and not storm.launched else (0,)
+        return (0, NEVER_S) if kind == "HostReported" and not workload.launched else (0,)
 
-    with _meddling(site, fate) as meddler:
+    with _meddling(site, fate) as relay:
         some = 2 * len(site.hosts())
-        wait_until(lambda: meddler.seen["HostReported"] >= some, deadline_s=30, what=lambda: str(meddler.seen))
-        storm.launch(20)
-        storm.prove()
+        wait_until(lambda: relay.seen["HostReported"] >= some, deadline_s=30, what=lambda: str(relay.seen))
+        workload.launch(20)
+        workload.prove()
         # So long that a heartbeat without a guest is believed: it was no race with the report that it runs.
         settled = system_clock() + timedelta(seconds=SETTLED_S)
         wait_until(lambda: system_clock() > settled, deadline_s=2 * SETTLED_S, what=site.logs)
     _wait_until_events_are_applied(site)
-    for instance_id in storm.launched:
+    for instance_id in workload.launched:
         steps = site.rows.read(lambda tx, i=instance_id: actions.explain(tx, i).steps)  # type: ignore[misc]
         assert [s.event for s in steps] == ["REQUESTED", "PLACED", "RUNNING"]
-    storm.prove()
+    workload.prove()
 
 
 def _wait_until_events_are_applied(site: SiteProcesses) -> None:
@@ -180,12 +180,12 @@ POISON = (
     seen="each is a dead letter, none stops a queue: 100 of 100 ACTIVE",
     on=POSTGRESQL,
 )
-def test_poison(site: SiteProcesses, storm: Storm) -> None:
+def test_poison(site: SiteProcesses, workload: Workload) -> None:
     queues = ["schedule", "network", "events", "heartbeats", host_queue(next(iter(site.hosts())))]
     for queue in queues:
         for body in POISON[:4]:
             site.publish(queue, body)
-    storm.launch(COUNT)
+    workload.launch(COUNT)
     for queue in queues:
         for body in POISON[4:]:
             site.publish(queue, body)
@@ -194,4 +194,4 @@ def test_poison(site: SiteProcesses, storm: Storm) -> None:
     letters = [letter.id for letter in site.dead_letters()]
     assert len(letters) == expected
     site.rows.write(lambda tx: dead_letters.discard(tx, letters))
-    storm.prove()
+    workload.prove()

@@ -14,7 +14,7 @@ from controller.domain.states import State
 from tests.faults import Row, each_row, row
 from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, TWO_OF_EACH, VETERANS
 from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
-from tests.functional.faults.storm import COUNT, Storm
+from tests.functional.faults.workload import COUNT, Workload
 from tests.functional.site_processes import SiteProcesses
 from tests.servers.guarded import wait_until
 
@@ -48,10 +48,10 @@ def _rows(strikes: str, seen: str) -> dict[str, Row]:
 
 
 @each_row("name", _rows(STEPS["building"], "each booted once, whoever took over"))
-def test_stopped_while_guests_are_built(site: SiteProcesses, storm: Storm, name: str) -> None:
-    with at("building", site, storm), _stopped(site, name):
+def test_stopped_while_guests_are_built(site: SiteProcesses, workload: Workload, name: str) -> None:
+    with at("building", site, workload), _stopped(site, name):
         _while_others_work()
-    storm.prove()
+    workload.prove()
 
 
 @row(
@@ -60,14 +60,14 @@ def test_stopped_while_guests_are_built(site: SiteProcesses, storm: Storm, name:
     seen="nothing is placed meanwhile; when they go on 100 of 100 are ACTIVE, nothing is claimed twice",
     on=BOTH,
 )
-def test_stopped_with_the_claims_locks(site: SiteProcesses, storm: Storm) -> None:
+def test_stopped_with_the_claims_locks(site: SiteProcesses, workload: Workload) -> None:
     with ExitStack() as stack:
-        with at("requested", site, storm):
+        with at("requested", site, workload):
             for name in ("scheduler-1", "scheduler-2"):
                 stack.enter_context(_stopped(site, name))
         _while_others_work()
-        assert storm.states() == {State.REQUESTED: COUNT}
-    storm.prove()
+        assert workload.states() == {State.REQUESTED: COUNT}
+    workload.prove()
 
 
 @row(
@@ -76,11 +76,11 @@ def test_stopped_with_the_claims_locks(site: SiteProcesses, storm: Storm) -> Non
     seen="what ran is UNKNOWN, then ACTIVE again; no guest was restarted, none of the 50 is left",
     on=POSTGRESQL,
 )
-def test_agents_that_come_back(site: SiteProcesses, storm: Storm) -> None:
-    with at("building", site, storm), _stopped(site, "compute"):
-        wait_until(lambda: storm.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=site.logs)
-        storm.delete(storm.launched[: COUNT // 2])
-    storm.prove()
+def test_agents_that_come_back(site: SiteProcesses, workload: Workload) -> None:
+    with at("building", site, workload), _stopped(site, "compute"):
+        wait_until(lambda: workload.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=site.logs)
+        workload.delete(workload.launched[: COUNT // 2])
+    workload.prove()
 
 
 @row(
@@ -89,14 +89,14 @@ def test_agents_that_come_back(site: SiteProcesses, storm: Storm) -> None:
     seen="UNKNOWN and ACTIVE in turn, no guest was restarted",
     on=POSTGRESQL,
 )
-def test_agents_that_flap(site: SiteProcesses, storm: Storm) -> None:
-    storm.launch(COUNT)
-    storm.prove()
+def test_agents_that_flap(site: SiteProcesses, workload: Workload) -> None:
+    workload.launch(COUNT)
+    workload.prove()
     for _ in range(2):
         with _stopped(site, "compute"):
-            wait_until(lambda: storm.all_states()[State.UNKNOWN] == COUNT + VETERANS, deadline_s=30, what=site.logs)
-        wait_until(lambda: storm.all_states()[State.ACTIVE] == COUNT + VETERANS, deadline_s=30, what=site.logs)
-    storm.prove()
+            wait_until(lambda: workload.all_states()[State.UNKNOWN] == COUNT + VETERANS, deadline_s=30, what=site.logs)
+        wait_until(lambda: workload.all_states()[State.ACTIVE] == COUNT + VETERANS, deadline_s=30, what=site.logs)
+    workload.prove()
 
 
 @row(
@@ -105,14 +105,14 @@ def test_agents_that_flap(site: SiteProcesses, storm: Storm) -> None:
     seen="all are accepted meanwhile; 100 of 100 ACTIVE",
     on=POSTGRESQL,
 )
-def test_all_workers_stopped(site: SiteProcesses, storm: Storm) -> None:
+def test_all_workers_stopped(site: SiteProcesses, workload: Workload) -> None:
     workers = [name for name in TWO_OF_EACH if name.endswith(("-1", "-2"))]
     for name in workers:
         site.pause(name)
     try:
-        storm.launch(COUNT)
+        workload.launch(COUNT)
         _while_others_work()
     finally:
         for name in workers:
             site.resume(name)
-    storm.prove()
+    workload.prove()

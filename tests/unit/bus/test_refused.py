@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.bus.bus import Bus
-from controller.bus.publisher import Letter, RefusedError
+from controller.bus.publisher import Envelope, RefusedError
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import ScheduleReservation
 from tests.clouds import make_settings
@@ -19,13 +19,13 @@ class RefusingPublisher:
 
     def __init__(self, times: int) -> None:
         self.left = times
-        self.taken: list[Letter] = []
+        self.taken: list[Envelope] = []
 
-    def publish(self, letters: Sequence[Letter]) -> None:
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
         if self.left:
             self.left -= 1
             raise RefusedError("the broker refused a message: a queue is full or has no leader")
-        self.taken += letters
+        self.taken += envelopes
 
     def close(self) -> None:
         """Nothing is open."""
@@ -41,7 +41,7 @@ def test_what_is_refused_for_a_moment_is_sent_again(bus: Bus) -> None:
     publisher = RefusingPublisher(5)
     bus._publisher = publisher  # type: ignore[assignment]
     bus.send(BELL)
-    assert [letter.routing_key for letter in publisher.taken] == ["schedule"]
+    assert [envelope.routing_key for envelope in publisher.taken] == ["schedule"]
 
 
 def test_what_is_refused_for_good_is_told_to_the_caller(bus: Bus) -> None:

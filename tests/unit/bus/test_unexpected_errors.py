@@ -14,7 +14,7 @@ from controller.bus import consumer as consumer_module
 from controller.bus.bus import Bus
 from controller.bus.connection import connect, drain
 from controller.bus.consumer import DeadLetterConsumer, QueueConsumer
-from controller.bus.notifier import Ringer
+from controller.bus.notifier import Notifier
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.messages import ConsoleRead, Message, ReadConsole, ScheduleReservation
@@ -164,16 +164,16 @@ def test_the_ringer_goes_on_ringing() -> None:
         if messages[0] == BELLS[0]:
             raise AttributeError("'NoneType' object has no attribute 'send_method'")
 
-    ringer = Ringer(publish, pause_s=0)
-    ringer.ring(BELLS[:1])
+    notifier = Notifier(publish, pause_s=0)
+    notifier.notify(BELLS[:1])
     rung.wait(1)
     for _ in range(500):  # until the pause is over, doorbells are dropped
         if len(rung.wait(1)) > 1:
             break
-        ringer.ring(BELLS[1:2])
+        notifier.notify(BELLS[1:2])
         threading.Event().wait(0.01)
     assert rung.wait(2)[-1] == BELLS[1:2]
-    ringer.close()
+    notifier.close()
 
 
 def test_answers_are_received_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

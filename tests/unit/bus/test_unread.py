@@ -53,7 +53,7 @@ def test_few_of_many_are_kept_and_the_rest_is_carried_out(
     settings: Settings, unread: Unread, cls: type[QueueConsumer]
 ) -> None:
     got, dead, bus = Got(), Got(), Bus(settings)
-    bury = DeadLetterConsumer(settings, lambda body, about: dead.add((body.decode(), about["reason"])))
+    record_dead_letter = DeadLetterConsumer(settings, lambda body, about: dead.add((body.decode(), about["reason"])))
     put(settings, *[NEWER] * 20)
     bus.send(BELLS[0])
     put(settings, *[NEWER] * 20)
@@ -64,11 +64,11 @@ def test_few_of_many_are_kept_and_the_rest_is_carried_out(
             got.add(message)
 
     consumer = cls(settings, ["schedule"], take, "test")
-    for one in (consumer, bury):
+    for one in (consumer, record_dead_letter):
         one.start()
     assert got.wait(2) == BELLS[:2]
     kept = dead.wait(10)
-    for one in (consumer, bury):
+    for one in (consumer, record_dead_letter):
         one.stop()
         one.join(_WAIT_S)
     bus.close()

@@ -43,8 +43,8 @@ def test_a_breach_is_one_line_and_status_1(command: Command) -> None:
     assert len(result.stdout.splitlines()) == 1
     told = command.result("audit", "--output", "json")
     assert told.exit_code == 1
-    (breach,) = json.loads(told.stdout)["breaches"]
-    assert set(breach) == {"promise", "what", "subject", "advice", "remedy"}
+    (violation,) = json.loads(told.stdout)["breaches"]
+    assert set(violation) == {"promise", "what", "subject", "advice", "remedy"}
 
 
 def test_a_repair_says_what_it_mended(command: Command) -> None:

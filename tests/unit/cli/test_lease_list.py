@@ -7,7 +7,7 @@ import pytest
 from controller.domain.states import Event
 from controller.operations.hosts import heartbeats
 from controller.operations.instances import actions
-from controller.operations.instances.transitions import lock_instances, move
+from controller.operations.instances.transitions import lock_instances, transition
 from tests.clouds import TestCloud
 from tests.unit.cli.conftest import Command
 from tests.unit.operations.test_events import active
@@ -23,7 +23,7 @@ def ips(site: TestCloud) -> list[str]:
     ids = active(site, 2)
     found = [site.views([i])[0].ip for i in ids]
     site.cloud.write(lambda tx: actions.terminate(tx, None, ids[1:]))
-    site.cloud.write(lambda tx: move(tx, lock_instances(tx, ids[1:]), Event.GONE))
+    site.cloud.write(lambda tx: transition(tx, lock_instances(tx, ids[1:]), Event.GONE))
     return found
 
 
@@ -61,6 +61,6 @@ def test_an_address_rests_until_dhcp_has_forgotten_it(command: Command, site: Te
     object.__setattr__(site.cloud.settings.network, "lease_s", 10**9)  # the command has another clock
     (left,) = [v.instance.id for v in site.views() if v.ip == ips[0]]
     site.cloud.write(lambda tx: actions.terminate(tx, None, [left]))
-    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [left]), Event.GONE))
+    site.cloud.write(lambda tx: transition(tx, lock_instances(tx, [left]), Event.GONE))
     told = leases(command, "--ip", ips[0])[ips[0]]
     assert (told["state"], bool(told["free_after"])) == ("RESTING", True)

@@ -57,7 +57,7 @@ class MemoryBus:
             raise BusUnavailable(what="The message bus", reason="it is down")
         self.sent.append(message)
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self.send(message)
 

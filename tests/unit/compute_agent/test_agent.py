@@ -22,11 +22,11 @@ from controller.domain.messages import (
     HostAccepted,
     HostReported,
     OffCause,
-    OutdatedWish,
+    OutdatedRequest,
     Power,
+    PrepareNetworks,
     ReadConsole,
     ReconcileGuests,
-    WireInstances,
 )
 from controller.domain.release import RELEASE
 from controller.domain.states import Event
@@ -316,7 +316,7 @@ def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bu
     assert not agent.report()
     bus.down = False
     assert agent.report()
-    assert [m.outdated for m in bus.sent if isinstance(m, GuestsChanged)] == [(OutdatedWish(instance(1), 4, 7),)]
+    assert [m.outdated for m in bus.sent if isinstance(m, GuestsChanged)] == [(OutdatedRequest(instance(1), 4, 7),)]
     assert agent.news() is None
 
 
@@ -415,7 +415,7 @@ def test_the_console_is_read(agent: Agent) -> None:
 
 def test_a_message_for_somebody_else_is_poison(agent: Agent) -> None:
     with pytest.raises(PoisonMessage):
-        agent.handle(WireInstances(()))
+        agent.handle(PrepareNetworks(()))
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])

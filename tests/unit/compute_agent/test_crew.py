@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_agent.errors import WorkAbandoned
-from compute_agent.workers.boot_limiter import BootWindow
-from compute_agent.workers.pool import Crew, FairQueue, Job
+from compute_agent.workers.boot_limiter import BootLimiter
+from compute_agent.workers.pool import FairQueue, Job, WorkerPool
 from controller.domain.messages import Desired
 from tests.unit.compute_agent.conftest import guest, instance
 
@@ -70,12 +70,12 @@ def test_projects_take_turns(projects: list[int]) -> None:
 def test_no_more_at_once_than_there_are_workers_and_each_guest_once() -> None:
     agent = RecordingAgent(lambda _: time.sleep(0.01))
     done = threading.Semaphore(0)
-    crew = Crew(3, lambda _: done.release())
+    pool = WorkerPool(3, lambda _: done.release())
     for _ in range(2):
         for number in range(20):
-            crew.offer(agent, guest(number))  # type: ignore[arg-type]
+            pool.offer(agent, guest(number))  # type: ignore[arg-type]
     until(lambda: len(set(agent.worked)) == 20)
-    assert crew.stop(5)
+    assert pool.stop(5)
     assert agent.most_at_once <= 3
 
 
@@ -87,14 +87,14 @@ def test_what_comes_during_the_work_is_worked_on_after_it() -> None:
         gate.wait(5)
 
     agent = RecordingAgent(work)
-    crew = Crew(2, lambda _: None)
-    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    pool = WorkerPool(2, lambda _: None)
+    pool.offer(agent, guest(1))  # type: ignore[arg-type]
     assert began.wait(5)
-    crew.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
-    crew.offer(agent, guest(1, 3, Desired.ABSENT))  # type: ignore[arg-type]
+    pool.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    pool.offer(agent, guest(1, 3, Desired.ABSENT))  # type: ignore[arg-type]
     gate.set()
     until(lambda: len(agent.worked) == 2)
-    assert crew.stop(5)
+    assert pool.stop(5)
     assert len(agent.worked) == 2
 
 
@@ -107,41 +107,41 @@ def test_a_removal_that_comes_during_a_boot_follows_it_at_once() -> None:
         gate.wait(5)
 
     agent = RecordingAgent(work)
-    crew = Crew(4, lambda _: None, window=BootWindow(1, fixed=1))
-    crew.offer(agent, guest(1))  # type: ignore[arg-type]
+    pool = WorkerPool(4, lambda _: None, limiter=BootLimiter(1, fixed=1))
+    pool.offer(agent, guest(1))  # type: ignore[arg-type]
     assert began.wait(5)
     for number in range(2, 30):
-        crew.offer(agent, guest(number))  # type: ignore[arg-type]
-    crew.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
+        pool.offer(agent, guest(number))  # type: ignore[arg-type]
+    pool.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
     gate.set()
     until(lambda: agent.worked[:2] == [instance(1)] * 2)
-    assert crew.stop(5)
+    assert pool.stop(5)
     assert agent.worked == [instance(1)] * 2
 
 
 def test_a_pause_is_kept_unless_something_new_comes() -> None:
     pauses = iter([0.0, 60.0, None])
     agent = RecordingAgent(lambda _: next(pauses))
-    crew = Crew(1, lambda _: None)
-    crew.offer(agent, guest(1))  # type: ignore[arg-type]
-    until(lambda: crew.next_due_s() is not None)
-    crew.run_due()
+    pool = WorkerPool(1, lambda _: None)
+    pool.offer(agent, guest(1))  # type: ignore[arg-type]
+    until(lambda: pool.next_due_s() is not None)
+    pool.run_due()
     assert len(agent.worked) == 2
-    crew.offer(agent, guest(1, 2))  # type: ignore[arg-type]
+    pool.offer(agent, guest(1, 2))  # type: ignore[arg-type]
     until(lambda: len(agent.worked) == 3)
-    assert crew.stop(5)
+    assert pool.stop(5)
 
 
 def test_removals_do_not_wait_for_boots() -> None:
     gate = threading.Event()
     agent = RecordingAgent(lambda i: None if i == instance(9) else (gate.wait(5), None)[1])
-    crew = Crew(1, lambda _: None)
-    crew.offer(agent, guest(1))  # type: ignore[arg-type]
-    crew.offer(agent, guest(2))  # type: ignore[arg-type]
-    crew.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    pool = WorkerPool(1, lambda _: None)
+    pool.offer(agent, guest(1))  # type: ignore[arg-type]
+    pool.offer(agent, guest(2))  # type: ignore[arg-type]
+    pool.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
     until(lambda: instance(9) in agent.worked)
     gate.set()
-    assert crew.stop(5)
+    assert pool.stop(5)
 
 
 def test_it_stops_in_bounded_time() -> None:
@@ -152,28 +152,28 @@ def test_it_stops_in_bounded_time() -> None:
             raise WorkAbandoned
 
     agent = RecordingAgent(work)
-    crew = Crew(1, lambda _: None)
+    pool = WorkerPool(1, lambda _: None)
     for number in range(5):
-        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+        pool.offer(agent, guest(number))  # type: ignore[arg-type]
     until(lambda: len(agent.worked) == 1)
-    assert not crew.stop(0.05)
+    assert not pool.stop(0.05)
     stop.set()
-    assert crew.stop(5)
-    crew.offer(agent, guest(7))  # type: ignore[arg-type]
+    assert pool.stop(5)
+    pool.offer(agent, guest(7))  # type: ignore[arg-type]
     assert len(agent.worked) == 1
 
 
 def test_a_host_without_threads_makes_work_wait_not_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = RecordingAgent()
-    crew = Crew(1, lambda _: None, waiters=1)
+    pool = WorkerPool(1, lambda _: None, waiters=1)
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", _no_thread)
-        crew.offer(agent, guest(1))  # type: ignore[arg-type]
-        crew.run_due()
+        pool.offer(agent, guest(1))  # type: ignore[arg-type]
+        pool.run_due()
         assert agent.worked == []
-    crew.run_due()
+    pool.run_due()
     until(lambda: agent.worked == [instance(1)])
-    assert crew.stop(10)
+    assert pool.stop(10)
 
 
 def _no_thread(_: threading.Thread) -> None:
@@ -182,52 +182,52 @@ def _no_thread(_: threading.Thread) -> None:
 
 def test_boots_wait_for_a_place_and_removals_do_not() -> None:
     agent = RecordingAgent()
-    crew = Crew(4, lambda _: None, window=BootWindow(2))
+    pool = WorkerPool(4, lambda _: None, limiter=BootLimiter(2))
     for number in range(5):
-        crew.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: len(crew.booting()) == 2)
-    crew.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
-    crew.offer(agent, guest(4, 2, Desired.ABSENT))  # type: ignore[arg-type]
+        pool.offer(agent, guest(number))  # type: ignore[arg-type]
+    until(lambda: len(pool.booting()) == 2)
+    pool.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
+    pool.offer(agent, guest(4, 2, Desired.ABSENT))  # type: ignore[arg-type]
     until(lambda: {instance(9), instance(4)} <= set(agent.worked))
     assert set(agent.worked) == {instance(n) for n in (0, 1, 9, 4)}
     time.sleep(0.6)  # so old must a guest be that is taken for one that has ended
-    crew.watch_boots({})
+    pool.watch_boots({})
     until(lambda: set(agent.worked) == {instance(n) for n in (0, 1, 2, 3, 9, 4)})
-    assert crew.stop(5)
+    assert pool.stop(5)
     assert len(agent.worked) == 6  # the one that was removed while it waited is not booted after all
 
 
 def test_what_boots_nothing_holds_no_place() -> None:
     agent = RecordingAgent()
     agent.done = {instance(n) for n in range(20)}
-    crew = Crew(2, lambda _: None, window=BootWindow(1))
+    pool = WorkerPool(2, lambda _: None, limiter=BootLimiter(1))
     for number in range(20):
-        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+        pool.offer(agent, guest(number))  # type: ignore[arg-type]
     until(lambda: len(agent.worked) == 20)
-    assert crew.booting() == ()
-    assert crew.stop(5)
+    assert pool.booting() == ()
+    assert pool.stop(5)
 
 
 def test_a_boot_that_fails_gives_its_place_to_the_next() -> None:
     agent = RecordingAgent(lambda i: 60.0 if i == instance(0) else None)
-    crew = Crew(1, lambda _: None, window=BootWindow(1))
+    pool = WorkerPool(1, lambda _: None, limiter=BootLimiter(1))
     for number in range(2):
-        crew.offer(agent, guest(number))  # type: ignore[arg-type]
+        pool.offer(agent, guest(number))  # type: ignore[arg-type]
     until(lambda: agent.worked == [instance(0), instance(1)])
-    until(lambda: len(crew.booting()) == 1)
-    assert crew.stop(5)
+    until(lambda: len(pool.booting()) == 1)
+    assert pool.stop(5)
 
 
 def test_a_host_without_threads_makes_boots_wait_for_a_place_and_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = RecordingAgent()
-    crew = Crew(2, lambda _: None, window=BootWindow(2))
+    pool = WorkerPool(2, lambda _: None, limiter=BootLimiter(2))
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", _no_thread)
-        crew.offer(agent, guest(1))  # type: ignore[arg-type]
+        pool.offer(agent, guest(1))  # type: ignore[arg-type]
         for _ in range(100):
-            crew.watch_boots({})
+            pool.watch_boots({})
         assert agent.worked == []
-        assert len(crew._unmanned) == 1
-    crew.run_due()
+        assert len(pool._without_thread) == 1
+    pool.run_due()
     until(lambda: agent.worked == [instance(1)])
-    assert crew.stop(10)
+    assert pool.stop(10)

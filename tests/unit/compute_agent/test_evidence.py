@@ -14,9 +14,9 @@ from controller.domain.messages import (
     Desired,
     DiskState,
     GuestState,
-    HostEvidence,
+    HostObservation,
+    ObserveHost,
     Power,
-    ReadHostEvidence,
     ReconcileGuests,
     RemoveTaps,
 )
@@ -24,9 +24,9 @@ from controller.domain.names import tap_name
 from tests.unit.compute_agent.conftest import HOST, guest, instance, work_all
 
 
-def seen(agent: Agent) -> HostEvidence:
-    answer = agent.handle(ReadHostEvidence(HOST))
-    assert isinstance(answer, HostEvidence)
+def seen(agent: Agent) -> HostObservation:
+    answer = agent.handle(ObserveHost(HOST))
+    assert isinstance(answer, HostObservation)
     return answer
 
 
@@ -34,7 +34,7 @@ def test_what_was_made_and_what_is_in_hand(agent: Agent) -> None:
     agent.handle(ReconcileGuests(HOST, (guest(1, 3),)))
     work_all(agent)
     agent.handle(ReconcileGuests(HOST, (guest(2),)))
-    assert seen(agent) == HostEvidence(
+    assert seen(agent) == HostObservation(
         HOST,
         guests=(GuestState(instance(1), 3, Power.RUNNING),),
         disks=(DiskState(instance(1), 3),),
@@ -76,14 +76,14 @@ def test_a_hypervisor_that_cannot_be_asked_is_said(
 def test_taps_that_cannot_be_removed_are_said(
     agent: Agent, driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert agent.handle(RemoveTaps(HOST, ("x",))) == HostEvidence(HOST)
+    assert agent.handle(RemoveTaps(HOST, ("x",))) == HostObservation(HOST)
 
     def refuses(_: object) -> None:
         raise DriverError(what="Removing interface x", reason="busy")
 
     monkeypatch.setattr(driver, "remove_taps", refuses)
     answer = agent.handle(RemoveTaps(HOST, ("x",)))
-    assert isinstance(answer, HostEvidence)
+    assert isinstance(answer, HostObservation)
     assert "busy" in answer.error
 
 

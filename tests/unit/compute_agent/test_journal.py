@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compute_agent.journal.journal import Journal
 from controller.domain.errors import Unavailable
-from controller.domain.messages import Desired, GuestReport, OutdatedWish, Power
+from controller.domain.messages import Desired, GuestReport, OutdatedRequest, Power
 from controller.domain.states import Event
 from tests.unit.compute_agent.conftest import HOST, guest, instance
 
@@ -48,9 +48,9 @@ def test_any_order_and_repetition_ends_in_the_newest_generation(steps: list[tupl
         for number, generation, work_now in steps:
             journal.record(HOST, [guest(number, generation)])
             newest[number] = max(newest.get(number, 0), generation)
-            intent = journal.intent(HOST, instance(number))
-            if work_now and intent is not None:
-                assert journal.finish(HOST, instance(number), intent.spec.generation, Event.RUNNING)
+            pending_request = journal.pending_request(HOST, instance(number))
+            if work_now and pending_request is not None:
+                assert journal.finish(HOST, instance(number), pending_request.spec.generation, Event.RUNNING)
         pending = {s.instance_id: s.generation for s in journal.pending(HOST)}
         done = journal.generations(HOST)
         for number, generation in newest.items():
@@ -74,10 +74,10 @@ def test_what_was_recorded_is_there_after_a_restart(tmp_path: Path) -> None:
     first.record(HOST, [guest(1, 5, reboot=True)])
     first.close()
     second = Journal(tmp_path / "j.db")
-    intent = second.intent(HOST, instance(1))
-    assert intent is not None
-    assert intent.spec == guest(1, 5, reboot=True)
-    assert not intent.built
+    pending_request = second.pending_request(HOST, instance(1))
+    assert pending_request is not None
+    assert pending_request.spec == guest(1, 5, reboot=True)
+    assert not pending_request.built
     second.close()
 
 
@@ -86,9 +86,9 @@ def test_a_late_result_of_an_older_wish_is_not_reported(journal: Journal) -> Non
     journal.record(HOST, [guest(1, 2, Desired.ABSENT)])
     assert not journal.finish(HOST, instance(1), 1, Event.RUNNING)
     assert journal.unreported(HOST) == []
-    intent = journal.intent(HOST, instance(1))
-    assert intent is not None
-    assert intent.built
+    pending_request = journal.pending_request(HOST, instance(1))
+    assert pending_request is not None
+    assert pending_request.built
 
 
 def test_a_result_that_changed_while_it_was_sent_is_sent_again(journal: Journal) -> None:
@@ -112,10 +112,10 @@ def test_a_tombstone_lasts_until_it_is_forgotten(journal: Journal) -> None:
     journal.record(HOST, [guest(1, 2, Desired.ABSENT)])
     journal.finish(HOST, instance(1), 2, Event.GONE)
     journal.forget(1e12)
-    assert journal.record(HOST, [guest(1, 1)]) == [OutdatedWish(instance(1), 1, 2)]
+    assert journal.record(HOST, [guest(1, 1)]) == [OutdatedRequest(instance(1), 1, 2)]
     journal.mark_reported(HOST, journal.unreported(HOST), 100.0)
     journal.forget(99.0)
-    assert journal.record(HOST, [guest(1, 1)]) == [OutdatedWish(instance(1), 1, 2)]
+    assert journal.record(HOST, [guest(1, 1)]) == [OutdatedRequest(instance(1), 1, 2)]
     # A repeated order to remove it is answered as before.
     journal.record(HOST, [guest(1, 2, Desired.ABSENT)])
     assert [r.event for r in journal.unreported(HOST)] == [Event.GONE]
@@ -138,7 +138,7 @@ def test_an_equal_generation_with_another_wish_is_outdated(
         journal.finish(HOST, instance(1), 5, Event.RUNNING)
         journal.mark_reported(HOST, journal.unreported(HOST), 0)
     other = guest(1, 5, desired, reboot=reboot)
-    assert journal.record(HOST, [other, guest(2, 1)]) == [OutdatedWish(instance(1), 5, 5)]
+    assert journal.record(HOST, [other, guest(2, 1)]) == [OutdatedRequest(instance(1), 5, 5)]
     assert journal.unreported(HOST) == []
     assert [s.instance_id for s in journal.pending(HOST)] == [instance(n) for n in ((2,) if done else (1, 2))]
     assert journal.record(HOST, [guest(1, 5)]) == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent.workers.boot_limiter import TICK_S, BootWindow, Key
+from compute_agent.workers.boot_limiter import TICK_S, BootLimiter, Key
 from compute_agent.workers.cpu_gauge import CpuGauge, Pressure
 
 IDLE, BUSY, CROWDED = Pressure(0.5, 0.1), Pressure(0.0, 0.5), Pressure(0.0, 0.98)
@@ -16,109 +16,109 @@ def key(number: int) -> Key:
     return "node-1", f"i-{number:017x}"
 
 
-def begin(window: BootWindow, count: int, now: float = 0.0) -> None:
+def begin(limiter: BootLimiter, count: int, now: float = 0.0) -> None:
     for number in range(count):
-        assert window.enter(key(number), now)
-        window.running(key(number), now)
+        assert limiter.enter(key(number), now)
+        limiter.running(key(number), now)
 
 
-def run(window: BootWindow, share: dict[Key, float], *, until: float, waiting: int = 0) -> float:
+def run(limiter: BootLimiter, share: dict[Key, float], *, until: float, waiting: int = 0) -> float:
     """Let guests want these shares of a core; when the first place was given back, or ``until``."""
-    full = len(window)
+    full = len(limiter)
     for tick in range(1, int(until / TICK_S) + 1):
         now = tick * TICK_S
-        window.watch(now, {k: s * now for k, s in share.items()}, waiting)
-        if len(window) < full:
+        limiter.watch(now, {k: s * now for k, s in share.items()}, waiting)
+        if len(limiter) < full:
             return now
     return until
 
 
 def test_no_more_than_the_limit() -> None:
-    window = BootWindow(2)
-    begin(window, 2)
-    assert not window.enter(key(2), 0)
-    window.leave(key(0))
-    assert window.enter(key(2), 0)
-    assert window.enter(key(2), 0)
-    assert window.free == 0
+    limiter = BootLimiter(2)
+    begin(limiter, 2)
+    assert not limiter.enter(key(2), 0)
+    limiter.leave(key(0))
+    assert limiter.enter(key(2), 0)
+    assert limiter.enter(key(2), 0)
+    assert limiter.free == 0
 
 
 def test_a_guest_that_works_keeps_its_place_and_one_that_rests_gives_it_back() -> None:
-    window = BootWindow(2)
-    begin(window, 2)
-    assert run(window, {key(0): 0.9, key(1): 0.01}, until=30) <= 1.5
-    assert window.booting() == (key(0),)
+    limiter = BootLimiter(2)
+    begin(limiter, 2)
+    assert run(limiter, {key(0): 0.9, key(1): 0.01}, until=30) <= 1.5
+    assert limiter.booting() == (key(0),)
 
 
 def test_one_that_is_crowded_out_still_boots() -> None:
     """Eight on two cores get a quarter of one each: that is no rest."""
-    window = BootWindow(2, fixed=8)
-    begin(window, 8)
-    assert run(window, {key(n): 0.2 for n in range(8)}, until=30) == 30
+    limiter = BootLimiter(2, fixed=8)
+    begin(limiter, 8)
+    assert run(limiter, {key(n): 0.2 for n in range(8)}, until=30) == 30
 
 
 def test_one_that_has_ended_gives_its_place_back() -> None:
-    window = BootWindow(2)
-    begin(window, 1)
-    assert run(window, {}, until=30) <= 1
+    limiter = BootLimiter(2)
+    begin(limiter, 1)
+    assert run(limiter, {}, until=30) <= 1
 
 
 def test_one_that_never_rests_gives_its_place_back_after_a_while() -> None:
-    window = BootWindow(1)
-    begin(window, 1)
-    assert 30 < run(window, {key(0): 1.0}, until=120) <= 60
+    limiter = BootLimiter(1)
+    begin(limiter, 1)
+    assert 30 < run(limiter, {key(0): 1.0}, until=120) <= 60
 
 
 @given(waiting=st.integers(1, 2000), cores=st.integers(1, 64))
 def test_nobody_waits_until_the_deadline_of_building(waiting: int, cores: int) -> None:
     """Even if no guest ever rests: so many turns of so many places."""
-    window = BootWindow(cores)
-    begin(window, cores)
-    hold_s = run(window, {key(n): 1.0 for n in range(cores)}, until=120, waiting=waiting)
+    limiter = BootLimiter(cores)
+    begin(limiter, cores)
+    hold_s = run(limiter, {key(n): 1.0 for n in range(cores)}, until=120, waiting=waiting)
     assert hold_s <= max(TICK_S, 600 * cores / waiting + TICK_S)
 
 
 def test_it_grows_while_cores_idle_and_it_is_what_limits() -> None:
-    window = BootWindow(2)
-    window.adapt(IDLE)
-    assert window.limit == 2  # nobody waits
-    begin(window, 2)
-    window.watch(0.1, {}, 5)
-    window.adapt(IDLE)
-    assert window.limit == 3
-    window.adapt(IDLE)
-    assert window.limit == 3  # not seen full since
+    limiter = BootLimiter(2)
+    limiter.adapt(IDLE)
+    assert limiter.limit == 2  # nobody waits
+    begin(limiter, 2)
+    limiter.watch(0.1, {}, 5)
+    limiter.adapt(IDLE)
+    assert limiter.limit == 3
+    limiter.adapt(IDLE)
+    assert limiter.limit == 3  # not seen full since
 
 
 def test_it_shrinks_where_work_waits_for_cores_but_keeps_one_for_each() -> None:
-    window = BootWindow(2)
-    window.limit = 16
+    limiter = BootLimiter(2)
+    limiter.limit = 16
     seen = []
     for _ in range(12):
-        window.adapt(CROWDED)
-        seen.append(window.limit)
+        limiter.adapt(CROWDED)
+        seen.append(limiter.limit)
     assert seen[:4] == [12, 9, 6, 4]
     assert seen[-1] == 2
-    window.adapt(BUSY)
-    assert window.limit == 2
+    limiter.adapt(BUSY)
+    assert limiter.limit == 2
 
 
 @given(st.lists(st.sampled_from([IDLE, BUSY, CROWDED]), max_size=200))
 def test_it_stays_within_its_bounds(pressures: list[Pressure]) -> None:
-    window = BootWindow(2)
-    begin(window, 2)
+    limiter = BootLimiter(2)
+    begin(limiter, 2)
     for pressure in pressures:
-        window.watch(0.1, dict.fromkeys(window.booting(), 1.0), 100)
-        window.adapt(pressure)
-        assert 2 <= window.limit <= 32
+        limiter.watch(0.1, dict.fromkeys(limiter.booting(), 1.0), 100)
+        limiter.adapt(pressure)
+        assert 2 <= limiter.limit <= 32
 
 
 def test_a_fixed_one_stays() -> None:
-    window = BootWindow(2, fixed=7)
+    limiter = BootLimiter(2, fixed=7)
     for pressure in (IDLE, CROWDED) * 3:
-        window.watch(0.1, {}, 5)
-        window.adapt(pressure)
-    assert window.limit == 7
+        limiter.watch(0.1, {}, 5)
+        limiter.adapt(pressure)
+    assert limiter.limit == 7
 
 
 class Proc:

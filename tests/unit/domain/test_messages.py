@@ -19,25 +19,25 @@ from controller.domain.messages import (
     GuestSpec,
     GuestState,
     HostAccepted,
-    HostEvidence,
+    HostObservation,
     HostReported,
     ImageSpec,
     KeptDisk,
-    MendNetworks,
     Message,
-    NetworkEvidence,
+    NetworkObservation,
     NicSpec,
-    OutdatedWish,
+    ObserveHost,
+    ObserveNetworks,
+    OutdatedRequest,
     Power,
+    PrepareNetworks,
     ReadConsole,
-    ReadHostEvidence,
-    ReadNetworkEvidence,
     ReconcileGuests,
+    ReconcileNetworks,
     RemoveImages,
     RemoveTaps,
     ScheduleReservation,
-    SegmentEvidence,
-    WireInstances,
+    SegmentObservation,
 )
 from controller.domain.states import Event
 from controller.domain.wire import VERSION, decode, encode
@@ -49,7 +49,7 @@ EXAMPLES: dict[str, Message] = {
     m.KIND: m
     for m in (
         ScheduleReservation("r-0123456789abcdef0", ("r-0123456789abcdef1",)),
-        WireInstances(("net-0123456789abcdef0",), (I1,)),
+        PrepareNetworks(("net-0123456789abcdef0",), (I1,)),
         ReconcileGuests(
             "h1",
             (
@@ -78,7 +78,7 @@ EXAMPLES: dict[str, Message] = {
         ReadConsole("h1", I1),
         ConsoleRead(I1, "aGk="),
         GuestsChanged(
-            "h1", (GuestReport(I1, 3, Event.SHUT_OFF, "it went off", "shutdown"),), (OutdatedWish(I1, 2, 3),)
+            "h1", (GuestReport(I1, 3, Event.SHUT_OFF, "it went off", "shutdown"),), (OutdatedRequest(I1, 2, 3),)
         ),
         HostReported(
             host="h1",
@@ -104,9 +104,9 @@ EXAMPLES: dict[str, Message] = {
             speaks=2,
             guest_overhead_mib=48,
         ),
-        ReadHostEvidence("h1"),
+        ObserveHost("h1"),
         RemoveTaps("h1", ("plc10dt01234567",)),
-        HostEvidence(
+        HostObservation(
             "h1",
             (GuestState(I1, 3, Power.RUNNING),),
             (DiskState(I1, 3),),
@@ -115,12 +115,12 @@ EXAMPLES: dict[str, Message] = {
             "no libvirt",
             (KeptDisk(I1, "2026-01-01T00:00:00+00:00", 196608),),
         ),
-        ReadNetworkEvidence(),
-        MendNetworks(),
-        NetworkEvidence(
+        ObserveNetworks(),
+        ReconcileNetworks(),
+        NetworkObservation(
             True,
             (
-                SegmentEvidence(
+                SegmentObservation(
                     network_id="net-0123456789abcdef0",
                     bridge=True,
                     servers=1,

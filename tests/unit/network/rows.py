@@ -36,7 +36,7 @@ class Rung:
     def send(self, message: Message) -> None:
         self.messages.append(message)
 
-    def ring(self, messages: Iterable[Message]) -> None:
+    def notify(self, messages: Iterable[Message]) -> None:
         self.messages += messages
 
     def call(self, message: Message, timeout_s: float) -> Message:

@@ -6,10 +6,10 @@ import pytest
 
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import (
-    MendNetworks,
-    NetworkEvidence,
-    ReadHostEvidence,
-    ReadNetworkEvidence,
+    NetworkObservation,
+    ObserveHost,
+    ObserveNetworks,
+    ReconcileNetworks,
 )
 from network import observed_state
 from network.service import NetworkService
@@ -61,7 +61,7 @@ def test_given_leases_are_read_leniently() -> None:
 
 def test_networks_that_are_rows_only(tmp_path: Path) -> None:
     service = NetworkService(make_cloud(tmp_path))
-    for question in (ReadNetworkEvidence(), MendNetworks()):
-        assert service.answer(question) == NetworkEvidence(host_side=False)
+    for question in (ObserveNetworks(), ReconcileNetworks()):
+        assert service.answer(question) == NetworkObservation(host_side=False)
     with pytest.raises(PoisonMessage):
-        service.answer(ReadHostEvidence("h1"))
+        service.answer(ObserveHost("h1"))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from controller.db.models import Lease, Network, Step
+from controller.db.models import InstanceEvent, Lease, Network
 from controller.domain.errors import PoisonMessage
-from controller.domain.messages import HostReported, ReconcileGuests, WireInstances
+from controller.domain.messages import HostReported, PrepareNetworks, ReconcileGuests
 from controller.operations.cloud import Cloud
 from network import queries
 from network import service as network_service
@@ -46,65 +46,69 @@ def guests(cloud: Cloud) -> list[str]:
 
 
 def test_without_a_host_side_instances_are_passed_on(cloud: Cloud) -> None:
-    NetworkService(cloud).handle([WireInstances(NETWORKS, INSTANCES)])
+    NetworkService(cloud).handle([PrepareNetworks(NETWORKS, INSTANCES)])
     assert sorted(guests(cloud)) == sorted(INSTANCES)
 
 
-def on_a_host(cloud: Cloud, wiring: HalfBroken, monkeypatch: pytest.MonkeyPatch) -> NetworkService:
+def on_a_host(cloud: Cloud, reconciler: HalfBroken, monkeypatch: pytest.MonkeyPatch) -> NetworkService:
     service = NetworkService(cloud)
     monkeypatch.setattr(service, "_real", True)
-    monkeypatch.setattr(service, "_wiring", wiring)
+    monkeypatch.setattr(service, "_reconciler", reconciler)
     return service
 
 
 def test_only_what_is_wired_is_passed_on(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    wiring = HalfBroken()
-    service = on_a_host(cloud, wiring, monkeypatch)
+    reconciler = HalfBroken()
+    service = on_a_host(cloud, reconciler, monkeypatch)
     for _ in range(2):  # the sweep rings again
         # The networks of the instances are wired even when the message does not name them.
-        service.handle([WireInstances((), INSTANCES)])
-    assert wiring.new == [{n: [ip] for n, ip in zip(NETWORKS, IPS, strict=True)}] * 2
-    assert wiring.whole == [set()] * 2
+        service.handle([PrepareNetworks((), INSTANCES)])
+    assert reconciler.new == [{n: [ip] for n, ip in zip(NETWORKS, IPS, strict=True)}] * 2
+    assert reconciler.whole == [set()] * 2
     assert guests(cloud) == [INSTANCES[1]] * 2
-    steps = cloud.read(lambda tx: tx.session.execute(select(Step.instance_id, Step.event, Step.detail)).all())
+    steps = cloud.read(
+        lambda tx: tx.session.execute(
+            select(InstanceEvent.instance_id, InstanceEvent.event, InstanceEvent.detail)
+        ).all()
+    )
     assert [tuple(s) for s in steps] == [(INSTANCES[0], "WIRING_FAILED", "no bridge today")]
 
 
 def test_a_network_that_has_changed_otherwise_is_read_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    wiring = HalfBroken(stale=NETWORKS)
-    on_a_host(cloud, wiring, monkeypatch).handle([WireInstances(NETWORKS, INSTANCES)])
-    assert wiring.whole == [set(), set(NETWORKS)]
+    reconciler = HalfBroken(stale=NETWORKS)
+    on_a_host(cloud, reconciler, monkeypatch).handle([PrepareNetworks(NETWORKS, INSTANCES)])
+    assert reconciler.whole == [set(), set(NETWORKS)]
     assert guests(cloud) == [INSTANCES[1]]
 
 
 def test_what_was_given_back_or_changed_is_read_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    wiring = HalfBroken()
-    service = on_a_host(cloud, wiring, monkeypatch)
-    service.handle([WireInstances(NETWORKS[:1]), WireInstances(NETWORKS, INSTANCES)])
-    assert wiring.whole == [{NETWORKS[0]}]
-    assert wiring.new == [{NETWORKS[1]: [IPS[1]]}]
+    reconciler = HalfBroken()
+    service = on_a_host(cloud, reconciler, monkeypatch)
+    service.handle([PrepareNetworks(NETWORKS[:1]), PrepareNetworks(NETWORKS, INSTANCES)])
+    assert reconciler.whole == [{NETWORKS[0]}]
+    assert reconciler.new == [{NETWORKS[1]: [IPS[1]]}]
 
 
 def test_a_sweep_reads_the_leases_of_changed_networks_only(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    wiring = HalfBroken(stale=NETWORKS[1:])
-    on_a_host(cloud, wiring, monkeypatch).sweep()
-    assert wiring.new == [{n: [] for n in NETWORKS}, {}]
-    assert wiring.whole == [set(), {NETWORKS[1]}]
+    reconciler = HalfBroken(stale=NETWORKS[1:])
+    on_a_host(cloud, reconciler, monkeypatch).sweep()
+    assert reconciler.new == [{n: [] for n in NETWORKS}, {}]
+    assert reconciler.whole == [set(), {NETWORKS[1]}]
 
 
 def test_a_sweep_looks_at_networks_whose_addresses_rest(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     rest = update(Lease).where(Lease.ip == IPS[0]).values(instance_id=None, free_after=NOW)
     cloud.write(lambda tx: tx.session.execute(rest))
-    wiring = HalfBroken()
-    on_a_host(cloud, wiring, monkeypatch).sweep()
-    assert wiring.whole == [set(), {NETWORKS[0]}]
+    reconciler = HalfBroken()
+    on_a_host(cloud, reconciler, monkeypatch).sweep()
+    assert reconciler.whole == [set(), {NETWORKS[0]}]
 
 
 def test_a_sweep_lets_launches_go_first(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_service, "_LEASES_AT_ONCE", 1)
-    wiring = HalfBroken(stale=NETWORKS)
-    on_a_host(cloud, wiring, monkeypatch).sweep()
-    assert wiring.whole == [set(), {NETWORKS[0]}, {NETWORKS[1]}]
+    reconciler = HalfBroken(stale=NETWORKS)
+    on_a_host(cloud, reconciler, monkeypatch).sweep()
+    assert reconciler.whole == [set(), {NETWORKS[0]}, {NETWORKS[1]}]
 
 
 def test_a_message_that_is_not_ours_is_poison(cloud: Cloud) -> None:

@@ -8,7 +8,7 @@ import pytest
 from controller.domain.errors import Unavailable
 from network import reconciler
 from network.queries import Rows
-from network.reconciler import Wiring
+from network.reconciler import NetworkReconciler
 from tests.clouds import make_settings
 
 pytestmark = pytest.mark.timeout(30)
@@ -25,9 +25,9 @@ def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypat
     with (tmp_path / "network" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(Unavailable, match="another process"):
-            Wiring(settings).reconcile(_nothing, verify=False)
+            NetworkReconciler(settings).reconcile(_nothing, verify=False)
         with pytest.raises(Unavailable, match="another process"):
-            Wiring(settings).evidence(_nothing)
+            NetworkReconciler(settings).observed(_nothing)
 
 
 def test_who_is_another_user_cannot_lock_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,5 +39,5 @@ def test_who_is_another_user_cannot_lock_the_networks(tmp_path: Path, monkeypatc
     with lock.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(Unavailable):
-            Wiring(make_settings(tmp_path)).evidence(_nothing)
+            NetworkReconciler(make_settings(tmp_path)).observed(_nothing)
     assert lock.stat().st_mode & 0o777 == 0o600

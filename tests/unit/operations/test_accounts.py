@@ -159,7 +159,7 @@ def test_the_database_of_another_cloud_is_refused(site: TestCloud, tmp_path: Pat
 
 
 def test_dead_letters_are_kept_and_thrown_away(site: TestCloud) -> None:
-    site.cloud.write(lambda tx: dead_letters.bury(tx, b"\xff{}", "schedule", "unreadable"))
+    site.cloud.write(lambda tx: dead_letters.record_dead_letter(tx, b"\xff{}", "schedule", "unreadable"))
     (letter,) = site.cloud.read(dead_letters.list_dead_letters)
     assert (letter.queue, letter.reason) == ("schedule", "unreadable")
     site.cloud.write(lambda tx: dead_letters.replay(tx, [letter.id]))

@@ -14,7 +14,7 @@ from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction
 from controller.operations.instances.actions import terminate
 from controller.operations.networks import networks
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -36,7 +36,7 @@ def pool(site: TestCloud) -> str:
 def place_together(site: TestCloud) -> int:
     """All doorbells that wait, in one transaction."""
     bells = [b.reservation_id for b in site.bus.take(ScheduleReservation)]
-    return site.cloud.write(lambda tx: schedule(tx, bells, SiteView()))
+    return site.cloud.write(lambda tx: schedule(tx, bells, HostCache()))
 
 
 def held(site: TestCloud, ids: Sequence[str]) -> tuple[int, int]:
@@ -116,8 +116,8 @@ def test_a_wanted_address_that_another_took_is_refused_with_nothing_held(site: T
     bells = site.bus.take(ScheduleReservation)
     wanted = site.launch(1, network_id=pool, wanted_ip="10.9.0.4")
     mine = site.bus.take(ScheduleReservation)
-    site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in bells], SiteView()))
-    site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in mine], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in bells], HostCache()))
+    site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in mine], HostCache()))
     assert site.states(wanted) == [State.ERROR]
     refused = site.instance(wanted[0])
     assert refused.reason_code == "Server.InsufficientFreeAddresses"

@@ -14,7 +14,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.instances.actions import terminate
 from controller.operations.networks import leases, networks
 from controller.operations.networks.pinned_leases import import_leases
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -32,7 +32,7 @@ class Pool:
     def launch(self, count: int, **wanted: str) -> list[str]:
         ids = self.site.launch(count, network_id=self.network, **wanted)
         for bell in self.site.bus.take(ScheduleReservation):
-            self.site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+            self.site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
         return ids
 
     def ips(self, ids: Sequence[str]) -> list[str]:

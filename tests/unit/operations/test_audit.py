@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event, text
 from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 from controller.operations.instances import actions
 from controller.operations.networks import networks
@@ -99,7 +99,7 @@ class GoodCloud:
             f"ALTER TABLE copied RENAME TO {table}",
         )
 
-    def breaches(self) -> list[Breach]:
+    def violations(self) -> list[Violation]:
         return self.site.cloud.read(audit)
 
 
@@ -136,7 +136,7 @@ def _pin_and_spread(tx: Transaction, ids: Sequence[str]) -> list[str]:
 @pytest.fixture
 def good(site: TestCloud) -> Iterator[GoodCloud]:
     made = GoodCloud.make(site)
-    assert made.breaches() == []
+    assert made.violations() == []
     yield made
 
 
@@ -256,7 +256,7 @@ BREAKS: dict[str, tuple[Sequence[str], Sequence[int], str, str]] = {
 def expect(good: GoodCloud, name: str) -> None:
     statements, promises, subject, words = BREAKS[name]
     good.run(*statements)
-    found = good.breaches()
+    found = good.violations()
     assert [b.promise for b in found] == list(promises), found
     assert any(words in b.what for b in found), found
     if subject:
@@ -276,14 +276,14 @@ def test_spread(good: GoodCloud) -> None:
         if v.instance.host_id in (good.names["host"], good.names["other"])
     )
     good.run(f"UPDATE instances SET group_id = 'pg-1' WHERE id = '{same}'")
-    (breach,) = good.breaches()
-    assert (breach.promise, breach.subject) == (6, "pg-1")
-    assert "2 of the spread group" in breach.what
+    (violation,) = good.violations()
+    assert (violation.promise, violation.subject) == (6, "pg-1")
+    assert "2 of the spread group" in violation.what
 
 
 def test_mac_addresses_that_a_host_may_not_carry(good: GoodCloud) -> None:
     good.run("UPDATE hosts SET allowed_macs = '02:aa:00:00:00:77' WHERE id = 'h1'")
-    found = good.breaches()
+    found = good.violations()
     assert {(b.promise, b.subject) for b in found} == {(6, "host h1")}
     assert any("02:00:00:00:00:01: lease 192.168.77.9 is pinned to h1" in b.what for b in found)
     assert any("02:aa:00:00:00:77: h1 may carry it" in b.what for b in found)
@@ -300,14 +300,14 @@ def test_mac_addresses_that_a_host_may_not_carry(good: GoodCloud) -> None:
 )  # fmt: skip
 def test_what_only_a_constraint_holds(good: GoodCloud, table: str, statement: str, promise: int, words: str) -> None:
     good.without_constraints(table)
-    missing = good.breaches()
+    missing = good.violations()
     assert missing
     assert {b.promise for b in missing} == {promise}
     assert all("UNIQUE" in b.what and b.subject == f"table {table}" for b in missing)
     good.run(statement)
-    (breach,) = [b for b in good.breaches() if b not in missing]
-    assert breach.promise == promise
-    assert words in breach.what
+    (violation,) = [b for b in good.violations() if b not in missing]
+    assert violation.promise == promise
+    assert words in violation.what
 
 
 @pytest.mark.parametrize("minutes", [0, 1])
@@ -315,7 +315,7 @@ def test_what_is_overdue_for_a_moment_is_work_in_flight(good: GoodCloud, minutes
     good.site.clock.advance(120 + 30 * minutes)  # REQUESTED has 120 s
     for host in ("h1", "h2"):
         good.site.heartbeat(host)
-    assert good.breaches() == []
+    assert good.violations() == []
 
 
 def test_the_number_of_statements_does_not_grow(good: GoodCloud) -> None:
@@ -324,7 +324,7 @@ def test_the_number_of_statements_does_not_grow(good: GoodCloud) -> None:
         note: Callable[..., None] = lambda _c, _k, statement, *_: seen.append(statement)  # noqa: E731
         engine = good.site.cloud.database.engine
         event.listen(engine, "before_cursor_execute", note)
-        assert good.breaches() == []
+        assert good.violations() == []
         event.remove(engine, "before_cursor_execute", note)
         return len([s for s in seen if "PRAGMA" not in s and "sqlite_master" not in s])
 
@@ -337,4 +337,4 @@ def test_a_network_may_be_of_nobody(good: GoodCloud, tmp_path: Path) -> None:
     good.site.cloud.write(
         lambda tx: tx.session.query(Network).where(Network.name == "pinned").update({"project_id": None})
     )
-    assert good.breaches() == []
+    assert good.violations() == []

@@ -13,22 +13,22 @@ from controller.domain.messages import (
     Desired,
     DiskState,
     GuestState,
-    HostEvidence,
-    MendNetworks,
+    HostObservation,
     Message,
-    NetworkEvidence,
+    NetworkObservation,
+    ObserveHost,
     Power,
-    ReadHostEvidence,
     ReconcileGuests,
+    ReconcileNetworks,
     RemoveTaps,
-    SegmentEvidence,
+    SegmentObservation,
 )
 from controller.domain.names import lease_hostname, tap_name
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
-from controller.operations.audit.observed_state import Evidence, gather
-from controller.operations.audit.run import Report, Wishes, run_audit
-from controller.operations.audit.violation import Breach
+from controller.operations.audit.observed_state import ObservedState, observe
+from controller.operations.audit.run import AuditOptions, Report, run_audit
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Cloud
 from controller.operations.instances import actions
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset
@@ -37,16 +37,16 @@ from tests.unit.operations.test_launch import place
 
 STRANGER = "i-0000000000000dead"
 CLOUD_ID = "c10dc10d"
-AT_ONCE = Wishes(settle_s=0, timeout_s=1)
+AT_ONCE = AuditOptions(settle_s=0, timeout_s=1)
 
 
 @dataclass
 class SiteBus(RememberingBus):
     """Answers the auditor's calls as hosts and a network node would; ``mute`` ones do not."""
 
-    hosts: dict[str, HostEvidence] = field(default_factory=dict)
-    network: NetworkEvidence = field(default_factory=lambda: NetworkEvidence(host_side=True))
-    mended: NetworkEvidence | None = None
+    hosts: dict[str, HostObservation] = field(default_factory=dict)
+    network: NetworkObservation = field(default_factory=lambda: NetworkObservation(host_side=True))
+    mended: NetworkObservation | None = None
     mute: set[str] = field(default_factory=set)
     called: list[Message] = field(default_factory=list)
 
@@ -54,14 +54,14 @@ class SiteBus(RememberingBus):
         self.called.append(message)
         if self.down:
             raise BusUnavailable(what="The message bus", reason="it is away")
-        if isinstance(message, ReadHostEvidence | RemoveTaps):
+        if isinstance(message, ObserveHost | RemoveTaps):
             if message.host in self.mute:
                 raise TimeoutError
             if isinstance(message, RemoveTaps):
                 seen = self.hosts[message.host]
                 self.hosts[message.host] = replace(seen, taps=tuple(t for t in seen.taps if t not in message.taps))
             return self.hosts[message.host]
-        if isinstance(message, MendNetworks) and self.mended is not None:
+        if isinstance(message, ReconcileNetworks) and self.mended is not None:
             self.network = self.mended
         return self.network
 
@@ -70,7 +70,7 @@ class SiteBus(RememberingBus):
         super().send(message)
         if isinstance(message, ReconcileGuests):
             gone = {g.instance_id for g in message.guests if g.desired is Desired.ABSENT}
-            seen = self.hosts.get(message.host, HostEvidence(message.host))
+            seen = self.hosts.get(message.host, HostObservation(message.host))
             self.hosts[message.host] = replace(
                 seen,
                 guests=tuple(g for g in seen.guests if g.instance_id not in gone),
@@ -117,19 +117,19 @@ class GoodSite:
         views = [v for v in self.site.views() if v.instance.host_id and v.instance.state != State.BUILDING]
         for host in ("h1", "h2"):
             here = [v.instance for v in views if v.instance.host_id == host]
-            self.bus.hosts[host] = HostEvidence(
+            self.bus.hosts[host] = HostObservation(
                 host,
                 tuple(GuestState(i.id, i.generation, _power(i)) for i in here),
                 tuple(DiskState(i.id, i.generation) for i in here),
                 tuple(tap_name(CLOUD_ID, i.id) for i in here if i.state == State.ACTIVE),
             )
-        self.bus.network = NetworkEvidence(host_side=True, segments=(self._segment(),))
+        self.bus.network = NetworkObservation(host_side=True, segments=(self._segment(),))
         self.bus.mended = self.bus.network
 
-    def _segment(self) -> SegmentEvidence:
+    def _segment(self) -> SegmentObservation:
         leases = [(v.mac, v.ip) for v in self.site.views() if v.instance.state != State.BUILDING]
         cidr = self.site.cloud.read(lambda tx: tx.session.query(Network).one().cidr)
-        return SegmentEvidence(
+        return SegmentObservation(
             network_id=self.network_id,
             bridge=True,
             servers=1,
@@ -148,14 +148,14 @@ class GoodSite:
         segment = replace(self.bus.network.segments[0], **changes)  # type: ignore[arg-type]
         self.bus.network = replace(self.bus.network, segments=(segment,))
 
-    def breaches(self) -> list[Breach]:
-        return list(self.run(AT_ONCE).breaches)
+    def violations(self) -> list[Violation]:
+        return list(self.run(AT_ONCE).violations)
 
-    def repair(self, **wishes: int) -> Report:
-        return self.run(replace(AT_ONCE, repair=True, **wishes))  # type: ignore[arg-type]
+    def repair(self, **options: int) -> Report:
+        return self.run(replace(AT_ONCE, repair=True, **options))  # type: ignore[arg-type]
 
-    def run(self, wishes: Wishes, between: Callable[[float], None] = lambda _: None) -> Report:
-        return run_audit(self.site.cloud, wishes, between)
+    def run(self, options: AuditOptions, between: Callable[[float], None] = lambda _: None) -> Report:
+        return run_audit(self.site.cloud, options, between)
 
     def absent(self) -> list[tuple[str, str, int]]:
         """What hosts were told to remove."""
@@ -174,17 +174,17 @@ def _power(instance: Instance) -> Power:
 @pytest.fixture
 def good(site: TestCloud) -> Iterator[GoodSite]:
     made = GoodSite.make(site)
-    assert made.breaches() == []
+    assert made.violations() == []
     made.bus.called.clear()
     yield made
 
 
-def expect(good: GoodSite, promise: int, subject: str, words: str) -> Breach:
-    (breach,) = good.breaches()
-    assert (breach.promise, breach.subject) == (promise, subject)
-    assert words in breach.what
-    assert breach.advice
-    return breach
+def expect(good: GoodSite, promise: int, subject: str, words: str) -> Violation:
+    (violation,) = good.violations()
+    assert (violation.promise, violation.subject) == (promise, subject)
+    assert words in violation.what
+    assert violation.advice
+    return violation
 
 
 # --- hosts -----------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_guest_without_a_row_goes(good: GoodSite, has_domain: bool) -> None:
         good.change("h1", disks=(*seen.disks, DiskState(STRANGER, 4)))
     expect(good, 5, STRANGER, "a domain (running) of it, no row" if has_domain else "a disk of it, no row owns it")
     report = good.repair()
-    assert ([b.subject for b in report.mended], report.breaches) == ([STRANGER], [])
+    assert ([b.subject for b in report.mended], report.violations) == ([STRANGER], [])
     assert good.absent() == [("h1", STRANGER, 5)]
 
 
@@ -207,7 +207,7 @@ def test_more_strangers_than_are_believed_stay(good: GoodSite) -> None:
     strangers = tuple(GuestState(f"i-{n:017x}", -1, Power.RUNNING) for n in range(3))
     good.change("h1", guests=(*good.bus.hosts["h1"].guests, *strangers))
     report = good.repair(most_removals=2)
-    assert len(report.breaches) == 3
+    assert len(report.violations) == 3
     assert "restored from an old copy" in report.notes[0]
     assert good.absent() == []
     assert len(good.repair(most_removals=3).mended) == 3
@@ -220,7 +220,7 @@ def test_what_is_left_of_a_deleted_instance_goes(good: GoodSite) -> None:
     good.bus.sent.clear()
     good.change(host, disks=(*good.bus.hosts[host].disks, DiskState(good.stopped, generation + 1)))
     expect(good, 5, good.stopped, "its instance is DELETED")
-    assert good.repair().breaches == []
+    assert good.repair().violations == []
     assert good.absent() == [(host, good.stopped, generation + 2)]
     assert good.site.instance(good.stopped).generation == generation + 2
 
@@ -232,7 +232,7 @@ def test_a_second_domain_of_an_instance_goes_if_the_first_is_there(good: GoodSit
     expect(good, 5, good.active, f"its instance is ACTIVE on {home}")
     good.bus.mute.add(home)
     mute = good.repair()
-    assert {b.subject for b in mute.breaches} == {good.active, f"host {home}"}
+    assert {b.subject for b in mute.violations} == {good.active, f"host {home}"}
     assert good.absent() == []
     good.bus.mute.clear()
     assert [b.subject for b in good.repair().mended] == [good.active]
@@ -248,7 +248,7 @@ def test_a_guest_that_two_names_of_one_machine_show_stays(good: GoodSite) -> Non
     good.change(other, guests=(*good.bus.hosts[other].guests, GuestState(good.active, 1, Power.RUNNING)))
     expect(good, 5, good.active, f"{other} has a domain (running) of it, its instance is ACTIVE on {host}")
     report = good.repair()
-    assert [(b.subject, b.advice.partition(":")[0]) for b in report.breaches] == [
+    assert [(b.subject, b.advice.partition(":")[0]) for b in report.violations] == [
         (good.active, "both names are one machine, by its boot id")
     ]
     assert good.absent() == []
@@ -257,11 +257,11 @@ def test_a_guest_that_two_names_of_one_machine_show_stays(good: GoodSite) -> Non
 def test_a_tap_of_nobody_goes(good: GoodSite) -> None:
     stray = f"{tap_name(CLOUD_ID, STRANGER)}"
     good.change("h1", taps=(*good.bus.hosts["h1"].taps, stray, tap_name(CLOUD_ID, good.building, 1)))
-    found = good.breaches()
+    found = good.violations()
     assert (5, stray) in {(b.promise, b.subject) for b in found}
     report = good.repair()
     assert stray in {b.subject for b in report.mended}
-    assert report.breaches == []
+    assert report.violations == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_the_row_says_what_the_host_says(good: GoodSite, name: str, power: Power
     expect(good, 5, instance_id, words)
     assert [b.subject for b in good.repair().mended] == [instance_id]
     assert good.site.states([instance_id]) == [becomes]
-    assert good.breaches() == []
+    assert good.violations() == []
 
 
 def test_unknown_though_its_host_answers(good: GoodSite) -> None:
@@ -287,7 +287,7 @@ def test_unknown_though_its_host_answers(good: GoodSite) -> None:
     values: dict[Any, Any] = {"state": State.UNKNOWN, "state_since": long_ago}
     good.site.cloud.write(lambda tx: tx.session.query(Instance).where(Instance.id == good.active).update(values))
     expect(good, 5, good.active, "UNKNOWN, though")
-    assert good.repair().breaches == []
+    assert good.repair().violations == []
     assert good.site.states([good.active]) == [State.ACTIVE]
 
 
@@ -302,7 +302,7 @@ def test_a_lost_guest_is_told_until_it_is_terminated(good: GoodSite) -> None:
     )
     expect(good, 5, good.active, "neither a domain nor a disk")
     report = good.repair()
-    assert [b.what[:13] for b in report.breaches] == ["it is STOPPED"]
+    assert [b.what[:13] for b in report.violations] == ["it is STOPPED"]
     assert list(report.mended) == []
     assert good.site.states([good.active]) == [State.STOPPED]
 
@@ -311,10 +311,10 @@ def test_work_in_hand_is_no_breach(good: GoodSite) -> None:
     """What the agent works on, and what only one look shows."""
     host = good.host_of(good.active)
     good.change(host, guests=(), taps=(), pending=tuple(g.instance_id for g in good.bus.hosts[host].guests))
-    assert good.breaches() == []
+    assert good.violations() == []
     good.show_truth()
     good.change("h1", guests=(*good.bus.hosts["h1"].guests, GuestState(STRANGER, 1, Power.RUNNING)))
-    assert good.run(AT_ONCE, lambda _: good.show_truth()).breaches == []
+    assert good.run(AT_ONCE, lambda _: good.show_truth()).violations == []
 
 
 def test_an_instance_that_is_being_built_may_be_there_or_not(good: GoodSite) -> None:
@@ -325,7 +325,7 @@ def test_an_instance_that_is_being_built_may_be_there_or_not(good: GoodSite) -> 
         guests=(*seen.guests, GuestState(good.building, 1, Power.RUNNING)),
         taps=(*seen.taps, tap_name(CLOUD_ID, good.building)),
     )
-    assert good.breaches() == []
+    assert good.violations() == []
 
 
 # --- who does not answer ---------------------------------------------------------------------------------
@@ -338,17 +338,19 @@ def test_a_silent_host_is_a_line(good: GoodSite) -> None:
     good.change("h2", error="libvirt went away.")
     expect(good, 5, "host h2", "cannot tell what is there: libvirt went away")
     good.show_truth()
-    good.bus.network = NetworkEvidence(host_side=True, error="no nft")
+    good.bus.network = NetworkObservation(host_side=True, error="no nft")
     expect(good, 9, "the network service", "no nft")
 
 
 def test_a_host_that_is_down_is_not_asked(good: GoodSite) -> None:
     good.site.cloud.write(lambda tx: tx.session.connection().exec_driver_sql("UPDATE hosts SET up = 0 WHERE id = 'h2'"))
-    evidence = gather(good.site.cloud, 1)
-    assert (set(evidence.hosts), evidence.down) == ({"h1"}, ("h2",))
+    observed = observe(good.site.cloud, 1)
+    assert (set(observed.hosts), observed.down) == ({"h1"}, ("h2",))
     found = good.run(AT_ONCE)
     assert list(found.notes) == []  # it is told once
-    assert [(b.subject, b.proof) for b in found.breaches] == [("host h2", "down")]  # what it could not see is not clean
+    assert [(b.subject, b.proof) for b in found.violations] == [
+        ("host h2", "down")
+    ]  # what it could not see is not clean
 
 
 def test_without_a_bus_nobody_is_waited_for(good: GoodSite) -> None:
@@ -376,8 +378,8 @@ def test_dhcp_that_is_not_as_the_rows(good: GoodSite, changes: dict[str, object]
     expect(good, promise, good.network_id, words)
     report = good.repair()
     assert len(report.mended) == 1
-    assert report.breaches == []
-    assert any(isinstance(m, MendNetworks) for m in good.bus.called)
+    assert report.violations == []
+    assert any(isinstance(m, ReconcileNetworks) for m in good.bus.called)
 
 
 def test_what_is_served_to_nobody(good: GoodSite) -> None:
@@ -387,33 +389,33 @@ def test_what_is_served_to_nobody(good: GoodSite) -> None:
 
 def test_an_address_given_as_no_row_has_it(good: GoodSite) -> None:
     good.segment(given=("52:54:00:99:00:99,10.128.0.2",))
-    breach = expect(good, 9, good.network_id, "given addresses as no row has them")
-    assert breach.remedy is None
+    violation = expect(good, 9, good.network_id, "given addresses as no row has them")
+    assert violation.remedy is None
 
 
 def test_a_network_without_a_row(good: GoodSite) -> None:
-    stray = SegmentEvidence("net-0000000000000dead", bridge=False, servers=1, lease_max=5)
+    stray = SegmentObservation("net-0000000000000dead", bridge=False, servers=1, lease_max=5)
     good.bus.network = replace(good.bus.network, segments=(*good.bus.network.segments, stray))
     expect(good, 5, "net-0000000000000dead", "it has no row")
-    assert good.repair().breaches == []
+    assert good.repair().violations == []
 
 
 def test_a_network_that_was_not_made(good: GoodSite) -> None:
     good.bus.network = replace(good.bus.network, segments=())
     expect(good, 9, good.network_id, "nothing of it")
     good.site.clock.now -= timedelta(seconds=199)
-    assert good.breaches() == []
+    assert good.violations() == []
 
 
 def test_a_firewall_that_somebody_changed(good: GoodSite) -> None:
     good.bus.network = replace(good.bus.network, firewall=("- chain forward: drop",))
     expect(good, 5, "firewall of the network node", "- chain forward: drop")
-    assert good.repair().breaches == []
+    assert good.repair().violations == []
 
 
 def test_networks_that_are_rows_only(good: GoodSite) -> None:
-    good.bus.network = NetworkEvidence(host_side=False)
-    assert good.breaches() == []
+    good.bus.network = NetworkObservation(host_side=False)
+    assert good.violations() == []
 
 
 # --- rows ------------------------------------------------------------------------------------------------
@@ -428,33 +430,33 @@ def test_counters_and_what_is_overdue_are_mended(good: GoodSite) -> None:
         good.site.cloud.write(lambda tx, s=statement: tx.session.connection().exec_driver_sql(s))  # type: ignore[misc]
     report = good.repair()
     assert {b.promise for b in report.mended} == {1, 3, 8}
-    assert report.breaches == []
+    assert report.violations == []
     assert good.site.states([good.building]) == [State.ERROR]
 
 
 def test_evidence_is_optional(good: GoodSite) -> None:
     assert good.site.cloud.read(audit) == []
-    assert good.site.cloud.read(lambda tx: audit(tx, Evidence())) == []
-    (note,) = good.run(replace(AT_ONCE, evidence=False)).notes
+    assert good.site.cloud.read(lambda tx: audit(tx, ObservedState())) == []
+    (note,) = good.run(replace(AT_ONCE, observed=False)).notes
     assert "only the database" in note
 
 
 def test_a_host_speaks_for_itself_alone(good: GoodSite) -> None:
     """It answered in another's name, and --repair did what followed: that one's guests counted as off."""
-    good.bus.hosts["h2"] = HostEvidence("h1", guests=(GuestState(good.active, 1, Power.SHUT_OFF),))
-    evidence = gather(good.site.cloud)
-    assert evidence.hosts == {"h1": good.bus.hosts["h1"]}
-    assert evidence.silent == {"host h2": "its answer is not its own"}
+    good.bus.hosts["h2"] = HostObservation("h1", guests=(GuestState(good.active, 1, Power.SHUT_OFF),))
+    observed = observe(good.site.cloud)
+    assert observed.hosts == {"h1": good.bus.hosts["h1"]}
+    assert observed.silent == {"host h2": "its answer is not its own"}
     report = run_audit(good.site.cloud, replace(AT_ONCE, repair=True), pause=lambda _: None)
-    assert [b.subject for b in report.breaches if b.subject != "host h2"] == []
+    assert [b.subject for b in report.violations if b.subject != "host h2"] == []
     assert good.site.states([good.active, good.other]) == [State.ACTIVE, State.ACTIVE]
 
 
 def test_a_host_does_not_speak_for_the_network_node(good: GoodSite) -> None:
-    good.bus.hosts["h2"] = NetworkEvidence(host_side=False)  # type: ignore[assignment]
-    evidence = gather(good.site.cloud)
-    assert evidence.network is good.bus.network
-    assert evidence.silent == {"host h2": "its answer is not its own"}
+    good.bus.hosts["h2"] = NetworkObservation(host_side=False)  # type: ignore[assignment]
+    observed = observe(good.site.cloud)
+    assert observed.network is good.bus.network
+    assert observed.silent == {"host h2": "its answer is not its own"}
 
 
 @pytest.mark.parametrize(
@@ -471,5 +473,5 @@ def test_an_answer_that_no_agent_gives_is_none(good: GoodSite, odd: Any) -> None
     """The whole audit ended with it, of all hosts."""
     good.bus.hosts["h2"] = replace(good.bus.hosts["h2"], **odd)
     report = run_audit(good.site.cloud, replace(AT_ONCE, repair=True), pause=lambda _: None)
-    assert {b.subject for b in report.breaches} == {"host h2"}
-    assert all("cannot be read" in b.what for b in report.breaches)
+    assert {b.subject for b in report.violations} == {"host h2"}
+    assert all("cannot be read" in b.what for b in report.violations)

@@ -12,16 +12,16 @@ from controller.domain.messages import (
     GuestsChanged,
     GuestState,
     Power,
+    PrepareNetworks,
     ReconcileGuests,
     ScheduleReservation,
-    WireInstances,
 )
 from controller.domain.states import Event, State
 from controller.operations.audit.instances import overdue_deletes
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.instances import actions, sweeps
 from controller.operations.instances.reports import apply_reports
-from controller.operations.instances.transitions import lock_instances, move
+from controller.operations.instances.transitions import lock_instances, transition
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
 from tests.unit.operations.test_launch import place
@@ -129,40 +129,40 @@ def test_every_lost_doorbell_is_rung_again(site: TestCloud) -> None:
     site.bus.down = True
     (one,) = site.launch(1)
     site.bus.down = False
-    assert site.cloud.write(sweeps.ring) == 0
+    assert site.cloud.write(sweeps.notify) == 0
     site.clock.advance(6)
-    assert site.cloud.write(sweeps.ring) == 1
+    assert site.cloud.write(sweeps.notify) == 1
     site.bus.down = True
     place_all = place(site)
     assert place_all == [1]
     site.bus.down = False
     site.clock.advance(6)
-    site.cloud.write(sweeps.ring)
-    assert [m.instance_ids for m in site.bus.take(WireInstances)] == [(one,)]
+    site.cloud.write(sweeps.notify)
+    assert [m.instance_ids for m in site.bus.take(PrepareNetworks)] == [(one,)]
     site.report([one], Event.RUNNING)
     site.bus.down = True
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [one]))
     site.bus.down = False
     site.clock.advance(6)
-    site.cloud.write(sweeps.ring)
+    site.cloud.write(sweeps.notify)
     assert [g.desired for c in site.commands() for g in c.guests] == [Desired.ABSENT]
 
 
 def test_rings_come_at_growing_intervals(site: TestCloud) -> None:
     site.launch(1)
-    rung = 0
+    notified = 0
     for _ in range(110):
         site.clock.advance(1)
-        rung += site.cloud.write(sweeps.ring)
-    assert 3 <= rung <= 6
+        notified += site.cloud.write(sweeps.notify)
+    assert 3 <= notified <= 6
 
 
 def test_while_hosts_are_busy_answering_a_ring_waits_for_longer(site: TestCloud) -> None:
     site.launch(1)
     site.clock.advance(6)
-    assert site.cloud.write(lambda tx: sweeps.ring(tx, busy=True)) == 0
+    assert site.cloud.write(lambda tx: sweeps.notify(tx, busy=True)) == 0
     site.clock.advance(60)
-    assert site.cloud.write(lambda tx: sweeps.ring(tx, busy=True)) == 1
+    assert site.cloud.write(lambda tx: sweeps.notify(tx, busy=True)) == 1
 
 
 def test_a_controller_that_hears_many_reports_leaves_ringing_for_later(site: TestCloud) -> None:
@@ -185,13 +185,13 @@ def test_of_many_that_wait_no_more_are_rung_than_hosts_answer(site: TestCloud) -
     (bell,) = site.bus.take(ScheduleReservation)
     site.cloud.write(lambda tx: tx.session.execute(update(Instance).values(ring_at=tx.now)))
     controller = ControllerService(site.cloud)
-    rung = []
+    notified = []
     for reports in (0, 0, 90, 0):
         report = GuestReport(ids[0], 0, Event.RUNNING)
         controller.handle([GuestsChanged("h1", (report,))] * reports)
         controller.sweep()
-        rung.append(site.cloud.read(lambda tx: tx.session.query(Instance).filter(Instance.rings > 0).count()))
-    assert rung == [500, 600, 780, 880]
+        notified.append(site.cloud.read(lambda tx: tx.session.query(Instance).filter(Instance.rings > 0).count()))
+    assert notified == [500, 600, 780, 880]
     assert bell.reservation_id == site.instance(ids[0]).reservation_id
 
 
@@ -214,12 +214,15 @@ def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: Test
     assert site.instance(one).state_since == since
     story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, one).steps])
     assert story.count("EXPIRED") == 1
-    (breach,) = site.cloud.read(overdue_deletes)
+    (violation,) = site.cloud.read(overdue_deletes)
     assert site.cloud.read(status._count)["overdue"] == {State.DELETING: 1}
-    assert (breach.subject, breach.what) == (one, "DELETING for 1803 s: h1 has not said that it is gone, and is up")
+    assert (violation.subject, violation.what) == (
+        one,
+        "DELETING for 1803 s: h1 has not said that it is gone, and is up",
+    )
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 1
     site.clock.advance(61)
-    site.cloud.write(sweeps.ring)
+    site.cloud.write(sweeps.notify)
     assert [g.desired for c in site.commands() for g in c.guests][-1:] == [Desired.ABSENT]
     site.report([one], Event.GONE)
     assert site.states() == [State.DELETED]
@@ -229,10 +232,10 @@ def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: Test
 def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestCloud) -> None:
     deleted, failed = active(site, 2)
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleted]))
-    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.HOST_LOST))
+    site.cloud.write(lambda tx: transition(tx, lock_instances(tx, [failed]), Event.HOST_LOST))
     site.report([failed], Event.SHUT_OFF)
-    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.START, new_wish=True))
-    site.cloud.write(lambda tx: move(tx, lock_instances(tx, [failed]), Event.DELETE, new_wish=True))
+    site.cloud.write(lambda tx: transition(tx, lock_instances(tx, [failed]), Event.START, new_generation=True))
+    site.cloud.write(lambda tx: transition(tx, lock_instances(tx, [failed]), Event.DELETE, new_generation=True))
     for n in range(30):
         site.bus.sent.clear()
         before = site.instance(deleted).generation
@@ -240,7 +243,7 @@ def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestC
         assert site.states([deleted, failed]) == [State.DELETING, State.DELETING]
         assert site.instance(deleted).generation == before + 1
         site.clock.advance(61)
-        site.cloud.write(sweeps.ring)
+        site.cloud.write(sweeps.notify)
         told = {g.instance_id: (g.generation, g.desired) for c in site.commands() for g in c.guests}
         assert told[deleted] == (before + 1, Desired.ABSENT)
     story = site.cloud.read(lambda tx: [s.detail for s in actions.explain(tx, deleted).steps if s.event == "FAILED"])
@@ -259,7 +262,7 @@ def test_what_is_left_of_a_failed_build_is_removed_though_removing_failed(site: 
     assert site.instance(one).reason == "no space left"
     site.bus.sent.clear()
     site.clock.advance(61)
-    site.cloud.write(sweeps.ring)
+    site.cloud.write(sweeps.notify)
     assert [(g.generation, g.desired) for c in site.commands() for g in c.guests] == [(3, Desired.ABSENT)]
     site.report([one], Event.GONE)
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0

@@ -30,7 +30,7 @@ def close_registration(site: TestCloud) -> None:
 def give_up(site: TestCloud) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
 
 

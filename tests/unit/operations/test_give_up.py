@@ -22,7 +22,7 @@ def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:
     site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [stopping]))
     lose(site)
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleting]))
-    assert site.cloud.write(lambda tx: force_removal.give_up(tx, "h1")) == 3
+    assert site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1")) == 3
     assert site.states([runs, deleting, stopping]) == [State.ERROR, State.DELETED, State.ERROR]
     assert "host h1 was given up" in site.instance(runs).reason
     assert site.views([runs])[0].ip == ""
@@ -34,7 +34,7 @@ def test_its_guests_go_at_the_second_look_and_keep_their_disks(site: TestCloud) 
     (one,) = active(site)
     generation = site.instance(one).generation
     lose(site)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
     shown = (GuestState(one, generation, Power.RUNNING),)
     site.heartbeat(guests=shown)
@@ -51,5 +51,5 @@ def test_its_guests_go_at_the_second_look_and_keep_their_disks(site: TestCloud) 
 def test_a_host_that_is_heard_of_is_not_given_up(site: TestCloud) -> None:
     (one,) = active(site)
     with pytest.raises(Conflict, match="is heard of"):
-        site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+        site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     assert site.states([one]) == [State.ACTIVE]

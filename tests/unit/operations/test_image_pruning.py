@@ -19,7 +19,7 @@ from controller.operations.images import images
 from controller.operations.images.pruning import LAUNCH_S, prune, prune_caches, store_lock
 from controller.operations.instances import actions
 from controller.workers.service import ControllerService
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import START, TestCloud
 
@@ -61,7 +61,7 @@ def reasons(site: TestCloud) -> list[str]:
 def launched(site: TestCloud) -> str:
     (instance_id,) = site.launch(1)
     row = site.instance(instance_id)
-    site.cloud.write(lambda tx: schedule(tx, [row.reservation_id], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [row.reservation_id], HostCache()))
     site.report([instance_id], Event.RUNNING)
     return instance_id
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controller.db.models import Host, HostMode, Instance, Project, Step
+from controller.db.models import Host, HostMode, Instance, InstanceEvent, Project
 from controller.domain.errors import (
     CloudError,
     IdempotentParameterMismatch,
@@ -18,21 +18,21 @@ from controller.domain.errors import (
     QuotaExceeded,
     ZoneNotFound,
 )
-from controller.domain.messages import Desired, ReconcileGuests, ScheduleReservation, WireInstances
+from controller.domain.messages import Desired, PrepareNetworks, ReconcileGuests, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from controller.operations.instances.guest_specs import reconcile_commands
 from controller.operations.instances.transitions import lock_instances
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
 
 def place(site: TestCloud) -> list[int]:
     return [
-        site.cloud.write(lambda tx, m=m: schedule(tx, [m.reservation_id], SiteView()))  # type: ignore[misc]
+        site.cloud.write(lambda tx, m=m: schedule(tx, [m.reservation_id], HostCache()))  # type: ignore[misc]
         for m in site.bus.take(ScheduleReservation)
     ]
 
@@ -44,7 +44,7 @@ def test_from_request_to_active(site: TestCloud) -> None:
     assert site.states() == [State.BUILDING] * 3
     views = site.views()
     assert len({v.ip for v in views}) == len({v.mac for v in views}) == 3
-    (wire,) = [m for m in site.bus.take(WireInstances) if m.instance_ids]
+    (wire,) = [m for m in site.bus.take(PrepareNetworks) if m.instance_ids]
     assert sorted(wire.instance_ids) == sorted(ids)
     (command,) = site.cloud.read(lambda tx: reconcile_commands(tx, lock_instances(tx, ids)))
     assert command.host == "h1"
@@ -59,8 +59,8 @@ def test_from_request_to_active(site: TestCloud) -> None:
 def test_a_doorbell_rung_twice_places_once(site: TestCloud) -> None:
     site.launch(2)
     (bell,) = site.bus.take(ScheduleReservation)
-    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView())) == 2
-    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView())) == 0
+    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], HostCache())) == 2
+    assert site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], HostCache())) == 0
 
 
 def test_usage_is_the_sum_of_the_claims_and_goes_back_to_nothing(site: TestCloud) -> None:
@@ -116,7 +116,7 @@ def test_bad_requests_leave_nothing_behind(site: TestCloud, change: dict[str, An
     with pytest.raises(error):
         site.launch(**change)
     assert site.views() == []
-    assert site.cloud.read(lambda tx: tx.session.query(Step).count()) == 0
+    assert site.cloud.read(lambda tx: tx.session.query(InstanceEvent).count()) == 0
     assert site.cloud.read(lambda tx: tx.session.query(Project.used_instances).scalar()) == 0
     assert site.bus.take(ScheduleReservation) == []
 

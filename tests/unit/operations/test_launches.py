@@ -18,7 +18,7 @@ from controller.operations.cloud import Cloud, Transaction
 from controller.operations.instances import launch_batches as launches_module
 from controller.operations.instances.actions import LaunchRequest
 from controller.operations.instances.launch import Launched, launch_together
-from controller.operations.instances.launch_batches import Launches
+from controller.operations.instances.launch_batches import LaunchBatcher
 from controller.operations.networks import networks
 from tests.clouds import TestCloud
 from tests.servers.guarded import wait_until
@@ -58,7 +58,7 @@ def site(tmp_path: Path, database_url: str) -> Iterator[TestCloud]:
 def together(site: TestCloud, requests: Sequence[LaunchRequest]) -> list[Launched | Exception]:
     """The first request goes ahead; the others arrive while it is under way."""
     cloud = site.cloud
-    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    launches = LaunchBatcher(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
 
     def run(request: LaunchRequest) -> Launched | Exception:
         try:
@@ -92,8 +92,8 @@ def test_those_that_wait_share_one_transaction_and_one_doorbell(site: TestCloud)
     assert len(COUNTED) == 2
     bells = site.bus.take(ScheduleReservation)
     assert [1 + len(b.more) for b in bells] == [1, 4]
-    rung = {r for b in bells for r in (b.reservation_id, *b.more)}
-    assert rung == {r.reservation.id for r in results if isinstance(r, Launched)}
+    notified = {r for b in bells for r in (b.reservation_id, *b.more)}
+    assert notified == {r.reservation.id for r in results if isinstance(r, Launched)}
     assert site.cloud.read(lambda tx: projects.get_project(tx, "demo").used_instances) == 10
     assert site.cloud.read(lambda tx: audit(tx)) == []
 
@@ -143,7 +143,7 @@ def test_what_is_wrong_with_all_of_them_is_told_to_each(site: TestCloud) -> None
 def test_projects_do_not_wait_for_each_other(site: TestCloud) -> None:
     other = site.cloud.write(lambda tx: projects.create_project(tx, "other").id)
     cloud = site.cloud
-    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    launches = LaunchBatcher(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(launches, site.request(1))
         assert BEGUN.wait(30)
@@ -158,7 +158,7 @@ def test_projects_do_not_wait_for_each_other(site: TestCloud) -> None:
 def test_nobody_waits_long_for_a_turn(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launches_module, "_TURN_S", 0.05)
     cloud = site.cloud
-    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    launches = LaunchBatcher(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(launches, site.request(1))
         assert BEGUN.wait(30)
@@ -170,7 +170,7 @@ def test_nobody_waits_long_for_a_turn(site: TestCloud, monkeypatch: pytest.Monke
 
 def test_no_transaction_is_open_while_another_of_the_project_is(site: TestCloud) -> None:
     cloud = site.cloud
-    launches = Launches(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
+    launches = LaunchBatcher(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(launches, site.request(1))
         assert BEGUN.wait(30)

@@ -8,11 +8,11 @@ from sqlalchemy import select, update
 from controller.db.models import Lease, Network, NetworkKind
 from controller.domain.errors import CidrOverlaps, CloudError, Conflict, InvalidParameter, NetworkNotFound
 from controller.domain.lease_file import LeaseFormat, read_leases
-from controller.domain.messages import ScheduleReservation, WireInstances
+from controller.domain.messages import PrepareNetworks, ScheduleReservation
 from controller.operations.audit.audit import audit
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -23,7 +23,7 @@ def make(site: TestCloud) -> Callable[..., str]:
 
     def create(cidr: str, kind: NetworkKind = NetworkKind.POOLED, name: str = "grows") -> str:
         made = site.cloud.write(lambda tx: networks.create_network(tx, None, name, cidr, kind=kind).id)
-        site.bus.take(WireInstances)
+        site.bus.take(PrepareNetworks)
         return made
 
     return create
@@ -37,7 +37,7 @@ def fill(site: TestCloud, network_id: str, count: int) -> list[str]:
     """The addresses of so many new instances."""
     ids = site.launch(count, network_id=network_id)
     for bell in site.bus.take(ScheduleReservation):
-        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], SiteView()))  # type: ignore[misc]
+        site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
     return [v.ip for v in site.views(ids)]
 
 
@@ -46,10 +46,10 @@ def test_a_full_network_grows_and_goes_on(site: TestCloud, make: Callable[..., s
     first = fill(site, network, 13)
     with pytest.raises(CloudError, match="0 free addresses"):
         site.launch(1, network_id=network)
-    site.bus.take(WireInstances)
+    site.bus.take(PrepareNetworks)
     before = site.cloud.read(lambda tx: {(r.ip, r.mac, r.instance_id) for r in tx.session.scalars(select(Lease))})
     assert resize(site, network, "10.9.0.0/26") == "10.9.0.0/26"
-    assert site.bus.take(WireInstances) == [WireInstances((network,))]
+    assert site.bus.take(PrepareNetworks) == [PrepareNetworks((network,))]
     second = fill(site, network, 61 - 13)
     assert sorted(first + second) == sorted(f"10.9.0.{n}" for n in range(2, 63))
     after = site.cloud.read(lambda tx: {(r.ip, r.mac, r.instance_id) for r in tx.session.scalars(select(Lease))})

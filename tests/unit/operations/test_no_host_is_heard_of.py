@@ -3,14 +3,14 @@
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.instances import sweeps
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
 
 def schedule_all(site: TestCloud) -> int:
     reservations = {v.instance.reservation_id for v in site.views()}
-    return site.cloud.write(lambda tx: schedule(tx, reservations, SiteView()))
+    return site.cloud.write(lambda tx: schedule(tx, reservations, HostCache()))
 
 
 def lose_hosts(site: TestCloud) -> list[str]:
@@ -25,7 +25,7 @@ def test_requests_wait_until_one_is_back(site: TestCloud) -> None:
     assert schedule_all(site) == 0
     assert site.states(ids) == [State.REQUESTED] * 2
     site.clock.advance(10)
-    assert site.cloud.write(sweeps.ring) == 2
+    assert site.cloud.write(sweeps.notify) == 2
     site.heartbeat("h2")
     assert schedule_all(site) == 2
     site.report(ids, Event.RUNNING)

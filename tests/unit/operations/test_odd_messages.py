@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from controller.bus.bus import Bus
 from controller.bus.consumer import BatchConsumer
-from controller.db.models import Step, StrayGuest
+from controller.db.models import InstanceEvent, StrayGuest
 from controller.domain import agent_messages
 from controller.domain.errors import NewerMessage, PoisonMessage
 from controller.domain.messages import (
@@ -21,10 +21,10 @@ from controller.domain.messages import (
     GuestReport,
     GuestsChanged,
     GuestState,
-    HostEvidence,
+    HostObservation,
     HostReported,
     Message,
-    OutdatedWish,
+    OutdatedRequest,
     Power,
     ScheduleReservation,
 )
@@ -68,10 +68,10 @@ def test_a_heartbeat_that_no_agent_sends_is_poison(wrong: Any) -> None:
     [
         GuestsChanged("h1", (GuestReport(ONE, 2**70, Event.RUNNING),)),
         GuestsChanged("h1", (GuestReport(HALF, 1, Event.RUNNING),)),
-        GuestsChanged("h1", (), (OutdatedWish(ONE, 1, 2**64),)),
-        GuestsChanged("h1", (), (OutdatedWish("\0", 1, 1),)),
+        GuestsChanged("h1", (), (OutdatedRequest(ONE, 1, 2**64),)),
+        GuestsChanged("h1", (), (OutdatedRequest("\0", 1, 1),)),
         GuestsChanged("h1", (GuestReport(ONE, 1, Event.RUNNING),) * (agent_messages.MAX_REPORTS + 1)),
-        GuestsChanged("h1", (), (OutdatedWish(ONE, 1, 1),) * (agent_messages.MAX_REPORTS + 1)),
+        GuestsChanged("h1", (), (OutdatedRequest(ONE, 1, 1),) * (agent_messages.MAX_REPORTS + 1)),
     ],
 )
 def test_reports_that_no_agent_sends_are_poison(wrong: GuestsChanged) -> None:
@@ -122,7 +122,7 @@ def test_a_reason_that_no_table_keeps_is_cut_and_the_instance_moves_on(site: Tes
 def test_a_guest_that_is_reported_again_and_again_in_one_message_costs_one_move(site: TestCloud) -> None:
     """2,000 such reports took 1.8 s in one transaction, and a message may have 160,000."""
     (one,) = active(site)
-    steps = select(func.count()).select_from(Step).where(Step.instance_id == one)
+    steps = select(func.count()).select_from(InstanceEvent).where(InstanceEvent.instance_id == one)
     before = site.cloud.read(lambda tx: tx.session.scalar(steps)) or 0
     events = (Event.SHUT_OFF, Event.RUNNING) * 50 + (Event.SHUT_OFF,)
     reports = tuple(GuestReport(one, 1, event, "so") for event in events)
@@ -164,7 +164,7 @@ def test_a_host_cannot_bring_its_instance_to_a_generation_that_ends_all_wishes(s
     """However often it says that it is ahead: wishes are still to be counted by a column of 32 bits."""
     (one,) = active(site)
     for newest in (100_001, 200_001, 2**31 - 1, 2**62, generations.MOST, generations.MOST + 1):
-        answer = GuestsChanged("h1", (), (OutdatedWish(one, 1, newest),))
+        answer = GuestsChanged("h1", (), (OutdatedRequest(one, 1, newest),))
         site.cloud.write(lambda tx, m=answer: apply_reports(tx, [m]))  # type: ignore[misc]
     assert site.instance(one).generation == 200_001
 
@@ -184,7 +184,7 @@ def _json(text: str) -> str:
 
 
 def test_a_dead_letter_that_no_table_keeps_is_kept(site: TestCloud) -> None:
-    site.cloud.write(lambda tx: dead_letters.bury(tx, b"\xff\0", f"q{HALF}", f"\0{HALF}"))
+    site.cloud.write(lambda tx: dead_letters.record_dead_letter(tx, b"\xff\0", f"q{HALF}", f"\0{HALF}"))
     (letter,) = site.cloud.read(dead_letters.list_dead_letters)
     assert (letter.queue, letter.reason, letter.body) == ("q\ufffd", "\ufffd\ufffd", "\ufffd\ufffd")
 
@@ -199,9 +199,9 @@ def test_a_dead_letter_that_can_be_sent_nowhere_holds_up_no_other(site: TestClou
     bus = Bus(site.cloud.settings)
     controller = ControllerService(replace(site.cloud, bus=bus))
     bell = ScheduleReservation("r-00000000000000001")
-    for message in (HostEvidence("h1"), ConsoleRead(ONE, ""), bell):
+    for message in (HostObservation("h1"), ConsoleRead(ONE, ""), bell):
         body = encode(message).encode()
-        site.cloud.write(lambda tx, b=body: dead_letters.bury(tx, b, "events", "odd"))  # type: ignore[misc]
+        site.cloud.write(lambda tx, b=body: dead_letters.record_dead_letter(tx, b, "events", "odd"))  # type: ignore[misc]
     ids = [letter.id for letter in site.cloud.read(dead_letters.list_dead_letters)]
     site.cloud.write(lambda tx: dead_letters.replay(tx, ids))
     try:

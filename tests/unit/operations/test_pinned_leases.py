@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from controller.db.models import Instance, Lease, LeasePin, NetworkKind
 from controller.domain.errors import InvalidParameter, LeasesRefused, NetworkNotFound
 from controller.domain.lease_file import LeaseFile, LeaseFormat, LeaseRow, read_leases, write_leases
-from controller.domain.messages import WireInstances
+from controller.domain.messages import PrepareNetworks
 from controller.domain.names import is_dns_label
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
@@ -37,7 +37,7 @@ class PinnedSite:
         self.network = cloud.cloud.write(
             lambda tx: networks.create_network(tx, None, "web", CIDR, kind=NetworkKind.PINNED).id
         )
-        cloud.bus.take(WireInstances)
+        cloud.bus.take(PrepareNetworks)
 
     def take(self, text: str, *, prune: bool = False) -> LeaseChanges:
         return self.take_file(read_leases(text.encode(), LeaseFormat.CSV), prune=prune)
@@ -87,7 +87,7 @@ def counts(changes: LeaseChanges) -> tuple[int, int, int, int]:
 
 def test_twice_is_once_and_what_is_exported_is_unchanged(pinned: PinnedSite) -> None:
     assert counts(pinned.take(GOOD)) == (3, 0, 0, 0)
-    assert [m.network_ids for m in pinned.cloud.bus.take(WireInstances)] == [(pinned.network,)]
+    assert [m.network_ids for m in pinned.cloud.bus.take(PrepareNetworks)] == [(pinned.network,)]
     assert pinned.rows() == [
         LeaseRow(0, "10.20.0.10", "52:54:00:aa:00:10", "web-1", ("h1", "h2")),
         LeaseRow(0, "10.20.0.11", "52:54:00:aa:00:11", "", ("h2",)),
@@ -97,7 +97,7 @@ def test_twice_is_once_and_what_is_exported_is_unchanged(pinned: PinnedSite) -> 
     for form in LeaseFormat:
         again = read_leases(write_leases(pinned.rows(), form).encode(), form)
         assert counts(pinned.take_file(again, prune=True)) == (0, 0, 3, 0)
-    assert pinned.cloud.bus.take(WireInstances) == []
+    assert pinned.cloud.bus.take(PrepareNetworks) == []
 
 
 def test_a_preview_changes_nothing(pinned: PinnedSite) -> None:

@@ -17,7 +17,7 @@ from tests.unit.operations.test_launch import place
 def lose(site: TestCloud, *, fenced: bool = False) -> None:
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1", fenced=fenced))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1", fenced=fenced))
     site.bus.sent.clear()
 
 

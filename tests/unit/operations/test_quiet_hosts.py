@@ -8,7 +8,7 @@ from sqlalchemy import event
 from controller.domain.messages import GuestState, HostReported, Power
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
-from controller.operations.hosts.unchanged_heartbeats import QuietHosts
+from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats
 from controller.operations.instances import actions
 from controller.workers.service import ControllerService
 from tests.clouds import TestCloud
@@ -136,7 +136,7 @@ def test_a_stranger_among_the_guests_is_never_taken_for_rest(site: TestCloud, co
 
 def test_what_is_remembered_is_looked_at_in_full_now_and_then(site: TestCloud) -> None:
     now = 0.0
-    quiet = QuietHosts(lambda: now)
+    quiet = UnchangedHeartbeats(lambda: now)
     message = site.beat("h1")
     assert not quiet.expects(message)
     quiet.remember(message, frozenset())

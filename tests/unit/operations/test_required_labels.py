@@ -9,7 +9,7 @@ from controller.domain.errors import InvalidParameter
 from controller.domain.states import State
 from controller.operations.images import images
 from controller.operations.instances import instance_types
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -18,7 +18,7 @@ def place(site: TestCloud, **wish: Any) -> tuple[State, str | None]:
     """What becomes of one instance: its state and its host."""
     (instance_id,) = site.launch(**wish)
     reservation = site.instance(instance_id).reservation_id
-    site.cloud.write(lambda tx: schedule(tx, [reservation], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [reservation], HostCache()))
     row = site.instance(instance_id)
     return State(row.state), row.host_id
 

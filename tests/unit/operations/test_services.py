@@ -132,7 +132,7 @@ def test_no_host_is_sent_what_its_agent_cannot_read(site: TestCloud) -> None:
     assert sent(site, "h2") == ["ReconcileGuests"]
 
 
-def rung(site: TestCloud) -> list[Message]:
+def notified(site: TestCloud) -> list[Message]:
     """What leaves for the schedulers as one doorbell for three reservations."""
     site.bus.sent.clear()
     site.cloud.write(lambda tx: tx.outbox.append(ScheduleReservation("r-1", ("r-2", "r-3"))))
@@ -144,11 +144,11 @@ def test_one_doorbell_a_reservation_while_a_service_may_know_of_no_other(site: T
     together = [ScheduleReservation("r-1", ("r-2", "r-3"))]
     migrated_from_01(site)
     renew(site, API, CONTROLLER)
-    assert rung(site) == each
+    assert notified(site) == each
     site.cloud.write(lambda tx: services.require(tx, RELEASE))
-    assert rung(site) == together
+    assert notified(site) == together
     site.cloud.write(lambda tx: tx.session.execute(update(Service).values(speaks=1)))
-    assert rung(site) == each
+    assert notified(site) == each
 
 
 def test_agents_send_what_every_service_has_always_read() -> None:

@@ -2,7 +2,7 @@
 
 from controller.domain.states import State
 from controller.operations.instances import placement_groups
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -12,7 +12,7 @@ def test_why_there_was_no_room_is_said(site: TestCloud) -> None:
     site.cloud.write(lambda tx: placement_groups.create_placement_group(tx, site.project_id, "apart", "spread"))
     first, *others = site.launch(3, group_name="apart")
     reservation = site.instance(first).reservation_id
-    site.cloud.write(lambda tx: schedule(tx, [reservation], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [reservation], HostCache()))
     assert site.states([first, *others]) == [State.ERROR] * 3
     reason = site.instance(first).reason
     assert reason.startswith("there was room for 2 of 3")

@@ -122,7 +122,7 @@ def give_up_many(site: TestCloud, count: int) -> list[str]:
     ids = active(site, count)
     site.clock.advance(3600)
     site.cloud.write(heartbeats.mark_lost)
-    site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+    site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
     return sorted(ids)
 

@@ -16,7 +16,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.hosts import force_removal, heartbeats, hosts
 from controller.operations.instances import actions, placement_groups, sweeps
 from controller.operations.instances.reports import apply_reports
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 from tests.unit.operations.test_events import active
@@ -45,7 +45,7 @@ def test_no_sweep_no_report_and_no_heartbeat_moves_it(site: TestCloud) -> None:
     before = row(site, one)
     generation = before["generation"]
     site.clock.advance(LONG_S)
-    for sweep in (sweeps.expire, sweeps.ring, sweeps.purge, heartbeats.mark_lost):
+    for sweep in (sweeps.expire, sweeps.notify, sweeps.purge, heartbeats.mark_lost):
         site.cloud.write(sweep)
     for guests in ((), (GuestState(one, generation, Power.SHUT_OFF),), (GuestState(one, -1, Power.RUNNING),)):
         site.heartbeat(guests=guests)
@@ -80,7 +80,7 @@ def test_its_host_cannot_be_given_up(site: TestCloud) -> None:
     site.clock.advance(LONG_S)
     site.cloud.write(heartbeats.mark_lost)
     with pytest.raises(InUse, match=f"{one}, MIGRATING"):
-        site.cloud.write(lambda tx: force_removal.give_up(tx, "h1"))
+        site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
 
 
 def test_it_is_counted_as_what_it_is(site: TestCloud) -> None:
@@ -128,7 +128,7 @@ def test_a_host_in_an_unknown_mode_takes_nothing(site: TestCloud) -> None:
     site.heartbeat()
     site.heartbeat("h2")
     ids = site.launch(3)
-    site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], HostCache()))
     assert {site.instance(i).host_id for i in ids} == {"h2"}
     assert [h.mode for h in site.cloud.read(hosts.list_hosts)] == ["EVACUATING", "READY"]
 
@@ -144,8 +144,8 @@ def test_an_unknown_kind_of_network_and_group_are_left_to_a_newer_scheduler(site
     ids = site.launch(1, group_name="g")
     for kind, strategy in (("ROUTED", "spread"), ("POOLED", "partition")):
         site.cloud.write(lambda tx, k=kind, s=strategy: change(tx, k, s))  # type: ignore[misc]
-        site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], SiteView()))
+        site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], HostCache()))
         assert site.states(ids) == [State.REQUESTED]
     site.cloud.write(lambda tx: change(tx, "POOLED", "spread"))
-    site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], SiteView()))
+    site.cloud.write(lambda tx: schedule(tx, [site.instance(ids[0]).reservation_id], HostCache()))
     assert site.states(ids) == [State.BUILDING]

@@ -8,7 +8,7 @@ import numpy as np
 
 from controller.conf.settings import Scheduler
 from scheduler.host import Host, Request
-from scheduler.host_table import Fleet
+from scheduler.host_table import HostTable
 from scheduler.placement import Placement, place
 from scheduler.policy import Policy, policy_for
 
@@ -24,7 +24,7 @@ def host(name: str, **changes: object) -> Host:
 
 def placed(request: Request, hosts: Sequence[Host], policy: Policy = SPREAD) -> Placement:
     """On a fleet that was made for it."""
-    return place(request, Fleet(hosts), policy=policy)
+    return place(request, HostTable(hosts), policy=policy)
 
 
 def room(of: Host, request: Request) -> int:
@@ -38,12 +38,12 @@ def room(of: Host, request: Request) -> int:
 
 def by_heap(request: Request, hosts: Sequence[Host], policy: Policy) -> tuple[str, ...]:
     """One choice after the other over hosts that pass every filter but capacity."""
-    fleet = Fleet(hosts)
+    host_table = HostTable(hosts)
     one = replace(request, count=1)
 
     def weight(of: Host, carried: int) -> float:
-        at = np.array([fleet.index[of.id]])
-        return float(policy.weigh(one, fleet.hosts(at), np.array([carried]))[0])
+        at = np.array([host_table.index[of.id]])
+        return float(policy.weigh(one, host_table.hosts(at), np.array([carried]))[0])
 
     heap = [(weight(h, 0), h.id, 0, h) for h in hosts if room(h, request) > 0]
     heapq.heapify(heap)

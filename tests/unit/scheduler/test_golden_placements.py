@@ -12,7 +12,7 @@ import pytest
 
 from controller.conf.settings import Scheduler
 from scheduler.host import Host, Request
-from scheduler.host_table import Fleet
+from scheduler.host_table import HostTable
 from scheduler.pinned_leases import PinnedLeases
 from scheduler.placement import place
 from scheduler.policy import policy_for
@@ -34,14 +34,14 @@ def host(given: dict[str, Any]) -> Host:
 
 
 def outcome(case: dict[str, Any]) -> dict[str, Any]:
-    asked = {"vcpus": 2, "memory_mib": 4096, "disk_gib": 20, **case["request"]}
-    asked["labels"] = tuple(asked.get("labels", ()))
-    asked["group_hosts"] = frozenset(asked.get("group_hosts", ()))
+    specs = {"vcpus": 2, "memory_mib": 4096, "disk_gib": 20, **case["request"]}
+    specs["labels"] = tuple(specs.get("labels", ()))
+    specs["group_hosts"] = frozenset(specs.get("group_hosts", ()))
     policy: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in case.get("policy", {}).items()}
-    fleet = Fleet([host(given) for given in case["hosts"]])
+    host_table = HostTable([host(given) for given in case["hosts"]])
     pins = [(int(lease), h) for lease, hosts in case.get("leases", {}).items() for h in hosts]
-    leases = PinnedLeases(fleet, pins) if "leases" in case else None
-    placement = place(Request(**asked), fleet, policy=policy_for(Scheduler(**policy)), leases=leases)
+    leases = PinnedLeases(host_table, pins) if "leases" in case else None
+    placement = place(Request(**specs), host_table, policy=policy_for(Scheduler(**policy)), leases=leases)
     given_leases = {"leases": list(placement.lease_ids)} if leases is not None else {}
     return {"hosts": list(placement.host_ids), **given_leases, "said": placement.explain_refusals()}
 

@@ -19,7 +19,7 @@ from controller.domain.states import Event, State
 from controller.operations.audit.hosts import CHECKS
 from controller.operations.hosts.hosts import show_host
 from controller.operations.instances import actions
-from scheduler.host_cache import SiteView
+from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.clouds import TestCloud
 
@@ -39,9 +39,9 @@ def beat(site: TestCloud, overhead_mib: int = OVERHEAD_MIB) -> None:
     site.heartbeat("h1", memory_mib=3 * TINY_MIB + 20, guest_overhead_mib=overhead_mib)
 
 
-def place(site: TestCloud, view: SiteView | None = None) -> int:
+def place(site: TestCloud, cache: HostCache | None = None) -> int:
     (bell,) = site.bus.take(ScheduleReservation)
-    return site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], view or SiteView()))
+    return site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], cache or HostCache()))
 
 
 def used_mib(site: TestCloud) -> int:
@@ -53,7 +53,7 @@ def claims(site: TestCloud) -> list[tuple[int, int]]:
     return site.cloud.read(lambda tx: [(row[0], row[1]) for row in tx.session.execute(query)])
 
 
-def breaches(site: TestCloud) -> list[str]:
+def violations(site: TestCloud) -> list[str]:
     return site.cloud.read(lambda tx: [b.what for check in CHECKS for b in check(tx)])
 
 
@@ -62,7 +62,7 @@ def test_it_is_claimed(site: TestCloud) -> None:
     assert place(site) == 2
     assert used_mib(site) == 2 * (TINY_MIB + OVERHEAD_MIB)
     assert claims(site) == [(TINY_MIB + OVERHEAD_MIB, OVERHEAD_MIB)] * 2
-    assert breaches(site) == []
+    assert violations(site) == []
 
 
 def test_a_request_is_refused_for_it(site: TestCloud) -> None:
@@ -75,7 +75,7 @@ def test_the_scheduler_refuses_for_it(site: TestCloud) -> None:
     site.launch(3)
     beat(site)
     (bell,) = site.bus.take(ScheduleReservation)
-    placed = site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], SiteView()))
+    placed = site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], HostCache()))
     assert placed == 0  # all three or none
     assert used_mib(site) == 0
     assert set(site.states()) == {State.ERROR}
@@ -85,7 +85,7 @@ def test_what_was_claimed_is_given_back_whatever_the_host_says_by_then(site: Tes
     ids = site.launch(2)
     place(site)
     beat(site, 7)
-    assert breaches(site) == []
+    assert violations(site) == []
     site.cloud.write(lambda tx: actions.terminate(tx, None, ids))
     site.report(ids, Event.GONE)
     assert used_mib(site) == 0
@@ -93,11 +93,11 @@ def test_what_was_claimed_is_given_back_whatever_the_host_says_by_then(site: Tes
 
 
 def test_an_older_overhead_that_a_scheduler_remembers_is_not_claimed(site: TestCloud) -> None:
-    view = SiteView(lambda: 0.0)
-    site.cloud.read(view.refresh)
+    cache = HostCache(lambda: 0.0)
+    site.cloud.read(cache.refresh)
     site.launch(1)
     beat(site, 30)
-    assert place(site, view) == 1
+    assert place(site, cache) == 1
     assert claims(site) == [(TINY_MIB + 30, 30)]
 
 
@@ -105,7 +105,7 @@ def test_the_audit_knows_what_a_claim_has_beside_the_guests_memory(site: TestClo
     site.launch(1)
     place(site)
     site.cloud.write(lambda tx: tx.session.execute(update(Claim).values(overhead_mib=OVERHEAD_MIB + 1)))
-    assert breaches(site) == ["its claim on h1 is not of its size"]
+    assert violations(site) == ["its claim on h1 is not of its size"]
 
 
 def test_it_is_explained(site: TestCloud) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from controller.conf.settings import Scheduler
 from scheduler.host import Host, Request
-from scheduler.host_table import Fleet
+from scheduler.host_table import HostTable
 from scheduler.placement import commit, place
 from scheduler.policy import Policy, policy_for
 from tests.unit.scheduler.clusters import PACK, SMALL, SPREAD, by_heap, host, placed, room
@@ -96,12 +96,12 @@ def test_a_cluster_group_stays_together_while_there_is_room() -> None:
 
 
 def test_a_host_that_is_removed_is_not_considered_and_may_come_back() -> None:
-    fleet = Fleet([host("a"), host("b")])
-    fleet.remove(["a"])
-    placement = place(SMALL, fleet, policy=SPREAD)
+    host_table = HostTable([host("a"), host("b")])
+    host_table.remove(["a"])
+    placement = place(SMALL, host_table, policy=SPREAD)
     assert (placement.host_ids, placement.considered, placement.refusals) == (("b",), 1, {})
-    fleet.refresh([host("a")])
-    assert place(SMALL, fleet, policy=SPREAD).host_ids == ("a",)
+    host_table.refresh([host("a")])
+    assert place(SMALL, host_table, policy=SPREAD).host_ids == ("a",)
 
 
 clusters = st.lists(
@@ -174,13 +174,13 @@ events = st.lists(
 def test_a_fleet_that_is_kept_answers_as_one_that_is_new(
     hosts: list[Host], events: list[object], policy: Policy
 ) -> None:
-    fleet = Fleet(hosts)
+    host_table = HostTable(hosts)
     rows = {h.id: h for h in hosts}
     for event in events:
         if isinstance(event, Request):
-            placement = place(event, fleet, policy=policy)
+            placement = place(event, host_table, policy=policy)
             assert placement == placed(event, list(rows.values()), policy)
-            commit(placement, event, fleet)
+            commit(placement, event, host_table)
             for host_id in placement.host_ids:
                 rows[host_id] = _less(rows[host_id], event)
         elif isinstance(event, tuple) and f"h{event[0]}" in rows:
@@ -192,7 +192,7 @@ def test_a_fleet_that_is_kept_answers_as_one_that_is_new(
             else:
                 row = row._replace(vcpus_free=event[1])
             rows[row.id] = row
-            fleet.refresh([row])
+            host_table.refresh([row])
 
 
 def _less(row: Host, request: Request) -> Host:

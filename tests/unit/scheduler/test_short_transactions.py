@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from controller.db.models import Step
+from controller.db.models import InstanceEvent
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import State
 from scheduler import service
@@ -48,5 +48,7 @@ def test_what_is_placed_already_costs_no_transaction(site: TestCloud) -> None:
     placer = Placer(site.cloud)
     placer(bells)
     placer(bells)
-    told = site.cloud.read(lambda tx: list(tx.session.scalars(select(Step.instance_id).where(Step.event == "PLACED"))))
+    told = site.cloud.read(
+        lambda tx: list(tx.session.scalars(select(InstanceEvent.instance_id).where(InstanceEvent.event == "PLACED")))
+    )
     assert sorted(told) == sorted(ids)

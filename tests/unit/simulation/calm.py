@@ -3,18 +3,18 @@
 from random import Random
 
 from tests.simulation.faults import Faults
-from tests.simulation.hub import Hub, Process
+from tests.simulation.simulator import Process, Simulator
 
 
-def calm_hub() -> Hub:
+def calm_hub() -> Simulator:
     """Virtual time without faults."""
-    hub = Hub(Random(1), Faults(Random(1)))
-    hub.faults.calm = True
-    return hub
+    simulator = Simulator(Random(1), Faults(Random(1)))
+    simulator.faults.calm = True
+    return simulator
 
 
-def started(hub: Hub, name: str) -> Process:
+def started(simulator: Simulator, name: str) -> Process:
     """A process that runs, and waits for what the test has it do."""
     process = Process(name, lambda _: None)
-    hub.start(process)
+    simulator.start(process)
     return process

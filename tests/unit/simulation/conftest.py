@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.database import Laboratory, shared_memory
+from tests.simulation.database import SimulationDatabase, shared_memory
 
 
 @pytest.fixture(scope="module")
-def laboratory() -> Iterator[Laboratory]:
+def sim_database() -> Iterator[SimulationDatabase]:
     with tempfile.TemporaryDirectory(prefix="pileus-simulation-", dir=shared_memory()) as folder:
-        made = Laboratory(Path(folder))
+        made = SimulationDatabase(Path(folder))
         yield made
         made.close()

@@ -8,7 +8,7 @@ from controller.conf.settings import Bus
 from controller.domain.messages import HostAccepted, Message, host_queue
 from tests.clouds import START
 from tests.simulation.bus import Broker
-from tests.simulation.hub import Hub, Process
+from tests.simulation.simulator import Process, Simulator
 from tests.unit.simulation.calm import calm_hub, started
 
 _QUEUE = host_queue("h1")
@@ -16,44 +16,44 @@ _ONE = HostAccepted("h1", "boot", 1, START.isoformat(), 1, ())
 
 
 @pytest.fixture
-def hub() -> Hub:
+def simulator() -> Simulator:
     return calm_hub()
 
 
-def _send(hub: Hub, broker: Broker, sender: Process) -> None:
-    hub.run(sender, lambda: broker.bus_of(sender).send(_ONE))
-    hub.run_until(hub.now + 1)
+def _send(simulator: Simulator, broker: Broker, sender: Process) -> None:
+    simulator.run(sender, lambda: broker.bus_of(sender).send(_ONE))
+    simulator.run_until(simulator.now + 1)
 
 
-def test_a_removed_queue_takes_nothing_until_it_is_consumed_again(hub: Hub) -> None:
-    broker = Broker(hub, Bus())
-    agent, sender = started(hub, "agent"), started(hub, "sender")
+def test_a_removed_queue_takes_nothing_until_it_is_consumed_again(simulator: Simulator) -> None:
+    broker = Broker(simulator, Bus())
+    agent, sender = started(simulator, "agent"), started(simulator, "sender")
     taken: list[Message] = []
     broker.consume(agent, _QUEUE, taken.extend)
     agent.cut_off_until = 100.0
-    _send(hub, broker, sender)
+    _send(simulator, broker, sender)
     broker.remove_queue(_QUEUE)
-    _send(hub, broker, sender)
+    _send(simulator, broker, sender)
     assert broker.idle
-    hub.run_until(100)
+    simulator.run_until(100)
     broker.pump_all()
-    hub.run_until(101)
+    simulator.run_until(101)
     assert taken == []
-    _send(hub, broker, sender)
+    _send(simulator, broker, sender)
     assert taken == [_ONE]
 
 
-def test_no_consumer_of_a_queue_gets_everything(hub: Hub) -> None:
-    broker = Broker(hub, Bus())
-    sender = started(hub, "sender")
+def test_no_consumer_of_a_queue_gets_everything(simulator: Simulator) -> None:
+    broker = Broker(simulator, Bus())
+    sender = started(simulator, "sender")
     taken: dict[str, int] = {"one": 0, "another": 0}
 
     def count(name: str, messages: Sequence[Message]) -> None:
         taken[name] += len(messages)
 
     for name in taken:
-        broker.consume(started(hub, name), _QUEUE, lambda m, name=name: count(name, m))  # type: ignore[misc]
+        broker.consume(started(simulator, name), _QUEUE, lambda m, name=name: count(name, m))  # type: ignore[misc]
     for _ in range(20):
-        _send(hub, broker, sender)
+        _send(simulator, broker, sender)
     assert sum(taken.values()) == 20
     assert min(taken.values()) > 3

@@ -18,17 +18,17 @@ from controller.operations.networks import pooled_leases
 from controller.operations.networks.leases import is_free
 from controller.operations.networks.pooled_leases import Addresses, claim_addresses
 from scheduler import schedule
-from tests.simulation.database import Laboratory
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.oracle import ADDRESSES
+from tests.simulation.scenarios import Scenario
 from tests.simulation.site import run
-from tests.simulation.stories import Story
 
 _AT_MOST = 40
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def _nobody_rings_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sweeps, "ring", lambda tx: 0)
+    patch.setattr(sweeps, "notify", lambda tx: 0)
 
 
 def _claims_are_kept(patch: pytest.MonkeyPatch) -> None:
@@ -93,8 +93,8 @@ def _refused_ones_keep_addresses(patch: pytest.MonkeyPatch) -> None:
     real, choose = schedule._decide, pooled_leases.choose_addresses
     _all_singles_or_none(patch)
 
-    def decide(tx: Transaction, instances: Any, asked: Any, strategies: Any, pools: Any, *rest: Any) -> Any:
-        made = real(tx, instances, asked, strategies, pools, *rest)
+    def decide(tx: Transaction, instances: Any, specs: Any, strategies: Any, pools: Any, *rest: Any) -> Any:
+        made = real(tx, instances, specs, strategies, pools, *rest)
         if made.refused and made.reason_code == ADDRESSES:
             pool = pools[made.refused[0].network_id]
             there = choose(tx, pool, len(made.refused))
@@ -130,30 +130,30 @@ def _queues_of_removed_hosts_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fencing, "with_queues", lambda tx: [])
 
 
-_BUGS: Mapping[Patch, Collection[Story] | None] = {
+_BUGS: Mapping[Patch, Collection[Scenario] | None] = {
     _nobody_rings_again: None,
     _claims_are_kept: None,
     _old_commands_are_carried_out: None,
     _a_lost_token: None,
     _late_heartbeats_are_believed: None,
     _a_wrong_clock_is_believed: None,
-    _early_power_off_is_no_news: (Story.EARLY_OFF,),
-    _rows_stay_behind_their_agents: (Story.RESTORED,),
-    _all_singles_or_none: (Story.SHORTAGE,),
-    _refused_ones_keep_addresses: (Story.SHORTAGE,),
-    _a_locked_lease_is_taken: (Story.SHORTAGE, Story.LOCKS),
-    _deletes_expire: (Story.SILENCE,),
-    _strays_go_at_once: (Story.RENAMED,),
-    _addresses_are_not_kept: (Story.REMOVED, Story.SHORTAGE),
-    _queues_of_removed_hosts_stay: (Story.REMOVED,),
+    _early_power_off_is_no_news: (Scenario.EARLY_OFF,),
+    _rows_stay_behind_their_agents: (Scenario.RESTORED,),
+    _all_singles_or_none: (Scenario.SHORTAGE,),
+    _refused_ones_keep_addresses: (Scenario.SHORTAGE,),
+    _a_locked_lease_is_taken: (Scenario.SHORTAGE, Scenario.LOCKS),
+    _deletes_expire: (Scenario.SILENCE,),
+    _strays_go_at_once: (Scenario.RENAMED,),
+    _addresses_are_not_kept: (Scenario.REMOVED, Scenario.SHORTAGE),
+    _queues_of_removed_hosts_stay: (Scenario.REMOVED,),
 }
 
 
 @pytest.mark.parametrize("bug", _BUGS, ids=lambda b: b.__name__.strip("_"))
-def test_a_bug_is_found(bug: Patch, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_found(bug: Patch, sim_database: SimulationDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """A story that all of these seeds tell is told by as many of five times so many that draw theirs: of 200."""
     with monkeypatch.context() as patched:
         bug(patched)
-        found = next((o for seed in range(_AT_MOST) if (o := run(seed, laboratory, told=_BUGS[bug])).failed), None)
+        found = next((o for seed in range(_AT_MOST) if (o := run(seed, sim_database, told=_BUGS[bug])).failed), None)
     assert found is not None
     assert f"python -m tests.simulation {found.seed}" in str(found)

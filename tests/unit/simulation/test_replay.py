@@ -5,21 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.simulation.database import Laboratory
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.site import run
 
 _CHECKOUT = Path(__file__).parents[3]
 _TELL = "from tests.bench.simulate import simulate; print([o.digest for o in simulate([{seed}])])"
 
 
-def test_the_same_seed_twice_is_the_same(laboratory: Laboratory) -> None:
-    first, other, second = (run(seed, laboratory) for seed in (5, 6, 5))
+def test_the_same_seed_twice_is_the_same(sim_database: SimulationDatabase) -> None:
+    first, other, second = (run(seed, sim_database) for seed in (5, 6, 5))
     assert first.digest == second.digest
     assert first.digest != other.digest
     assert first.steps == second.steps > 500
 
 
-def test_another_process_tells_the_same(laboratory: Laboratory) -> None:
+def test_another_process_tells_the_same(sim_database: SimulationDatabase) -> None:
     """Whatever the order in which its sets are iterated."""
     told = subprocess.run(
         [sys.executable, "-c", _TELL.format(seed=12)],
@@ -30,4 +30,4 @@ def test_another_process_tells_the_same(laboratory: Laboratory) -> None:
         timeout=120,
         check=True,
     ).stdout
-    assert told.strip().endswith(f"['{run(12, laboratory).digest}']")
+    assert told.strip().endswith(f"['{run(12, sim_database).digest}']")

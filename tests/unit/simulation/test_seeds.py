@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation.database import Laboratory
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.site import run
 
 _SEEDS = 300
@@ -15,8 +15,8 @@ _IN_A_TEST = 20
     "first",
     [pytest.param(n, marks=[pytest.mark.functional] if n >= _FAST_SEEDS else []) for n in range(0, _SEEDS, _IN_A_TEST)],
 )
-def test_every_promise_is_kept(first: int, laboratory: Laboratory) -> None:
-    outcomes = [run(seed, laboratory) for seed in range(first, first + _IN_A_TEST)]
+def test_every_promise_is_kept(first: int, sim_database: SimulationDatabase) -> None:
+    outcomes = [run(seed, sim_database) for seed in range(first, first + _IN_A_TEST)]
     failed = [o for o in outcomes if o.failed]
     assert not failed, "\n\n".join(map(str, failed))
     assert sum(o.accepted for o in outcomes) == sum(o.ended for o in outcomes) > 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from api.ec2.actions.instance_shape import instance
 from api.ec2.actions.instance_xml import _shape, write_instance
 from api.ec2.protocol.response import fragment
-from api.ec2.queries import Described
+from api.ec2.queries import InstanceRow
 from controller.domain.states import State
 from tests.clouds import make_settings
 
@@ -19,7 +19,7 @@ _TEXT = st.text(max_size=12) | st.sampled_from(["", "<instanceId>i-1</instanceId
 
 
 @st.composite
-def described(draw: st.DrawFn) -> Described:
+def described(draw: st.DrawFn) -> InstanceRow:
     ip = draw(st.sampled_from(["", "10.0.0.4", "10.0.0.5"]))
     row = SimpleNamespace(
         id=draw(st.sampled_from(["i-0", "i-1"])),
@@ -45,11 +45,11 @@ def described(draw: st.DrawFn) -> Described:
         group_name=draw(_TEXT | st.none()),
     )
     tags = draw(st.dictionaries(_TEXT, _TEXT, max_size=2))
-    return Described(row, ip, draw(st.sampled_from(["", "web"])) if ip else "", tags)
+    return InstanceRow(row, ip, draw(st.sampled_from(["", "web"])) if ip else "", tags)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(described(), min_size=1, max_size=5))
-def test_each_is_written_as_it_would_be_alone(items: list[Described]) -> None:
+def test_each_is_written_as_it_would_be_alone(items: list[InstanceRow]) -> None:
     for item in items:
         assert write_instance(item, _SETTINGS).xml == fragment(_shape(), instance(item, _SETTINGS)).xml

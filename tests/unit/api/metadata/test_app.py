@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.metadata.app import LOCAL_ADDRESS, create_app
-from api.metadata.caller_cache import Recent
+from api.metadata.caller_cache import CallerCache
 from api.metadata.facts import Facts
 from api.metadata.queries import find_caller
 from controller.db.models import Instance, Reservation
@@ -34,7 +34,7 @@ def cloud(tmp_path: Path) -> Cloud:
 @pytest.fixture
 def client(cloud: Cloud) -> Iterator[FlaskClient]:
     with create_app(
-        cloud, Recent(lambda r, local: cloud.read(lambda tx: find_caller(tx, r, local)), ttl_s=0)
+        cloud, CallerCache(lambda r, local: cloud.read(lambda tx: find_caller(tx, r, local)), ttl_s=0)
     ).test_client() as c:
         yield c
 
@@ -191,7 +191,7 @@ def test_without_a_database_come_back_later(cloud: Cloud) -> None:
     def gone(remote: str, local: str) -> Facts | None:
         raise DatabaseUnavailable(what="The database", reason="gone")
 
-    answer = create_app(cloud, Recent(gone)).test_client().get("/latest/", **ends())
+    answer = create_app(cloud, CallerCache(gone)).test_client().get("/latest/", **ends())
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
 
@@ -204,7 +204,7 @@ def test_recent_asks_once_in_a_while(cloud: Cloud) -> None:
         asked.append(remote)
         return cloud.read(lambda tx: find_caller(tx, remote, local))
 
-    recent = Recent(find, ttl_s=2, monotonic=lambda: now[0])
+    recent = CallerCache(find, ttl_s=2, monotonic=lambda: now[0])
     for _ in range(3):
         found = recent.find(IPS[0], GATEWAYS[0])
         assert found is not None

@@ -28,8 +28,8 @@ def test_the_operator_is_answered(site: TestCloud, client: FlaskClient) -> None:
     assert answer.status_code == 200
     assert client.post("/v1/audit", json={**WISHES, "settle_s": 0}, headers=header).status_code == 200
     assert answer.json is not None
-    (breach,) = answer.json["breaches"]
-    assert breach["subject"] == "the network service"  # nobody answers on this bus
+    (violation,) = answer.json["breaches"]
+    assert violation["subject"] == "the network service"  # nobody answers on this bus
     assert answer.json["clean"] is False
     refused = client.post("/v1/audit", json={**WISHES, "settle_s": 1000.0}, headers=header)
     assert (refused.status_code, refused.json and refused.json["field"]) == (400, "settle_s")

@@ -20,7 +20,7 @@ from controller.conf.settings import Settings
 Fate = Callable[[str], Sequence[float]]
 
 
-class Meddler:
+class FaultyRelay:
     """Takes the place of some queues at the cloud's exchange; what its ``fate`` lets through goes on to the queue."""
 
     def __init__(self, settings: Settings, names: Sequence[str], fate: Fate) -> None:

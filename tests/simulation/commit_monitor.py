@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from controller.domain.messages import HostReported, Message
 from controller.domain.states import DEADLINE_S, Event, State
-from tests.simulation.database import Laboratory
-from tests.simulation.hub import Hub, Task
+from tests.simulation.database import SimulationDatabase
 from tests.simulation.oracle import Failed, Oracle, failed_rows
+from tests.simulation.simulator import Simulator, Task
 
 Handler = Callable[[Sequence[Message]], object]
 
@@ -17,14 +17,14 @@ _SHOWN = ("seen in its host's heartbeat", "its host has no such guest running")
 _HELD_UP_S = 300
 
 
-class Witness:
+class CommitMonitor:
     """Two things that no row shows in the end: a late heartbeat that was believed, a deadline that was not over."""
 
-    def __init__(self, hub: Hub, laboratory: Laboratory, oracle: Oracle) -> None:
-        self._hub = hub
+    def __init__(self, simulator: Simulator, sim_database: SimulationDatabase, oracle: Oracle) -> None:
+        self._simulator = simulator
         self._oracle = oracle
-        self._laboratory = laboratory
-        self.breaches: list[str] = []
+        self._sim_database = sim_database
+        self.violations: list[str] = []
         self._in_hand: dict[Task, Mapping[str, int]] = {}
         self._in_time: dict[
             Task, set[str]
@@ -38,7 +38,7 @@ class Witness:
         """The same handler, its heartbeats known while it works."""
 
         def handle(messages: Sequence[Message]) -> None:
-            task = self._hub.current
+            task = self._simulator.current
             assert task is not None
             beats = sorted((m for m in messages if isinstance(m, HostReported)), key=lambda m: m.sequence)
             self._in_hand[task], self._in_time[task] = {m.host: m.sequence for m in beats}, set()
@@ -59,9 +59,9 @@ class Witness:
         yield
         self._in_time.get(task, set()).update(newest.keys() - late)
         # A handler takes its heartbeats in several transactions: what this one did not take is heard with the last.
-        rows = dict(self._laboratory.peek("SELECT id, heartbeat_sequence FROM hosts")) if newest else {}
+        rows = dict(self._sim_database.peek("SELECT id, heartbeat_sequence FROM hosts")) if newest else {}
         self._heard |= {h: number for h, number in newest.items() if h not in late and rows.get(h) == number}
-        steps = self._laboratory.peek(
+        steps = self._sim_database.peek(
             "SELECT s.id, s.instance_id, s.event, s.state, s.detail, i.host_id FROM steps s"
             " JOIN instances i ON i.id = s.instance_id WHERE s.id > ? ORDER BY s.id",
             self._last_step,
@@ -70,7 +70,7 @@ class Witness:
         for step, instance_id, event, state, detail, host in steps:
             self._last_step = step
             if host in late and detail in _SHOWN:
-                self._breach(f"{instance_id[:8]} is {state}, as a late heartbeat of {host} shows it")
+                self._violation(f"{instance_id[:8]} is {state}, as a late heartbeat of {host} shows it")
             if event == Event.EXPIRED:
                 self._expires(instance_id)
             entered, before = self._entered.get(instance_id, (0.0, State.REQUESTED))
@@ -78,7 +78,7 @@ class Witness:
                 failed.append((instance_id, event, before, entered))
             # A line of a story that leaves the state as it is does not begin its deadline anew.
             stays = instance_id in self._entered and before == state
-            self._entered[instance_id] = (entered if stays else self._hub.now, State(state))
+            self._entered[instance_id] = (entered if stays else self._simulator.now, State(state))
 
         if failed:
             self._have_failed(failed)
@@ -93,7 +93,7 @@ class Witness:
         self._heard, self._entered = dict(heard), dict(entered)
 
     def _have_failed(self, failed: Sequence[tuple[str, str, State, float]]) -> None:
-        rows = failed_rows(self._laboratory, [instance_id for instance_id, *_ in failed])
+        rows = failed_rows(self._sim_database, [instance_id for instance_id, *_ in failed])
         told = []
         for instance_id, event, before, entered in failed:
             row = rows[instance_id]
@@ -113,20 +113,20 @@ class Witness:
                     wanted_ip=row["wanted_ip"],
                 )
             )
-        for breach in self._oracle.unjust_errors(told):
-            self._breach(breach)
+        for violation in self._oracle.unjust_errors(told):
+            self._violation(violation)
 
     def _expires(self, instance_id: str) -> None:
         since, state = self._entered[instance_id]
         if state is State.DELETING:
             return  # an overdue delete waits on: that it is overdue is only told
-        lasted_s = self._hub.now - since
+        lasted_s = self._simulator.now - since
         if lasted_s < DEADLINE_S[state] - _HELD_UP_S:
-            self._breach(f"{instance_id[:8]} expires after {lasted_s:.0f} s of {state}")
+            self._violation(f"{instance_id[:8]} expires after {lasted_s:.0f} s of {state}")
 
-    def _breach(self, text: str) -> None:
-        self._hub.note(f"BREACH {text}")
-        self.breaches.append(text)
+    def _violation(self, text: str) -> None:
+        self._simulator.note(f"BREACH {text}")
+        self.violations.append(text)
 
     def _is_up(self, host: str) -> bool:
-        return self._laboratory.peek("SELECT up FROM hosts WHERE id = ?", host) == [(1,)]
+        return self._sim_database.peek("SELECT up FROM hosts WHERE id = ?", host) == [(1,)]

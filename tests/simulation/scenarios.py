@@ -7,7 +7,7 @@ from random import Random
 _SHARE = 0.2
 
 
-class Story(StrEnum):
+class Scenario(StrEnum):
     """What may be special about a site."""
 
     SHORTAGE = "a network with few addresses"
@@ -24,20 +24,20 @@ class Story(StrEnum):
 
 
 # Those that seeds draw; the others are told where they are asked for.
-TOLD = set(Story)
+TOLD = set(Scenario)
 
 
-class Stories:
+class Scenarios:
     """One seed's stories. Drawn apart from its faults: a story more does not change those."""
 
-    def __init__(self, seed: int, told: Collection[Story] | None = None) -> None:
+    def __init__(self, seed: int, told: Collection[Scenario] | None = None) -> None:
         """``told``: these and no others, instead of drawn ones."""
         self.random = Random(f"stories of {seed}")
-        drawn = {story for story in Story if self.random.random() < _SHARE and story in TOLD}
+        drawn = {story for story in Scenario if self.random.random() < _SHARE and story in TOLD}
         self._told = drawn if told is None else set(told)
 
-    def __contains__(self, story: Story) -> bool:
+    def __contains__(self, story: Scenario) -> bool:
         return story in self._told
 
     def __str__(self) -> str:
-        return ", ".join(s for s in Story if s in self._told) or "no story"
+        return ", ".join(s for s in Scenario if s in self._told) or "no story"

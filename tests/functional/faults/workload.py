@@ -31,7 +31,7 @@ ATTEMPTS = 5
 ENDED = frozenset({State.ACTIVE, State.STOPPED, State.DELETED, State.ERROR})
 
 
-class Storm:
+class Workload:
     """What users do while something breaks. A request without an answer is sent again with its token, as SDKs do."""
 
     def __init__(self, site: SiteProcesses) -> None:

@@ -85,7 +85,7 @@ class Task:
 
 
 @dataclass
-class Hub:
+class Simulator:
     """The seeded scheduler. ``point`` is called at every seam of the services: faults strike there."""
 
     random: Random
