@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 
 @pytest.fixture(scope="session")

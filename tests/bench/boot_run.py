@@ -17,7 +17,7 @@ from controller.operations.cloud import Transaction
 from tests.bench.deployment import GUEST_TYPE, Deployment
 from tests.bench.ec2_client import Ec2Client
 from tests.bench.pinger import Pinger
-from tests.system.running_cloud import Shell
+from tests.labs.system.running_cloud import Shell
 
 _POLL_S, _LOOK_EVERY_S, _PING_EVERY_S = 0.05, 1.0, 0.5
 _LOGINS_AT_ONCE, _LOGIN_S = 2, 60

@@ -31,10 +31,10 @@ from controller.operations.instances import instance_types
 from controller.operations.networks.networks import create_network
 from controller.operations.networks.pinned_leases import import_leases
 from controller.operations.secrets import create_key_file
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.server import free_ports
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.server import free_ports
 from tests.simulation.database import shared_memory
 
 SERVICES = ("api", "scheduler", "network", "controller", "compute")

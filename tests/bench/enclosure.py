@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers.guarded import find_program
+from tests.labs.servers.guarded import find_program
 
 _INSIDE = "PILEUS_BENCH_ENCLOSED"
 _STOP_S = 30

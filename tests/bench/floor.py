@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.pinger import Pinger
-from tests.servers.guarded import find_program
+from tests.labs.servers.guarded import find_program
 
 _BRIDGE, _GATEWAY, _PREFIX = "floor0", "10.77.0.1", 16
 _METADATA = "169.254.169.254"
@@ -101,7 +101,7 @@ def _network(plan: Plan) -> Iterator[None]:
         argv += ["--dhcp-range=10.77.0.0,static,255.255.0.0,1h", f"--dhcp-lease-max={plan.count}"]
         argv += [f"--dhcp-hostsfile={hosts}", f"--dhcp-leasefile={plan.folder / 'leases'}"]
         argv += [f"--dhcp-option=121,{_METADATA}/32,{_GATEWAY},0.0.0.0/0,{_GATEWAY}"]
-        stub = [sys.executable, "-m", "tests.system.metadata_stub", _METADATA, str(_metadata(plan))]
+        stub = [sys.executable, "-m", "tests.labs.system.metadata_stub", _METADATA, str(_metadata(plan))]
         with _program(argv, plan.folder / "dnsmasq.log"), _program(stub, plan.folder / "metadata.log"):
             yield
     finally:

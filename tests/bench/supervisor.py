@@ -6,8 +6,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tests.servers.guarded import ServerError
-from tests.servers.server import Server
+from tests.labs.servers.guarded import ServerError
+from tests.labs.servers.server import Server
 
 _LOOK_EVERY_S = 0.2
 _STOP_S = 60

@@ -13,10 +13,10 @@ import pytest
 
 from controller.operations.audit.run import AuditOptions, Report, run_audit
 from controller.operations.cloud import Cloud
-from tests.functional.site_processes import HOSTS, SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.site_processes import HOSTS, SiteProcesses
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 

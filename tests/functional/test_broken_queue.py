@@ -12,11 +12,11 @@ from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import ScheduleReservation
-from tests.clouds import make_settings
 from tests.faults import row
 from tests.functional.test_bus import Listener, nothing
-from tests.servers.guarded import wait_until
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.cloud import make_settings
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional
 

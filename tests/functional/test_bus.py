@@ -17,8 +17,8 @@ from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import ConsoleRead, Message, PrepareNetworks, ReadConsole, ScheduleReservation
-from tests.clouds import make_settings
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.cloud import make_settings
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> None:

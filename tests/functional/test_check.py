@@ -16,10 +16,10 @@ from controller.cli.configuration_file import changed_text
 from controller.cli.main import pileus
 from controller.conf import load_settings
 from controller.domain.clock import system_clock
-from tests.clouds import make_settings
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.cloud import make_settings
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional
 

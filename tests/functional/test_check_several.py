@@ -8,9 +8,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from tests.functional.test_check import advice, check, set_up
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional
 

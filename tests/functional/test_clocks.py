@@ -18,8 +18,8 @@ from controller.operations.instances import actions
 from controller.workers.service import ControllerService
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud, TurnedClock
 from tests.faults import Row, each_row, row
+from tests.labs.cloud import TestCloud, TurnedClock
 
 HOUR_S = 3600
 

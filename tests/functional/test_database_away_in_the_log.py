@@ -12,9 +12,9 @@ from controller.db.database import Database
 from controller.outages import Outages
 from controller.workers import periodic as of_periodic
 from controller.workers.periodic import Periodic
-from tests.clouds import make_settings
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import make_settings
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

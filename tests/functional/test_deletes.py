@@ -28,8 +28,8 @@ from controller.operations.instances.reports import apply_heartbeats, apply_repo
 from network.service import NetworkService
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
 from tests.faults import Row, each_row
+from tests.labs.cloud import TestCloud
 
 pytestmark = pytest.mark.functional
 

@@ -18,9 +18,9 @@ from controller.domain.errors import BusUnavailable
 from controller.domain.messages import HostAccepted, HostReported, Power, ReconcileGuests, host_queue
 from controller.operations.hosts import fencing, force_removal, heartbeats
 from controller.workers.service import ControllerService
-from tests.clouds import TestCloud
 from tests.faults.table import row
 from tests.functional.test_bus import broker_settings, settings, wait_for
+from tests.labs.cloud import TestCloud
 from tests.unit.compute_agent.conftest import guest
 
 __all__ = ["broker_settings", "settings"]

@@ -24,9 +24,9 @@ from controller.operations.hosts import heartbeats, hosts, join
 from controller.workers.service import ControllerService
 from network.service import NetworkService
 from scheduler.service import SchedulerService
-from tests.clouds import TestCloud
 from tests.functional.test_races import RACERS, race
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.cloud import TestCloud
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional
 

@@ -19,7 +19,7 @@ from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 pytestmark = pytest.mark.functional
 

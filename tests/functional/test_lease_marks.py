@@ -12,7 +12,7 @@ from network import queries
 from network.segment import LeaseMark
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 pytestmark = pytest.mark.functional
 

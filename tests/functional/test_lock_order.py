@@ -15,8 +15,8 @@ from controller.operations.instances import actions, sweeps
 from controller.operations.networks import quarantine
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

@@ -13,8 +13,8 @@ from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import lock_free
 from controller.operations.networks.networks import create_network
 from controller.operations.networks.pinned_leases import import_leases
-from tests.clouds import TestCloud
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

@@ -17,9 +17,9 @@ from controller.operations.database import schema
 from controller.operations.instances import actions, transitions
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud, make_settings
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud, make_settings
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

@@ -13,8 +13,8 @@ from controller.operations import dead_letters
 from controller.operations.hosts import hosts, stray_guests
 from controller.operations.instances import actions
 from controller.operations.instances.reports import apply_reports
-from tests.clouds import TestCloud
-from tests.unit.operations.test_events import active
+from tests.labs.cloud import TestCloud
+from tests.unit.controller.operations.instances.test_reports import active
 
 pytestmark = pytest.mark.functional
 

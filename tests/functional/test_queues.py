@@ -22,9 +22,9 @@ from controller.domain.messages import (
     host_queue,
 )
 from controller.domain.wire import decode
-from tests.clouds import make_settings
 from tests.functional.test_bus import Listener, broker_settings, bus, nothing, settings, wait_for
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.cloud import make_settings
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 __all__ = ["broker_settings", "bus", "settings"]
 

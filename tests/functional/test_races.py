@@ -21,8 +21,8 @@ from controller.operations.instances.actions import launch
 from controller.operations.networks import networks
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
 from tests.faults import row
+from tests.labs.cloud import TestCloud
 
 pytestmark = pytest.mark.functional
 

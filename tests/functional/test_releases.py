@@ -16,11 +16,11 @@ import pytest
 from controller.domain.messages import HostAccepted
 from controller.domain.release import RELEASE
 from controller.domain.wire import VERSION
-from tests.functional.mixed_site import AGENTS, HOSTS_EACH, NEW, OLD, SERVICES, MixedSite
-from tests.functional.restless_users import RestlessUsers
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.background_users import RestlessUsers
+from tests.labs.mixed_site import AGENTS, HOSTS_EACH, NEW, OLD, SERVICES, MixedSite
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(1500)]
 

@@ -29,9 +29,9 @@ from controller.operations.instances.reports import apply_heartbeats, apply_repo
 from network import queries
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
 from tests.faults import row
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

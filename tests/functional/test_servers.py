@@ -10,10 +10,10 @@ import pytest
 from kombu import Connection, Exchange, Queue
 from sqlalchemy import create_engine, inspect, text
 
-from tests.servers.guarded import ServerError, find_program, wait_until
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.guarded import ServerError, find_program, wait_until
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional
 
@@ -96,7 +96,7 @@ def test_database_survives_kill(name: str, request: pytest.FixtureRequest) -> No
 def test_dies_with_a_killed_test_run() -> None:
     program = (
         "import sys\n"
-        "from tests.servers.postgresql import PostgreSQL\n"
+        "from tests.labs.servers.postgresql import PostgreSQL\n"
         "server = PostgreSQL()\n"
         "server.start()\n"
         "print(server.folder, flush=True)\n"

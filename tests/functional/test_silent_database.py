@@ -11,12 +11,12 @@ from controller.conf import Settings
 from controller.db.database import Database
 from controller.domain.errors import ConfigurationError, DatabaseUnavailable
 from controller.operations.audit.audit import audit
-from tests.clouds import TestCloud, make_settings
 from tests.faults import Row, each_row
-from tests.functional.faults.black_hole import BlackHole
-from tests.servers.guarded import wait_until
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud, make_settings
+from tests.labs.faults.black_hole import BlackHole
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

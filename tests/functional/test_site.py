@@ -12,11 +12,11 @@ from botocore.exceptions import ClientError
 
 from controller.domain.messages import HostReported
 from controller.domain.wire import encode
-from tests.functional.site_processes import SERVICES, SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.site_processes import SERVICES, SiteProcesses
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 

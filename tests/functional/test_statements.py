@@ -16,8 +16,8 @@ from controller.operations.instances.reports import apply_reports
 from controller.operations.networks.networks import create_network
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.cloud import TestCloud
+from tests.labs.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.functional
 

@@ -4,7 +4,7 @@ had come, and its heartbeats of lower numbers were refused as late ones for as l
 from pathlib import Path
 
 from controller.operations.hosts import heartbeats
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 _AHEAD_S = 3600
 

@@ -8,8 +8,8 @@ import pytest
 from controller.domain.messages import GuestState, Power
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import actions, sweeps
-from tests.clouds import TestCloud
-from tests.unit.operations.test_launch import place
+from tests.labs.cloud import TestCloud
+from tests.unit.controller.operations.instances.test_launch import place
 
 
 @pytest.mark.parametrize(("power", "after"), [(Power.RUNNING, State.ACTIVE), (Power.SHUT_OFF, State.STOPPED)])

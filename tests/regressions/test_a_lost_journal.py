@@ -5,8 +5,8 @@ from pathlib import Path
 
 from controller.domain.messages import UNTOLD, Desired, GuestState, Power
 from controller.domain.states import Event, State
-from tests.clouds import TestCloud
-from tests.unit.operations.test_launch import place
+from tests.labs.cloud import TestCloud
+from tests.unit.controller.operations.instances.test_launch import place
 
 
 def test_what_it_sees_is_believed_and_it_is_told_again(tmp_path: Path) -> None:

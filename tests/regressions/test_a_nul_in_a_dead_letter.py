@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from controller.operations import dead_letters
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 
 def test_a_dead_letter_is_kept_whatever_is_in_it(tmp_path: Path, database_url: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from controller.operations.instances import placement_groups
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 
 def test_their_members_are_apart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from controller.db.models import GroupStrategy, NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.instances import placement_groups
 from controller.operations.networks import networks
-from tests.clouds import TestCloud, make_settings
+from tests.labs.cloud import TestCloud, make_settings
 from tests.simulation.faults import Fault
 from tests.simulation.simulator import Simulator, Task
 

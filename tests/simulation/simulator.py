@@ -16,7 +16,7 @@ from random import Random
 from typing import TypeVar
 
 from controller.domain.errors import CloudError
-from tests.clouds import START
+from tests.labs.cloud import START
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.releases import Release
 

@@ -11,9 +11,9 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.system.faults_lab import Guest, GuestsUntouched, frozen, kill
-from tests.system.host_guests import BuildStep
-from tests.system.site_lab import SiteLab, no_more_files, no_new_processes
+from tests.labs.system.faults_lab import Guest, GuestsUntouched, frozen, kill
+from tests.labs.system.host_guests import BuildStep
+from tests.labs.system.site_lab import SiteLab, no_more_files, no_new_processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from controller.domain.names import bridge_name, nft_table
-from tests.servers.guarded import wait_until
-from tests.system.network_lab import CLOUD_ID, NetworkLab
-from tests.unit.network.rows import INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.network_rows import INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.servers.guarded import wait_until
+from tests.labs.system.network_lab import CLOUD_ID, NetworkLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

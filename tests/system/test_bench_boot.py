@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.guarded import wait_until
-from tests.system.running_cloud import CHECKOUT, clean_environment, processes_with
+from tests.labs.servers.guarded import wait_until
+from tests.labs.system.running_cloud import CHECKOUT, clean_environment, processes_with
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

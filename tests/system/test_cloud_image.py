@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.guarded import find_program
-from tests.system import general_image
-from tests.system.running_cloud import RunningCloud, Shell, pings, run
+from tests.labs.servers.guarded import find_program
+from tests.labs.system import general_image
+from tests.labs.system.running_cloud import RunningCloud, Shell, pings, run
 
 # A boot takes a minute without KVM, the image another one when it is not in the cache; both formats boot at once.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.guarded import find_program
-from tests.system.guest_lab import Guest, GuestLab
+from tests.labs.servers.guarded import find_program
+from tests.labs.system.guest_lab import Guest, GuestLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

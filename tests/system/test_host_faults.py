@@ -14,9 +14,9 @@ import pytest
 from controller.domain.names import nft_table
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
-from tests.system.first_cloud import METADATA
-from tests.system.host_guests import BuildStep
+from tests.labs.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
+from tests.labs.system.first_cloud import METADATA
+from tests.labs.system.host_guests import BuildStep
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.guarded import wait_until
-from tests.system.network_lab import NetworkLab, Space
-from tests.unit.network.rows import INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.network_rows import INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.servers.guarded import wait_until
+from tests.labs.system.network_lab import NetworkLab, Space
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

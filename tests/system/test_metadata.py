@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.network_lab import LINK_LOCAL, UPLINK, NetworkLab
-from tests.unit.network.rows import GATEWAYS, INSTANCES, MACS, NETWORKS
+from tests.labs.network_rows import GATEWAYS, INSTANCES, MACS, NETWORKS
+from tests.labs.system.network_lab import LINK_LOCAL, UPLINK, NetworkLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller.domain.names import bridge_name
-from tests.servers.guarded import wait_until
-from tests.system.network_lab import CLOUD_ID, LINK_LOCAL, OUTSIDE, UPLINK, NetworkLab
-from tests.unit.network.rows import GATEWAYS, INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.network_rows import GATEWAYS, INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.servers.guarded import wait_until
+from tests.labs.system.network_lab import CLOUD_ID, LINK_LOCAL, OUTSIDE, UPLINK, NetworkLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from controller.domain.names import bridge_name
-from tests.servers.guarded import wait_until
-from tests.system.network_lab import CLOUD_ID, OUTSIDE, NetworkLab, Space
-from tests.unit.network.rows import GATEWAYS, INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.network_rows import GATEWAYS, INSTANCES, IPS, MACS, NETWORKS
+from tests.labs.servers.guarded import wait_until
+from tests.labs.system.network_lab import CLOUD_ID, OUTSIDE, NetworkLab, Space
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

@@ -15,9 +15,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from controller.domain.names import nft_table, tap_name
-from tests.servers.guarded import find_program, wait_until
-from tests.system.first_cloud import IP_FORWARD, LINK_LOCAL, METADATA, Scenario, command_line, link_local_service
-from tests.system.running_cloud import RunningCloud, answers_at, elapsed, pings, processes_with, run
+from tests.labs.servers.guarded import find_program, wait_until
+from tests.labs.system.first_cloud import IP_FORWARD, LINK_LOCAL, METADATA, Scenario, command_line, link_local_service
+from tests.labs.system.running_cloud import RunningCloud, answers_at, elapsed, pings, processes_with, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

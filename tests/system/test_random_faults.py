@@ -17,8 +17,8 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import row
-from tests.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
-from tests.system.host_guests import BuildStep
+from tests.labs.system.faults_lab import FaultsLab, Guest, GuestsUntouched, kill
+from tests.labs.system.host_guests import BuildStep
 
 SEED = int(os.environ.get("PILEUS_FAULT_SEED", "879"))
 ROUNDS = int(os.environ.get("PILEUS_FAULT_ROUNDS", "6"))

@@ -11,9 +11,9 @@ import pytest
 
 from controller.cli.configuration_file import changed_text
 from tests.faults.table import row
-from tests.servers.guarded import wait_until
-from tests.servers.server import free_ports
-from tests.system.running_cloud import RunningCloud
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.server import free_ports
+from tests.labs.system.running_cloud import RunningCloud
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

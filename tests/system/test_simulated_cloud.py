@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers.server import free_ports
-from tests.system.running_cloud import CHECKOUT, RunningCloud, run
+from tests.labs.servers.server import free_ports
+from tests.labs.system.running_cloud import CHECKOUT, RunningCloud, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.container import Container, World, run
+from tests.labs.system.container import Container, World, run
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(5400)]
 

@@ -12,9 +12,9 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.system.faults_lab import Guest, GuestsUntouched
-from tests.system.host_guests import BuildStep
-from tests.system.pair_lab import PairLab
+from tests.labs.system.faults_lab import Guest, GuestsUntouched
+from tests.labs.system.host_guests import BuildStep
+from tests.labs.system.pair_lab import PairLab
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

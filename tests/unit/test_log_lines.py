@@ -15,7 +15,7 @@ from compute_agent.workers.pool import WorkerPool
 from controller.domain.errors import BusUnavailable, DatabaseUnavailable, Unavailable
 from controller.outages import DATABASE, Outages
 from tests.unit.compute_agent.conftest import guest, instance
-from tests.unit.compute_agent.test_crew import RecordingAgent
+from tests.unit.compute_agent.workers.test_pool import RecordingAgent
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "compute_agent", "controller", "network", "scheduler")

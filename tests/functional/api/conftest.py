@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.api.site import Site
+from tests.labs.api_site import Site
 
 
 @pytest.fixture

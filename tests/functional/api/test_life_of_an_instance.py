@@ -11,7 +11,7 @@ from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import sweeps
 from controller.operations.instances.actions import get_instance
 from controller.operations.instances.reports import apply_reports
-from tests.functional.api.site import Site
+from tests.labs.api_site import Site
 
 TYPE = "p1.tiny"
 SOON = {"Delay": 0.1, "MaxAttempts": 100}

@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import event
 
-from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
+from tests.labs.api_site import Site
 
 
 def instances(answer: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults import row
-from tests.functional.api.site import Site
+from tests.labs.api_site import Site
 
 pytestmark = pytest.mark.functional
 

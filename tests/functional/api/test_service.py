@@ -16,9 +16,9 @@ import pytest
 from api.service import ApiService
 from controller.domain.errors import ConfigurationError
 from controller.operations.images.urls import image_url
-from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import run
-from tests.functional.api.wire import plain
+from tests.labs.api_site import Site
+from tests.labs.ec2_wire import plain
 
 
 def aws(site: Site, *arguments: str) -> Any:

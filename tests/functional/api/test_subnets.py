@@ -14,9 +14,9 @@ from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases
-from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
-from tests.functional.api.wire import post
+from tests.labs.api_site import Site
+from tests.labs.ec2_wire import post
 
 LEASES = b"""ip,mac,name,hosts
 10.20.0.10,52:54:00:aa:00:10,web-1,host-1

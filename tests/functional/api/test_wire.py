@@ -11,9 +11,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from api.ec2.actions.table import ACTIONS
-from tests.functional.api.site import Site
 from tests.functional.api.test_life_of_an_instance import ids_of, run
-from tests.functional.api.wire import get_v2, get_v4, plain, post
+from tests.labs.api_site import Site
+from tests.labs.ec2_wire import get_v2, get_v4, plain, post
 
 VERSION = "2014-10-01"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.faults.fault_site import ONE_OF_EACH, fault_site
-from tests.functional.faults.workload import Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.faults.fault_site import ONE_OF_EACH, fault_site
+from tests.labs.faults.workload import Workload
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.site_processes import SiteProcesses
 
 
 @pytest.hookimpl(trylast=True)

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.faults import each_row, row
-from tests.functional.faults.black_hole import BlackHole
-from tests.functional.faults.fault_site import BUS_HEARTBEAT_S
-from tests.functional.faults.steps import at, at_each_step
-from tests.functional.faults.workload import COUNT, Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.rabbitmq import RabbitMQ
+from tests.labs.faults.black_hole import BlackHole
+from tests.labs.faults.fault_site import BUS_HEARTBEAT_S
+from tests.labs.faults.steps import at, at_each_step
+from tests.labs.faults.workload import COUNT, Workload
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

@@ -16,13 +16,13 @@ from sqlalchemy.exc import OperationalError
 from controller.cli.health import api_problem
 from controller.domain.states import State
 from tests.faults import each_row, row
-from tests.functional.faults.black_hole import BlackHole
-from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at, at_each_step
-from tests.functional.faults.workload import CLIENTS, COUNT, Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
+from tests.labs.faults.black_hole import BlackHole
+from tests.labs.faults.steps import BOTH, POSTGRESQL, STEPS, at, at_each_step
+from tests.labs.faults.workload import CLIENTS, COUNT, Workload
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.mariadb import MariaDB
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

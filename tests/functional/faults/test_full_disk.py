@@ -15,13 +15,13 @@ from controller.cli.health import api_problem
 from controller.domain.states import State
 from controller.operations.hosts import hosts
 from tests.faults import row
-from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
-from tests.functional.faults.workload import OF_ONE, Workload
-from tests.functional.site_processes import HOSTS, SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.volume import BLOCK_BYTES, Volume, own_mounts
+from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
+from tests.labs.faults.workload import OF_ONE, Workload
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.postgresql import PostgreSQL
+from tests.labs.servers.rabbitmq import RabbitMQ
+from tests.labs.servers.volume import BLOCK_BYTES, Volume, own_mounts
+from tests.labs.site_processes import HOSTS, SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

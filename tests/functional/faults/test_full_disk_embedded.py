@@ -15,11 +15,11 @@ from controller.cli.health import api_problem
 from controller.db.models import InstanceEvent
 from controller.domain.states import Event, State
 from tests.faults import Row, each_row, row
-from tests.functional.faults.fault_site import HOST_DOWN_AFTER_S, fault_site
-from tests.functional.faults.workload import Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.guarded import wait_until
-from tests.servers.volume import Volume, own_mounts
+from tests.labs.faults.fault_site import HOST_DOWN_AFTER_S, fault_site
+from tests.labs.faults.workload import Workload
+from tests.labs.servers.guarded import wait_until
+from tests.labs.servers.volume import Volume, own_mounts
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

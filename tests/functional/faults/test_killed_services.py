@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.faults import Row, each_row
-from tests.functional.faults.fault_site import ONE_OF_EACH
-from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
-from tests.functional.faults.workload import CLIENTS, COUNT, Workload
-from tests.functional.site_processes import SiteProcesses
+from tests.labs.faults.fault_site import ONE_OF_EACH
+from tests.labs.faults.steps import BOTH, POSTGRESQL, STEPS, at
+from tests.labs.faults.workload import CLIENTS, COUNT, Workload
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

@@ -18,12 +18,12 @@ from controller.operations import dead_letters
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from tests.faults import Row, each_row, row
-from tests.functional.faults.fault_site import VETERANS
-from tests.functional.faults.faulty_relay import Fate, FaultyRelay
-from tests.functional.faults.steps import BOTH, POSTGRESQL
-from tests.functional.faults.workload import COUNT, Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.guarded import wait_until
+from tests.labs.faults.fault_site import VETERANS
+from tests.labs.faults.faulty_relay import Fate, FaultyRelay
+from tests.labs.faults.steps import BOTH, POSTGRESQL
+from tests.labs.faults.workload import COUNT, Workload
+from tests.labs.servers.guarded import wait_until
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

@@ -20,10 +20,10 @@ from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from tests.faults import row
-from tests.servers.forgetful_disk import ForgetfulDisk
-from tests.servers.guarded import Guarded
-from tests.servers.server import free_ports
-from tests.system.running_cloud import CHECKOUT, RunningCloud, clean_environment
+from tests.labs.servers.forgetful_disk import ForgetfulDisk
+from tests.labs.servers.guarded import Guarded
+from tests.labs.servers.server import free_ports
+from tests.labs.system.running_cloud import CHECKOUT, RunningCloud, clean_environment
 from tests.unit.compute_agent.conftest import instance
 
 pytestmark = [pytest.mark.functional]

@@ -12,11 +12,11 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.functional.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, TWO_OF_EACH, VETERANS
-from tests.functional.faults.steps import BOTH, POSTGRESQL, STEPS, at
-from tests.functional.faults.workload import COUNT, Workload
-from tests.functional.site_processes import SiteProcesses
-from tests.servers.guarded import wait_until
+from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, TWO_OF_EACH, VETERANS
+from tests.labs.faults.steps import BOTH, POSTGRESQL, STEPS, at
+from tests.labs.faults.workload import COUNT, Workload
+from tests.labs.servers.guarded import wait_until
+from tests.labs.site_processes import SiteProcesses
 
 pytestmark = [pytest.mark.functional]
 

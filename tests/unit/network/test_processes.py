@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from network.processes import end, hang_up, pid_in, runs, started_with
-from tests.servers.guarded import wait_until
+from tests.labs.servers.guarded import wait_until
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from network import queries
 from network import service as network_service
 from network.reconciler import Reconciled
 from network.service import NetworkService
-from tests.unit.network.rows import INSTANCES, IPS, NETWORKS, NOW, Rung, make_cloud
+from tests.labs.network_rows import INSTANCES, IPS, NETWORKS, NOW, Rung, make_cloud
 
 
 class HalfBroken:

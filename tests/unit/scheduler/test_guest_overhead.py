@@ -21,7 +21,7 @@ from controller.operations.hosts.hosts import show_host
 from controller.operations.instances import actions
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 TINY_MIB, OVERHEAD_MIB = 128, 64
 

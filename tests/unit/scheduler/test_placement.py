@@ -11,7 +11,7 @@ from scheduler.host import Host, Request
 from scheduler.host_table import HostTable
 from scheduler.placement import commit, place
 from scheduler.policy import Policy, policy_for
-from tests.unit.scheduler.clusters import PACK, SMALL, SPREAD, by_heap, host, placed, room
+from tests.labs.clusters import PACK, SMALL, SPREAD, by_heap, host, placed, room
 
 IMAGE_FIRST = policy_for(Scheduler(weighers=("load:1.0", "image_present:0.35")))
 policies = st.sampled_from([SPREAD, PACK, IMAGE_FIRST])

@@ -12,7 +12,7 @@ from controller.domain.messages import ScheduleReservation
 from controller.domain.states import State
 from scheduler import service
 from scheduler.service import Placer
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 
 @pytest.fixture

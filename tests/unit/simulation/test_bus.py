@@ -6,10 +6,10 @@ import pytest
 
 from controller.conf.settings import Bus
 from controller.domain.messages import HostAccepted, Message, host_queue
-from tests.clouds import START
+from tests.labs.calm_simulation import calm_hub, started
+from tests.labs.cloud import START
 from tests.simulation.bus import Broker
 from tests.simulation.simulator import Process, Simulator
-from tests.unit.simulation.calm import calm_hub, started
 
 _QUEUE = host_queue("h1")
 _ONE = HostAccepted("h1", "boot", 1, START.isoformat(), 1, ())

@@ -1,6 +1,6 @@
 """Virtual time: what waits for what."""
 
-from tests.unit.simulation.calm import calm_hub, started
+from tests.labs.calm_simulation import calm_hub, started
 
 
 def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:

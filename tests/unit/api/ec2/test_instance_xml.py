@@ -12,7 +12,7 @@ from api.ec2.actions.instance_xml import _shape, write_instance
 from api.ec2.protocol.response import fragment
 from api.ec2.queries import InstanceRow
 from controller.domain.states import State
-from tests.clouds import make_settings
+from tests.labs.cloud import make_settings
 
 _SETTINGS = make_settings(Path("/nowhere"))
 _TEXT = st.text(max_size=12) | st.sampled_from(["", "<instanceId>i-1</instanceId>", "</privateIpAddress>", "a&b"])

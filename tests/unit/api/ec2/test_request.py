@@ -17,7 +17,7 @@ from api.ec2.protocol.errors import (
 from api.ec2.protocol.form import MAX_BYTES, read_call, read_pairs
 from api.ec2.protocol.request import decode_base64, parse, query_name
 from controller.domain.errors import CloudError, InvalidParameter, MissingParameter
-from tests.unit.api.ec2.shapes import structures
+from tests.labs.ec2_shapes import structures
 
 ACTIONS = (
     "RunInstances", "DescribeInstances", "CreateTags", "ImportKeyPair", "AuthorizeSecurityGroupIngress",

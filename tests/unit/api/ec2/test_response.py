@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from api.ec2.protocol import model
 from api.ec2.protocol.model import Shape
 from api.ec2.protocol.response import Fragment, error_document, escape, fragment, serialize
-from tests.unit.api.ec2.shapes import structures
+from tests.labs.ec2_shapes import structures
 
 ACTIONS = (
     "RunInstances", "DescribeInstances", "DescribeInstanceStatus", "DescribeImages", "DescribeInstanceTypes",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api.ec2.protocol.signature import SignedRequest, claimed_key, verify
 from controller.domain.errors import AuthenticationFailed, RequestExpired, SignatureDoesNotMatch
-from tests.unit.api.ec2.signing import KEY, SECRET, now, presigned, v2, v4
+from tests.labs.ec2_signing import KEY, SECRET, now, presigned, v2, v4
 
 Signer = Callable[[dict[str, str]], SignedRequest]
 PARAMETERS = {"Action": "DescribeInstances", "Version": "2016-11-15", "Filter.1.Value.1": "a b+c&d=é/~*%"}

@@ -19,7 +19,7 @@ from controller.db.models import Instance, Reservation
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.states import State
 from controller.operations.cloud import Cloud
-from tests.unit.network.rows import GATEWAYS, INSTANCES, IPS, MACS, PUBLIC_KEY, make_cloud
+from tests.labs.network_rows import GATEWAYS, INSTANCES, IPS, MACS, PUBLIC_KEY, make_cloud
 
 USER_DATA = b"#!/bin/sh\necho \xff\x00\n"
 TOKEN = "X-aws-ec2-metadata-token"

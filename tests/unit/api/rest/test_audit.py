@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from controller.operations.audit.operator_token import is_operator, operator_token
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 WISHES = {"repair": False, "settle_s": 0.0, "timeout_s": 0.1, "most_removals": 0}
 

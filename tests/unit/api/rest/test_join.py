@@ -14,7 +14,7 @@ from api.rest.problem import STATUS
 from controller.cli.logs import hide_secrets
 from controller.domain.errors import all_errors
 from controller.operations.hosts import hosts, join
-from tests.clouds import TestCloud
+from tests.labs.cloud import TestCloud
 
 BODY: dict[str, Any] = {
     "name": "h1",

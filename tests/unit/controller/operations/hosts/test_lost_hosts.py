@@ -1,0 +1,50 @@
+"""Hosts that fall silent by the thousand: taken for lost part by part, and by nobody who has not read all there is."""
+
+import time
+
+import pytest
+
+from controller.domain.messages import GuestState, Power
+from controller.domain.states import State
+from controller.operations.hosts import heartbeats, hosts
+from controller.workers.service import ControllerService
+from tests.labs.cloud import TestCloud
+from tests.unit.controller.operations.instances.test_reports import active
+
+
+def test_one_transaction_takes_a_bounded_part(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "LOST_AT_ONCE", 2)
+    ids = active(site, 5)
+    for n in range(2, 6):
+        site.heartbeat(f"h{n}")
+    site.clock.advance(60)
+    left = [5]
+    while site.cloud.write(heartbeats.mark_lost):
+        left.append(site.states(ids).count(State.ACTIVE))
+        assert left[-2] - left[-1] <= 2
+    assert left[-1] == 0
+    assert site.states(ids) == [State.UNKNOWN] * 5
+    assert not any(h.up for h in site.cloud.read(hosts.list_hosts))
+
+
+def test_a_host_that_is_heard_of_meanwhile_is_not_lost(site: TestCloud) -> None:
+    ids = active(site, 2)
+    site.clock.advance(60)
+    site.heartbeat("h1", guests=tuple(GuestState(i, 1, Power.RUNNING) for i in ids))
+    assert site.cloud.write(heartbeats.mark_lost) == []
+    assert site.states(ids) == [State.ACTIVE] * 2
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_while_heartbeats_wait_to_be_read_nobody_is_lost(site: TestCloud, behind: bool) -> None:
+    controller = ControllerService(site.cloud)
+    for consumer in (controller._events, controller._heartbeats):
+        consumer.listening_since = time.monotonic() - 1000
+    if behind:
+        controller._heartbeats.behind_at = time.monotonic()
+    site.heartbeat()
+    controller.sweep()
+    for _ in range(4):  # no pause of ours, as far as the controller can see
+        site.clock.advance(20)
+        controller.sweep()
+    assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").up) is behind
