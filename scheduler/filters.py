@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from controller.conf.settings import Scheduler
-from controller.db.models import GroupStrategy, HostMode
+from controller.domain.hosts import HostMode
+from controller.domain.placement_groups import GroupStrategy
 from scheduler.host import Request
 from scheduler.host_table import Bools, Hosts, Ints
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from controller.db.models import GroupStrategy
+from controller.domain.placement_groups import GroupStrategy
 from scheduler.host import Request
 from scheduler.host_table import HostTable, Ints
 from scheduler.lease_matching import match

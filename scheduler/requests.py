@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from controller.db.bulk import among
-from controller.db.models import (
-    GroupStrategy,
-    Image,
-    Instance,
-    InstanceType,
-    Network,
-    NetworkKind,
-    PlacementGroup,
-    Reservation,
-)
+from controller.db.models import Image, Instance, InstanceType, Network, PlacementGroup, Reservation
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import LockedInstance, chunks
 from scheduler.host import Request, listed

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from controller.db.models import GroupStrategy, Network, NetworkKind
+from controller.db.models import Network
 from controller.domain.errors import AddressInUse, ClaimConflict, NoFreeAddress
 from controller.domain.messages import PrepareNetworks
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import Event
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.claims import claim_hosts

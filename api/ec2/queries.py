@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, or_, select
 
 from controller.db.bulk import among
-from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, ShutdownBehavior, Tag
+from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation, Tag
+from controller.domain.instances import ShutdownBehavior
 from controller.operations.cloud import Transaction
 from controller.operations.instances.launch import Launched, LaunchRequest
 from controller.operations.instances.locking import LockedInstance

@@ -7,8 +7,9 @@ import click
 from controller.cli.join_tokens import token
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import counted, print_row, print_rows, row
-from controller.db.models import Host, HostMode
+from controller.db.models import Host
 from controller.domain.errors import HostNotFound
+from controller.domain.hosts import HostMode
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import force_removal, hosts, stray_guests
 from controller.operations.networks import quarantine

@@ -5,7 +5,7 @@ import click
 from controller.cli.leases import export_leases, import_leases
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
-from controller.db.models import NetworkKind
+from controller.domain.networks import NetworkKind
 from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks, quarantine

@@ -6,15 +6,6 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String, event
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
-from controller.domain.open_enum import OpenEnum
-
-
-class HostMode(OpenEnum):
-    """What the operator wants of a host; whether it lives is another question, answered by its heartbeats."""
-
-    READY = "READY"
-    DISABLED = "DISABLED"
-    DRAINING = "DRAINING"
 
 
 class Host(Base):

@@ -6,14 +6,6 @@ from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
-from controller.domain.open_enum import OpenEnum
-
-
-class ImageState(OpenEnum):
-    """Whether an image can be booted."""
-
-    AVAILABLE = "AVAILABLE"
-    DEREGISTERED = "DEREGISTERED"
 
 
 class Image(Base):

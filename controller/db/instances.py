@@ -6,7 +6,6 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Account, Base, Id, LongText, Name, Serial
-from controller.domain.open_enum import OpenEnum
 
 
 class Reservation(Base):
@@ -24,13 +23,6 @@ class Reservation(Base):
     user_data: Mapped[str] = mapped_column(LongText, default="")
     public_key: Mapped[str] = mapped_column(LongText, default="")
     created_at: Mapped[datetime]
-
-
-class ShutdownBehavior(OpenEnum):
-    """What becomes of an instance whose guest powers itself off (EC2's words)."""
-
-    STOP = "stop"
-    TERMINATE = "terminate"
 
 
 class Instance(Base):
@@ -75,13 +67,6 @@ class Instance(Base):
     created_at: Mapped[datetime]
     launched_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None] = mapped_column(index=True)
-
-
-class GroupStrategy(OpenEnum):
-    """How the instances of a placement group are laid out (EC2's names)."""
-
-    CLUSTER = "cluster"  # together: on one host while it has room
-    SPREAD = "spread"  # apart: no two on one host
 
 
 class PlacementGroup(Base):

@@ -2,18 +2,10 @@
 
 from controller.db.accounts import AccessKey, Cloud, KeyPair, Project, Tag, User
 from controller.db.base import Base
-from controller.db.hosts import Claim, Host, HostMode, JoinToken, RemovedHost, StrayGuest
-from controller.db.images import Image, ImageState, InstanceType
-from controller.db.instances import (
-    DeadLetter,
-    GroupStrategy,
-    Instance,
-    InstanceEvent,
-    PlacementGroup,
-    Reservation,
-    ShutdownBehavior,
-)
-from controller.db.networks import Lease, LeasePin, Network, NetworkKind
+from controller.db.hosts import Claim, Host, JoinToken, RemovedHost, StrayGuest
+from controller.db.images import Image, InstanceType
+from controller.db.instances import DeadLetter, Instance, InstanceEvent, PlacementGroup, Reservation
+from controller.db.networks import Lease, LeasePin, Network
 from controller.db.services import Service
 
 __all__ = [
@@ -22,11 +14,8 @@ __all__ = [
     "Claim",
     "Cloud",
     "DeadLetter",
-    "GroupStrategy",
     "Host",
-    "HostMode",
     "Image",
-    "ImageState",
     "Instance",
     "InstanceEvent",
     "InstanceType",
@@ -35,13 +24,11 @@ __all__ = [
     "Lease",
     "LeasePin",
     "Network",
-    "NetworkKind",
     "PlacementGroup",
     "Project",
     "RemovedHost",
     "Reservation",
     "Service",
-    "ShutdownBehavior",
     "StrayGuest",
     "Tag",
     "User",

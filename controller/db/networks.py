@@ -6,14 +6,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import TABLE_ARGS, Account, Base, Id, Name, Serial
-from controller.domain.open_enum import OpenEnum
-
-
-class NetworkKind(OpenEnum):
-    """How a network gives out its addresses."""
-
-    POOLED = "POOLED"  # any free address, on any host
-    PINNED = "PINNED"  # the imported leases only, each on the hosts that may carry it
+from controller.domain.networks import NetworkKind
 
 
 class Network(Base):

@@ -20,8 +20,9 @@ from sqlalchemy import func, select
 from controller.cli.health import api_problem
 from controller.conf.load import load_settings
 from controller.conf.settings import Settings
-from controller.db.models import Host, Instance, NetworkKind
+from controller.db.models import Host, Instance
 from controller.domain.lease_file import LeaseFormat, read_leases
+from controller.domain.networks import NetworkKind
 from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.database import schema

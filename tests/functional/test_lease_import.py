@@ -10,10 +10,11 @@ from random import Random
 import pytest
 from sqlalchemy import event, func, select
 
-from controller.db.models import Instance, Lease, LeasePin, NetworkKind, Project
+from controller.db.models import Instance, Lease, LeasePin, Project
 from controller.domain.errors import ClaimConflict, LeasesRefused
 from controller.domain.lease_file import LeaseFormat, LeaseRow, read_leases, write_leases
 from controller.domain.messages import ScheduleReservation
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases

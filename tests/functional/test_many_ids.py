@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import select, text, update
 
 from controller.db.bulk import among
-from controller.db.models import Instance, Lease, NetworkKind
+from controller.db.models import Instance, Lease
 from controller.domain.lease_file import LeaseFormat, read_leases
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import lock_free
 from controller.operations.networks.networks import create_network

@@ -15,9 +15,10 @@ from sqlalchemy import select
 from api.service import ApiService
 from controller.conf.settings import Api, Database, General, Quota, Settings
 from controller.db import database
-from controller.db.models import Image, ImageState, Instance
+from controller.db.models import Image, Instance
 from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
+from controller.domain.images import ImageState
 from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects, users

@@ -9,8 +9,9 @@ from typing import Any
 
 from controller.conf import Settings, load_settings
 from controller.db.database import Database
-from controller.db.models import Image, ImageState, Instance
+from controller.db.models import Image, Instance
 from controller.domain.ids import IMAGE, IdSource
+from controller.domain.images import ImageState
 from controller.domain.messages import GuestReport, GuestsChanged, HostReported, Message, ReconcileGuests
 from controller.domain.states import Event, State
 from controller.domain.wire import VERSION

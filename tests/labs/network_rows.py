@@ -8,6 +8,8 @@ from pathlib import Path
 from controller.conf.settings import General, Network, Settings
 from controller.db import models
 from controller.db.database import Database
+from controller.domain.hosts import HostMode
+from controller.domain.images import ImageState
 from controller.domain.messages import Message
 from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
@@ -77,7 +79,7 @@ def _fill(tx: Transaction, user_data: str) -> None:
             id="ami-00000000000000001",
             project_id=project,
             name="demo",
-            state=models.ImageState.AVAILABLE,
+            state=ImageState.AVAILABLE,
             format="qcow2",
             sha256="0" * 64,
             size_bytes=1,
@@ -100,7 +102,7 @@ def _fill(tx: Transaction, user_data: str) -> None:
     )
     tx.session.add(
         models.Host(
-            id="h1", mode=models.HostMode.READY, up=True, hypervisor="qemu", architecture="x86_64", zone="z",
+            id="h1", mode=HostMode.READY, up=True, hypervisor="qemu", architecture="x86_64", zone="z",
             vcpus=8, memory_mib=8, disk_gib=8, vcpus_limit=8, memory_limit_mib=8, disk_limit_gib=8,
             last_seen_at=tx.now, created_at=tx.now,
         )

@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from controller.conf.settings import Settings
 from controller.db.database import Database
-from controller.db.models import GroupStrategy, NetworkKind
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.operations.cloud import Transaction
 from controller.operations.instances import placement_groups
 from controller.operations.networks import networks

@@ -7,7 +7,8 @@ from typing import Any
 
 import netaddr
 
-from controller.db.models import GroupStrategy, NetworkKind
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import Event, State
 from tests.simulation.database import SimulationDatabase
 from tests.simulation.faults import Fault

@@ -8,8 +8,9 @@ from api.ec2.actions.context import Context, Parameters, Result, UnsupportedPara
 from api.ec2.actions.instance_shape import tag_list
 from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import GroupStrategy, PlacementGroup
+from controller.db.models import PlacementGroup
 from controller.domain.errors import MissingParameter, PlacementGroupNotFound
+from controller.domain.placement_groups import GroupStrategy
 from controller.operations.accounts.tags import tag_new
 from controller.operations.cloud import Transaction
 from controller.operations.instances import placement_groups

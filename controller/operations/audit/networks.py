@@ -3,7 +3,8 @@
 import netaddr
 from sqlalchemy import func, select
 
-from controller.db.models import Network, NetworkKind
+from controller.db.models import Network
+from controller.domain.networks import NetworkKind
 from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset

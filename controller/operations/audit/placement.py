@@ -2,7 +2,9 @@
 
 from sqlalchemy import and_, exists, func, or_, select
 
-from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
+from controller.db.models import Instance, Lease, LeasePin, Network, PlacementGroup
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import State
 from controller.operations.audit.violation import PLACED, Violation
 from controller.operations.cloud import Transaction

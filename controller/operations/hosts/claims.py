@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Integer, String, Update, update
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import insert_rows, update_rows
-from controller.db.models import Claim, Host, HostMode
+from controller.db.models import Claim, Host
 from controller.domain.errors import ClaimConflict
+from controller.domain.hosts import HostMode
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import LockedInstance, lock_hosts
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import func, select
 
-from controller.db.models import Claim, Host, HostMode, Instance, LeasePin
+from controller.db.models import Claim, Host, Instance, LeasePin
 from controller.domain.checks import LARGEST
 from controller.domain.drift import accepted
 from controller.domain.errors import HostInUse
+from controller.domain.hosts import HostMode
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import missing_host, new_epoch, remember_removed

@@ -10,12 +10,13 @@ from pathlib import Path
 from sqlalchemy import or_, select
 
 from controller.conf.settings import Settings
-from controller.db.models import Image, ImageState
+from controller.db.models import Image
 from controller.domain.checks import check_name, check_number
 from controller.domain.errors import ImageNotFound, ImageRejected, InvalidParameter
 from controller.domain.host_facts import check_labels
 from controller.domain.ids import IMAGE
 from controller.domain.image_format import HEADER_BYTES, ImageInfo, inspect_header
+from controller.domain.images import ImageState
 from controller.files import sync_folder
 from controller.operations.accounts import tags
 from controller.operations.cloud import Cloud, Transaction

@@ -21,7 +21,8 @@ from sqlalchemy import func, select
 
 from controller.conf.settings import Settings
 from controller.db.bulk import among
-from controller.db.models import Host, Image, ImageState, Instance
+from controller.db.models import Host, Image, Instance
+from controller.domain.images import ImageState
 from controller.domain.messages import RemoveImages
 from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction

@@ -11,8 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Row, Select, bindparam, case, func, select
 
-from controller.db.models import Host, HostMode, Image, Instance, InstanceType, Lease, Network, NetworkKind
+from controller.db.models import Host, Image, Instance, InstanceType, Lease, Network
 from controller.domain.errors import AddressInUse, InvalidParameter, NoFreeAddress, NoValidHost, ZoneNotFound
+from controller.domain.hosts import HostMode
+from controller.domain.networks import NetworkKind
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset, free_addresses, is_free

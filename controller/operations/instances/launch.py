@@ -10,18 +10,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, or_, select, update
 
 from controller.db.bulk import among, insert_rows
-from controller.db.models import (
-    Image,
-    ImageState,
-    Instance,
-    InstanceType,
-    KeyPair,
-    Network,
-    PlacementGroup,
-    Project,
-    Reservation,
-    ShutdownBehavior,
-)
+from controller.db.models import Image, Instance, InstanceType, KeyPair, Network, PlacementGroup, Project, Reservation
 from controller.domain.errors import (
     ClaimConflict,
     IdempotentParameterMismatch,
@@ -35,6 +24,8 @@ from controller.domain.errors import (
     QuotaExceeded,
 )
 from controller.domain.ids import INSTANCE, RESERVATION
+from controller.domain.images import ImageState
+from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import State
 from controller.operations.accounts.tags import tag_new

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, func, select
 
-from controller.db.models import GroupStrategy, Instance, PlacementGroup
+from controller.db.models import Instance, PlacementGroup
 from controller.domain.checks import check_name
 from controller.domain.errors import (
     InvalidParameter,
@@ -13,6 +13,7 @@ from controller.domain.errors import (
     PlacementGroupNotFound,
 )
 from controller.domain.ids import PLACEMENT_GROUP
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import State
 from controller.operations.accounts import tags
 from controller.operations.cloud import Transaction

@@ -8,8 +8,9 @@ import structlog
 from sqlalchemy import func, select, update
 
 from controller.db.bulk import among
-from controller.db.models import Host, Instance, InstanceEvent, ShutdownBehavior
+from controller.db.models import Host, Instance, InstanceEvent
 from controller.domain.checks import storable
+from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import (
     UNTOLD,
     GuestReport,

@@ -21,8 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import among, update_rows
-from controller.db.models import Lease, LeasePin, Network, NetworkKind
+from controller.db.models import Lease, LeasePin, Network
 from controller.domain.errors import ClaimConflict
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import CHUNK, LockedInstance
 

@@ -6,7 +6,7 @@ import netaddr
 from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from controller.db.bulk import among
-from controller.db.models import Cloud, Instance, Lease, LeasePin, Network, NetworkKind
+from controller.db.models import Cloud, Instance, Lease, LeasePin, Network
 from controller.domain.checks import check_name
 from controller.domain.errors import (
     AlreadyExists,
@@ -21,6 +21,7 @@ from controller.domain.errors import (
 )
 from controller.domain.ids import NETWORK
 from controller.domain.messages import PrepareNetworks
+from controller.domain.networks import NetworkKind
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset, gateway, is_free

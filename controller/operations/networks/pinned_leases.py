@@ -8,10 +8,11 @@ from ipaddress import IPv4Address
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from controller.db.bulk import among, analyze
-from controller.db.models import Host, Instance, Lease, LeasePin, Network, NetworkKind
+from controller.db.models import Host, Instance, Lease, LeasePin, Network
 from controller.domain.errors import ClaimConflict, InvalidParameter, LeasesRefused, NetworkNotFound
 from controller.domain.lease_file import BadRow, LeaseFile, LeaseRow
 from controller.domain.messages import PrepareNetworks
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import CHUNK
 from controller.operations.networks.lease_checks import ExistingLease, Faults, Surroundings, check_rows, normal_row

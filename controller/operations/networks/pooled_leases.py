@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, String, Update, func, select, update
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import among, insert_rows, update_rows
-from controller.db.models import Lease, Network, NetworkKind
+from controller.db.models import Lease, Network
 from controller.domain.errors import ClaimConflict
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import CHUNK, LockedInstance
 from controller.operations.networks.leases import end_offset, is_free

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from controller.db.models import Instance, NetworkKind
+from controller.db.models import Instance
 from controller.domain.lease_file import LeaseFormat, read_leases
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases

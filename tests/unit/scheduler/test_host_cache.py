@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.db.models import HostMode, NetworkKind
+from controller.domain.hosts import HostMode
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation
+from controller.domain.networks import NetworkKind
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.heartbeats import mark_lost

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.db.models import GroupStrategy, HostMode, ImageState, NetworkKind, ShutdownBehavior
+from controller.domain.hosts import HostMode
+from controller.domain.images import ImageState
+from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import Desired, Power
+from controller.domain.networks import NetworkKind
 from controller.domain.open_enum import OpenEnum
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import Event, State, allows, states_that_allow
 
 OPEN: list[type[OpenEnum]] = [

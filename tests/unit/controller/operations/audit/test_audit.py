@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, event, text
 
-from controller.db.models import GroupStrategy, Instance, Lease, LeasePin, Network, NetworkKind, PlacementGroup
+from controller.db.models import Instance, Lease, LeasePin, Network, PlacementGroup
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.audit.violation import Violation

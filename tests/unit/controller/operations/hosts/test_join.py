@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from controller.db.models import Host, HostMode, Lease, LeasePin
+from controller.db.models import Host, Lease, LeasePin
 from controller.domain.drift import drift
 from controller.domain.errors import (
     AuthenticationFailed,
@@ -22,6 +22,7 @@ from controller.domain.errors import (
     PoisonMessage,
 )
 from controller.domain.host_facts import normal_macs
+from controller.domain.hosts import HostMode
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction

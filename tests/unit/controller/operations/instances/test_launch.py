@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controller.db.models import Host, HostMode, Instance, InstanceEvent, Project
+from controller.db.models import Host, Instance, InstanceEvent, Project
 from controller.domain.errors import (
     CloudError,
     IdempotentParameterMismatch,
@@ -18,6 +18,7 @@ from controller.domain.errors import (
     QuotaExceeded,
     ZoneNotFound,
 )
+from controller.domain.hosts import HostMode
 from controller.domain.messages import Desired, PrepareNetworks, ReconcileGuests, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from controller.db.models import GroupStrategy, Instance, Lease, NetworkKind, PlacementGroup
+from controller.db.models import Instance, Lease, PlacementGroup
 from controller.domain.errors import (
     AddressInUse,
     CloudError,
@@ -18,6 +18,8 @@ from controller.domain.errors import (
     PlacementGroupNotFound,
 )
 from controller.domain.lease_file import LeaseFile, LeaseRow
+from controller.domain.networks import NetworkKind
+from controller.domain.placement_groups import GroupStrategy
 from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select, update
 
-from controller.db.models import Lease, Network, NetworkKind
+from controller.db.models import Lease, Network
 from controller.domain.errors import CidrOverlaps, CloudError, Conflict, InvalidParameter, NetworkNotFound
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import PrepareNetworks, ScheduleReservation
+from controller.domain.networks import NetworkKind
 from controller.operations.audit.audit import audit
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases

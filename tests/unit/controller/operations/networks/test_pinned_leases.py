@@ -7,11 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
-from controller.db.models import Instance, Lease, LeasePin, NetworkKind
+from controller.db.models import Instance, Lease, LeasePin
 from controller.domain.errors import InvalidParameter, LeasesRefused, NetworkNotFound
 from controller.domain.lease_file import LeaseFile, LeaseFormat, LeaseRow, read_leases, write_leases
 from controller.domain.messages import PrepareNetworks
 from controller.domain.names import is_dns_label
+from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
 from controller.operations.networks import networks, pinned_leases

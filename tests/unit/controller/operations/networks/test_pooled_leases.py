@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import select
 
-from controller.db.models import Lease, NetworkKind
+from controller.db.models import Lease
 from controller.domain.errors import AddressInUse, NoFreeAddress
 from controller.domain.lease_file import LeaseFormat, read_leases
 from controller.domain.messages import ScheduleReservation
+from controller.domain.networks import NetworkKind
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
 from controller.operations.instances.actions import terminate
