@@ -1,7 +1,7 @@
-"""What one scheduler remembers of the site between two doorbells: the fleet, and the free pinned leases.
+"""What one scheduler keeps of the site between two doorbells: the host table, and the free pinned leases.
 
-It may be out of date; the claim, in the database, decides. What others have changed is read again and again, what is
-remembered is never read anew as a whole but now and then, after a conflict over leases, and before anybody is refused.
+It may be out of date; the claim, in the database, decides. Rows that changed are read once a second. Everything is read
+again every 30 s, after a conflict over leases, and before a request is refused.
 """
 
 import math
@@ -18,20 +18,22 @@ from controller.db.models import Lease, LeasePin
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import chunks
 from controller.operations.networks.leases import is_free
-from scheduler.host import Host, Request
-from scheduler.host_table import HostTable
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.placement import Placement, commit
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.place import Placement, commit
+from scheduler.placement.ranking import Rankings
+from scheduler.placement.request import Request
 
 _CHANGES_VALID_S = 1.0
 _ALL_VALID_S = 30.0
-# What was changed so long before the last look may have been committed after it. What takes longer is found with the
-# next look at everything.
+# A change dated up to so long before the last read may have been committed after it. Slower commits are found when
+# everything is read again.
 _OVERLAP = timedelta(seconds=1)
 
 
 @dataclass
-class _Known:
+class _CachedLeases:
     """The free leases of a network: all of them as of ``all_at``, those that were given back as of ``read_at``, both by
     the monotonic clock; ``until`` is that moment by the cloud's clock."""
 
@@ -43,16 +45,17 @@ class _Known:
 
 
 class HostCache:
-    """One thread's view of the site; ``monotonic`` tells how old what it remembers is, in seconds."""
+    """One thread's cache of the site; ``monotonic`` is the clock for the age of its content, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.host_table = HostTable()
+        self.rankings = Rankings()
         self._monotonic = monotonic
         self._all_read_at = -math.inf
         self._read_at = -math.inf
         self._until: datetime | None = None
         self._read_in: Transaction | None = None
-        self._leases: dict[str, _Known] = {}
+        self._leases: dict[str, _CachedLeases] = {}
         self._doubtful: set[str] = set()
         self._taken: list[tuple[Placement, Request, PinnedLeases | None]] = []
 
@@ -61,9 +64,9 @@ class HostCache:
         self._taken.clear()
 
     def refresh(self, tx: Transaction, *, fresh: bool = False) -> bool:
-        """Make the fleet equal to the rows, as they are or, unless ``fresh``, were a moment ago.
+        """Bring the host table up to date; unless ``fresh``, it may be a second old.
 
-        True when they were read now, False when what is known need not be read again.
+        Returns whether rows were read.
         """
         now = self._monotonic()
         if fresh or now - self._all_read_at >= _ALL_VALID_S or self._until is None:
@@ -78,7 +81,7 @@ class HostCache:
         return True
 
     def leases(self, tx: Transaction, network_id: str, *, fresh: bool = False) -> PinnedLeases:
-        """The free leases of a pinned network; ``fresh`` reads all of them in any case."""
+        """The free leases of a pinned network; ``fresh`` reads all of them again."""
         known = self._leases.get(network_id)
         now = self._monotonic()
         if (
@@ -89,25 +92,25 @@ class HostCache:
             or (now - known.read_at >= _CHANGES_VALID_S and not _give_back(tx, network_id, known))
         ):
             pins = _pins(tx, Lease.network_id == network_id)
-            known = _Known(PinnedLeases(self.host_table, pins), now, now, tx.now, len(self.host_table))
+            known = _CachedLeases(PinnedLeases(self.host_table, pins), now, now, tx.now, len(self.host_table))
             self._leases[network_id] = known
         elif now - known.read_at >= _CHANGES_VALID_S:
             known.read_at, known.until = now, tx.now
         return known.leases
 
     def only(self, tx: Transaction, lease_id: int) -> PinnedLeases:
-        """This one lease, as it is now; empty where it is not free."""
+        """This one lease, read now; empty if it is not free."""
         return PinnedLeases(self.host_table, _pins(tx, Lease.id == lease_id))
 
     def take(self, placement: Placement, request: Request, leases: PinnedLeases | None) -> None:
-        """Count a plan as carried out; ``forget`` takes it back."""
+        """Count a plan as carried out; ``forget`` undoes it."""
         commit(placement, request, self.host_table, leases)
         self._taken.append((placement, request, leases))
 
     def forget(self, *, leases: bool = False) -> None:
-        """The transaction failed: nothing of what it took is taken, and its hosts are not as they were remembered.
+        """The transaction failed: undo what it took, and read its hosts again next time.
 
-        ``leases``: neither are the leases.
+        ``leases``: read the leases again, too.
         """
         for placement, request, of in reversed(self._taken):
             for host_id in placement.host_ids:
@@ -136,7 +139,7 @@ class HostCache:
     def _read_changes(self, tx: Transaction, since: datetime) -> None:
         changed = models.Host.changed_at >= since
         doubtful, self._doubtful = sorted(self._doubtful), set()
-        rows: list[Host] = []
+        rows: list[HostRow] = []
         for ids in chunks(doubtful):
             rows += _hosts(tx, among(models.Host.id, ids))
         gone = set(doubtful) - {row.id for row in rows}
@@ -144,7 +147,7 @@ class HostCache:
         self.host_table.remove([h for h in gone if self.host_table.known[self.host_table.index[h]]])
 
 
-def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[Host]:
+def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[HostRow]:
     h = models.Host
     rows = tx.session.execute(
         select(
@@ -167,7 +170,7 @@ def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[Host]:
         .where(*where)
         .order_by(h.id)
     )
-    return [Host._make(row) for row in rows]
+    return [HostRow._make(row) for row in rows]
 
 
 def _pins(tx: Transaction, *where: ColumnElement[bool]) -> Sequence[tuple[int, str]]:
@@ -179,8 +182,8 @@ def _pins(tx: Transaction, *where: ColumnElement[bool]) -> Sequence[tuple[int, s
     return [(lease_id, host_id) for lease_id, host_id in tx.session.execute(query)]
 
 
-def _give_back(tx: Transaction, network_id: str, known: _Known) -> bool:
-    """Take over which leases have become free since the last look; False where there are new ones among them."""
+def _give_back(tx: Transaction, network_id: str, known: _CachedLeases) -> bool:
+    """Mark the leases that were given back since the last read as free; False if there are new ones among them."""
     since = known.until - _OVERLAP
     query = select(Lease.id).where(Lease.network_id == network_id, is_free(tx.now), Lease.released_at >= since)
     return known.leases.give_back(tx.session.scalars(query).all())

@@ -1,4 +1,4 @@
-"""What some instances ask for, as their rows and those that they name say it."""
+"""Placement requests, made of the rows of instances and of what these refer to."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,13 @@ from controller.domain.networks import NetworkKind
 from controller.domain.placement_groups import GroupStrategy
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import LockedInstance, chunks
-from scheduler.host import Request, listed
+from scheduler.placement.host_row import listed
+from scheduler.placement.request import Request
 
 
 @dataclass(frozen=True)
 class ReservationSpec:
-    """What all instances of one reservation ask for; ``least`` of them must find a host, or none does."""
+    """What all instances of one reservation ask for; at least ``least`` of them are placed, or none."""
 
     least: int
     architecture: str
@@ -29,11 +30,11 @@ class ReservationSpec:
 
     @property
     def pinned(self) -> bool:
-        """Whether the network's leases say which hosts may carry them."""
+        """Whether the network's leases are pinned to hosts."""
         return self.kind == NetworkKind.PINNED
 
     def request(self, instances: Sequence[LockedInstance], group_strategy: str, group_hosts: frozenset[str]) -> Request:
-        """All of these are alike: the first one speaks for them."""
+        """The request for these instances, which are identical."""
         first = instances[0]
         return Request(
             count=len(instances),
@@ -52,9 +53,9 @@ class ReservationSpec:
 
 def specs_of(tx: Transaction, instances: Sequence[LockedInstance]) -> dict[str, ReservationSpec]:
     """What each reservation of these instances asks for, by its id; one statement."""
-    speakers = {i.reservation_id: i.id for i in instances}
+    first_of = {i.reservation_id: i.id for i in instances}
     found: dict[str, ReservationSpec] = {}
-    for ids in chunks(sorted(speakers.values())):
+    for ids in chunks(sorted(first_of.values())):
         query = (
             select(
                 Instance.reservation_id,
@@ -77,8 +78,8 @@ def specs_of(tx: Transaction, instances: Sequence[LockedInstance]) -> dict[str, 
 
 
 def alike(instances: Sequence[LockedInstance]) -> list[list[LockedInstance]]:
-    """The instances that one placement serves, reservations whole and in order, the oldest first; those that want a
-    certain address before those that can do with any."""
+    """Groups of instances that one placement serves: whole reservations, the oldest first; those that asked for a
+    certain address before those that take any."""
     groups: dict[tuple[object, ...], list[LockedInstance]] = defaultdict(list)
     for i in sorted(instances, key=lambda i: (i.state_since, i.reservation_id, i.launch_index)):
         alone = i.reservation_id if i.wanted_ip else ""
@@ -88,8 +89,8 @@ def alike(instances: Sequence[LockedInstance]) -> list[list[LockedInstance]]:
 
 
 def lock_groups(tx: Transaction, instances: Sequence[LockedInstance]) -> Mapping[str, str]:
-    """The strategies of the placement groups, by id; the groups stay locked, so that two schedulers never lay
-    out one group at the same time."""
+    """The strategies of the placement groups, by id; the groups stay locked, so that two schedulers never place
+    members of one group at the same time."""
     ids = {i.group_id for i in instances if i.group_id}
     if not ids:
         return {}

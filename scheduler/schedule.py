@@ -1,4 +1,4 @@
-"""The work of some doorbells: reservations' instances get a host and an address each, in one transaction."""
+"""Schedules reservations: each instance gets a host and an address, all in one transaction."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -24,23 +24,23 @@ from controller.operations.networks.pooled_leases import (
     claim_addresses,
     lock_pools,
 )
-from scheduler.host import Request
 from scheduler.host_cache import HostCache
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.placement import Placement, place
-from scheduler.policy import policy_for
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.place import Placement, place
+from scheduler.placement.policy import policy_for
+from scheduler.placement.request import Request
 from scheduler.requests import ReservationSpec, alike, hosts_of_group, lock_groups, specs_of
 
 log = structlog.get_logger(__name__)
 
-# How often a plan is made anew because another transaction took some of its leases.
+# How often a plan is made again because another transaction took some of its leases.
 _PLANS = 10
 
 
 @dataclass(frozen=True)
 class _Decision:
-    """What was decided of alike instances: those that are ``placed`` have an address, but not yet their host; those
-    that are ``refused`` have nothing."""
+    """A decision about identical instances: those ``placed`` have their address, but not yet their claim on the host;
+    those ``refused`` have nothing."""
 
     placed: Sequence[LockedInstance]
     placement: Placement
@@ -50,14 +50,13 @@ class _Decision:
 
 
 def schedule(tx: Transaction, reservation_ids: Collection[str], cache: HostCache) -> int:
-    """Place what is still REQUESTED of these reservations; answers how many instances found a host.
+    """Place the instances of these reservations that are still REQUESTED; answers how many were placed.
 
-    Hosts and addresses are room alike: as many reservations as fit are placed, each with its minimum at least. The
-    other instances end in ERROR with the reason, and hold nothing. While no host is heard of at all, nobody is refused:
-    that is a fault that may pass, not a lack of room. They stay REQUESTED until the next doorbell, or until their
-    deadline.
+    As many reservations as hosts and addresses allow are placed, each with at least its minimum. The other instances
+    end in ERROR with the reason, and hold nothing. While all hosts are down no instance is refused: that is an outage,
+    not a lack of room. They stay REQUESTED until the next doorbell, or until their deadline.
 
-    Locks are taken in one order, whatever comes together: instances, groups, networks, leases, hosts.
+    Locks are always taken in this order: instances, groups, networks, leases, hosts.
 
     Raises:
         ClaimConflict: another transaction claimed what the placement counted on; run it again.
@@ -77,13 +76,13 @@ def schedule(tx: Transaction, reservation_ids: Collection[str], cache: HostCache
             decisions.append(_decide(tx, group, specs, strategies, pools, cache, decisions))
         return _carry_out(tx, decisions, cache)
     except Exception as error:
-        # Leases whose pins have changed, or that are gone, would be chosen again and again.
+        # Without this, leases that are gone or pinned elsewhere now would be chosen again on every retry.
         cache.forget(leases=isinstance(error, ClaimConflict) and error.fields.get("kind") == "lease")
         raise
 
 
 def _is_understood(instance: LockedInstance, specs: ReservationSpec, strategies: Mapping[str, str]) -> bool:
-    """Whether this release knows what is asked for; if not, it waits for a scheduler of the newer release."""
+    """Whether this release knows the network's kind and the group's strategy; if not, a newer scheduler places it."""
     strategy = strategies.get(instance.group_id or "", "")
     understood = NetworkKind(specs.kind).known and (not strategy or GroupStrategy(strategy).known)
     if not understood:
@@ -100,7 +99,7 @@ def _decide(
     cache: HostCache,
     before: Sequence[_Decision],
 ) -> _Decision:
-    """``before``: what was decided in this transaction, and is not written down yet."""
+    """Decide about identical instances; ``before``: earlier decisions of this transaction, not yet written."""
     first = instances[0]
     strategy = strategies.get(first.group_id or "", "")
     hosts = hosts_of_group(tx, first.group_id) if first.group_id and strategy else frozenset()
@@ -114,14 +113,14 @@ def _decide(
     else:
         placement = _plan(tx, request, cache)
     if cache.host_table.silent:
-        log.warning("no host is heard of, requests wait", instances=len(instances), hosts=placement.considered)
+        log.warning("all hosts are down, requests wait", instances=len(instances), hosts=placement.considered)
         return _Decision((), placement.first(0), (), "", "")
     room, addresses = len(placement.host_ids), Addresses()
     if pool is not None and room:
         addresses = choose_wanted(tx, pool, first.wanted_ip) if first.wanted_ip else choose_addresses(tx, pool, room)
         room = len(addresses)
     placed = _whole_reservations(instances, room, specs)
-    there = {i.id for i in placed}
+    placed_ids = {i.id for i in placed}
     code, reason = _no_room(request, placement)
     if pool is not None and room < len(placement.host_ids):
         code, reason = _no_address(pool, first.wanted_ip, room, len(instances))
@@ -133,11 +132,11 @@ def _decide(
         claim_addresses(tx, pool, placed, addresses)
     else:
         claim_pinned(tx, list(zip(placed, chosen.lease_ids, strict=True)))
-    return _Decision(placed, chosen, [i for i in instances if i.id not in there], code, reason)
+    return _Decision(placed, chosen, [i for i in instances if i.id not in placed_ids], code, reason)
 
 
 def _carry_out(tx: Transaction, decisions: Sequence[_Decision], cache: HostCache) -> int:
-    """Claim the hosts and write down what was decided."""
+    """Claim the hosts and write the decisions to the rows."""
     for made in decisions:
         transition(tx, made.refused, Event.FAILED, detail=made.reason, reason_code=made.reason_code)
     placed = [i for made in decisions for i in made.placed]
@@ -152,39 +151,38 @@ def _carry_out(tx: Transaction, decisions: Sequence[_Decision], cache: HostCache
 
 
 def _plan(tx: Transaction, request: Request, cache: HostCache) -> Placement:
-    """A plan; before anybody is refused, the hosts are read anew."""
+    """A plan; if it does not place all instances, it is made again of hosts read now."""
     policy = policy_for(tx.settings.scheduler)
-    placement = place(request, cache.host_table, policy=policy)
+    placement = place(request, cache.host_table, policy=policy, rankings=cache.rankings)
     if len(placement.host_ids) < request.count and cache.refresh(tx, fresh=True):
-        return place(request, cache.host_table, policy=policy)
+        return place(request, cache.host_table, policy=policy, rankings=cache.rankings)
     return placement
 
 
 def _plan_pinned(
     tx: Transaction, request: Request, first: LockedInstance, cache: HostCache
 ) -> tuple[Placement, PinnedLeases]:
-    """A plan whose leases are locked, and what its leases were chosen from. Leases that another transaction has locked
-    are counted as taken, and the plan is made anew; where remembered hosts and leases do not suffice, they are read
-    anew first."""
+    """A plan whose leases are locked, and the leases that it chose from. Leases that another transaction has locked
+    count as taken, and the plan is made again. If cached hosts and leases do not suffice, they are read again first."""
     policy = policy_for(tx.settings.scheduler)
     fresh, contended = bool(first.wanted_ip), False
 
-    def look() -> PinnedLeases:
+    def find_leases() -> PinnedLeases:
         if first.wanted_ip:
             return cache.only(tx, find_lease(tx, first.network_id, first.wanted_ip))
         return cache.leases(tx, first.network_id)
 
-    leases = look()
+    leases = find_leases()
     for _ in range(_PLANS):
-        placement = place(request, cache.host_table, policy=policy, leases=leases)
+        placement = place(request, cache.host_table, policy=policy, leases=leases, rankings=cache.rankings)
         if len(placement.host_ids) < request.count and cache.refresh(tx, fresh=True):
-            leases = look()  # the fleet may have gained hosts
+            leases = find_leases()  # hosts may have been added to the table
             continue
         if len(placement.host_ids) < request.count and not fresh:
             leases, fresh = cache.leases(tx, first.network_id, fresh=True), True
             continue
         if len(placement.host_ids) < request.count and contended:
-            break  # what is locked may be free again in a moment: no reason to refuse anybody
+            break  # locked leases may be free again in a moment: no reason to refuse an instance
         free = lock_free(tx, placement.lease_ids)
         if len(free) == len(placement.lease_ids):
             return placement, leases
@@ -198,7 +196,7 @@ def _plan_pinned(
 def _whole_reservations(
     instances: Sequence[LockedInstance], room: int, specs: Mapping[str, ReservationSpec]
 ) -> list[LockedInstance]:
-    """Those that there is room for, first come first served; of a reservation its minimum at least, or none."""
+    """The instances that there is room for, the oldest first; of a reservation at least its minimum, or none."""
     placed: list[LockedInstance] = []
     by_reservation: dict[str, list[LockedInstance]] = defaultdict(list)
     for instance in instances:

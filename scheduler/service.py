@@ -1,4 +1,4 @@
-"""The scheduler as a service: some consumers of one queue; several processes of it may run side by side."""
+"""The scheduler as a service: consumers of one queue; several processes of it may run side by side."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -11,12 +11,12 @@ from controller.domain.messages import Message, ScheduleReservation
 from controller.operations.cloud import Cloud
 from controller.operations.instances.locking import count_requested, in_portions
 from scheduler.host_cache import HostCache
-from scheduler.policy import policy_for
+from scheduler.placement.policy import policy_for
 from scheduler.schedule import schedule
 
 log = structlog.get_logger(__name__)
 
-# Others wait for what a transaction has locked - agents' reports, launches, deletes -, so that it is to be short.
+# A transaction is kept short: agents' reports, launches and deletes wait for the rows that it has locked.
 MOST_INSTANCES = 1000
 
 _QUEUE = "schedule"
@@ -30,7 +30,7 @@ class SchedulerService:
     needs_database: ClassVar[bool] = True
 
     def __init__(self, cloud: Cloud) -> None:
-        policy_for(cloud.settings.scheduler)  # a wrong configuration is told now
+        policy_for(cloud.settings.scheduler)  # raises ConfigurationError now, not at the first request
         self._consumers = [
             BatchConsumer(cloud.settings, [_QUEUE], Placer(cloud), name=f"{_QUEUE}-{n}")
             for n in range(cloud.settings.scheduler.consumers)
@@ -49,7 +49,7 @@ class SchedulerService:
             consumer.join(_STOP_S)
 
     def problem(self) -> str:
-        """Why nothing is placed."""
+        """Why this service places nothing; empty if it works."""
         return next(filter(None, (c.problem() for c in self._consumers)), "")
 
     def destroy(self) -> None:
@@ -57,17 +57,17 @@ class SchedulerService:
 
 
 class Placer:
-    """What one consumer does with the doorbells that have come together; it has its own view of the site."""
+    """What one consumer does with a batch of doorbells; it has a host cache of its own."""
 
     def __init__(self, cloud: Cloud, cache: HostCache | None = None) -> None:
         self._cloud = cloud
         self._cache = cache or HostCache()
 
     def __call__(self, messages: Sequence[Message]) -> None:
-        """Place, in as few transactions as keep each of them short; a reservation is placed in one.
+        """Place the reservations that these messages name, each of them in one transaction.
 
         Raises:
-            PoisonMessage: one is not for a scheduler.
+            PoisonMessage: a message is not for a scheduler.
         """
         wanted = list(dict.fromkeys(r for m in messages for r in _reservations(m)))
         for reservations in self._portions(wanted):
@@ -80,7 +80,7 @@ class Placer:
                 log.info("placed", reservations=len(reservations), instances=placed)
 
     def _portions(self, wanted: Sequence[str]) -> Iterable[Sequence[str]]:
-        """The reservations, so many at a time as have ``MOST_INSTANCES`` to be placed."""
+        """The reservations, as many at a time as have ``MOST_INSTANCES`` to be placed together."""
         if len(wanted) < 2:
             return [wanted]
         counted = self._cloud.ask(lambda tx: count_requested(tx, wanted))

@@ -3,7 +3,7 @@
 Every instance is placed in nine ways: all in one batch, ten at a time, as doorbells come together, and one at a time;
 each without leases (pooled), with one lease pinned to one host for each instance (pinned), and with leases that may go
 to any host of a rack of 16. What was decided is counted as taken before the next decision is made. It is the
-scheduler's own way: ``place`` on what its view remembers, then ``HostCache.take``.
+scheduler's own way: ``place`` on what its cache holds, then ``HostCache.take``.
 
     bin/bench place --hosts 10000 --instances 100000
     bin/bench place --sweep          500, 2,000 and 10,000 hosts with 8,000 and 100,000 instances
@@ -24,12 +24,13 @@ from dataclasses import replace
 from functools import partial
 
 from controller.conf.settings import Scheduler
-from scheduler.host import Host, Request
 from scheduler.host_cache import HostCache
-from scheduler.host_table import HostTable
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.placement import place
-from scheduler.policy import policy_for
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.place import place
+from scheduler.placement.policy import policy_for
+from scheduler.placement.request import Request
 from tests.bench.harness import timed_s
 from tests.bench.svg import line_chart
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> dict[str, object]:
     parser.add_argument("--instances", type=int, default=100_000)
     parser.add_argument("--strategy", choices=("spread", "pack"), default="spread")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sweep", action="store_true", help="fleets of three sizes, two numbers of instances")
+    parser.add_argument("--sweep", action="store_true", help="three numbers of hosts, two of instances")
     parser.add_argument("--profile", action="store_true", help="the dearest functions of pinned single decisions")
     options = parser.parse_args(argv)
     if options.hosts < 1 or options.instances < 1:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> dict[str, object]:
 
 
 def chart(result: dict[str, object]) -> str:
-    """How decisions a second grow with the fleet."""
+    """How decisions a second depend on the number of hosts."""
     runs = result.get("sweep") or [result]
     assert isinstance(runs, list)
     most = max(run["instances"] for run in runs)
@@ -73,7 +74,7 @@ def chart(result: dict[str, object]) -> str:
 
 
 class _Case:
-    """A fleet of hosts with some load on them, and as many leases as instances."""
+    """Hosts with some load on them, and as many leases as instances."""
 
     def __init__(self, options: argparse.Namespace, hosts: int, instances: int, kind: str) -> None:
         self.request = replace(_ONE, count=instances)
@@ -97,7 +98,7 @@ class _Case:
         strangers = sum(h not in self.pins[i] for h, i in zip(self.host_ids, self.lease_ids, strict=True) if self.pins)
         return twice + strangers + int((self.host_table.free < 0).any(axis=0).sum())
 
-    def _build(self, rows: list[Host], instances: int, kind: str) -> None:
+    def _build(self, rows: list[HostRow], instances: int, kind: str) -> None:
         self.host_table = HostTable(rows)
         self.cache = HostCache()
         self.cache.host_table = self.host_table
@@ -111,7 +112,9 @@ class _Case:
 
     def _decide(self, request: Request) -> None:
         self.cache.begin()
-        placement = place(request, self.host_table, policy=self.policy, leases=self.leases)
+        placement = place(
+            request, self.host_table, policy=self.policy, leases=self.leases, rankings=self.cache.rankings
+        )
         self.cache.take(placement, request, self.leases)
         self.host_ids += placement.host_ids
         self.lease_ids += placement.lease_ids
@@ -157,12 +160,12 @@ def _profile(case: _Case) -> list[dict[str, object]]:
     ]
 
 
-def _host(number: int, share: int, dice: random.Random) -> Host:
+def _host(number: int, share: int, dice: random.Random) -> HostRow:
     """One with room for twice its share of the instances, and something on it already."""
     limit = [2 * share * need + 8 * need for need in _ONE.need]
     load = dice.random() * 0.4
     free = [room - int(room * load) for room in limit]
-    return Host(
+    return HostRow(
         f"host-{number:05}",
         up=True,
         mode="READY",

@@ -139,10 +139,10 @@ def test_no_lease_is_claimed_where_an_import_has_just_taken_its_pin_away(site: T
     bells = [m.reservation_id for m in site.bus.take(ScheduleReservation)]
 
     def place(n: int) -> None:
-        view = HostCache()
+        cache = HostCache()
         for bell in bells[n::3]:
             with suppress(ClaimConflict):  # the sweep would ring again
-                site.cloud.write(lambda tx, b=bell: schedule(tx, [b], view))  # type: ignore[misc]
+                site.cloud.write(lambda tx, b=bell: schedule(tx, [b], cache))  # type: ignore[misc]
 
     def repin(n: int) -> None:
         for turn in range(6):

@@ -7,27 +7,28 @@ from dataclasses import replace
 import numpy as np
 
 from controller.conf.settings import Scheduler
-from scheduler.host import Host, Request
-from scheduler.host_table import HostTable
-from scheduler.placement import Placement, place
-from scheduler.policy import Policy, policy_for
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.place import Placement, place
+from scheduler.placement.policy import Policy, policy_for
+from scheduler.placement.request import Request
 
 SMALL = Request(count=1, vcpus=1, memory_mib=1024, disk_gib=10)
 SPREAD = policy_for(Scheduler())
 PACK = policy_for(Scheduler(strategy="pack"))
 
 
-def host(name: str, **changes: object) -> Host:
-    base = Host(name, True, "READY", "kvm", "x86_64", "z1", 16, 16, 32768, 32768, 500, 500)
+def host(name: str, **changes: object) -> HostRow:
+    base = HostRow(name, True, "READY", "kvm", "x86_64", "z1", 16, 16, 32768, 32768, 500, 500)
     return base._replace(**changes)  # type: ignore[arg-type]
 
 
-def placed(request: Request, hosts: Sequence[Host], policy: Policy = SPREAD) -> Placement:
-    """On a fleet that was made for it."""
+def placed(request: Request, hosts: Sequence[HostRow], policy: Policy = SPREAD) -> Placement:
+    """On a host table made for it."""
     return place(request, HostTable(hosts), policy=policy)
 
 
-def room(of: Host, request: Request) -> int:
+def room(of: HostRow, request: Request) -> int:
     """How many instances the host has room for."""
     free = (of.vcpus_free, of.memory_free_mib, of.disk_free_gib)
     vcpus, memory_mib, disk_gib = request.need
@@ -36,12 +37,12 @@ def room(of: Host, request: Request) -> int:
     return max(0, min(fits, default=request.count))
 
 
-def by_heap(request: Request, hosts: Sequence[Host], policy: Policy) -> tuple[str, ...]:
+def by_heap(request: Request, hosts: Sequence[HostRow], policy: Policy) -> tuple[str, ...]:
     """One choice after the other over hosts that pass every filter but capacity."""
     host_table = HostTable(hosts)
     one = replace(request, count=1)
 
-    def weight(of: Host, carried: int) -> float:
+    def weight(of: HostRow, carried: int) -> float:
         at = np.array([host_table.index[of.id]])
         return float(policy.weigh(one, host_table.hosts(at), np.array([carried]))[0])
 

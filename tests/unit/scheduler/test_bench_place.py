@@ -1,4 +1,4 @@
-"""The benchmark of placement, on a small fleet: nothing unplaced, nothing given twice, a chart that is XML."""
+"""The benchmark of placement, on a few hosts: nothing unplaced, nothing given twice, a chart that is XML."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What a scheduler remembers of the hosts, and when it looks anew."""
+"""What a scheduler caches of hosts and leases, and when it reads them again."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from controller.operations.hosts.hosts import set_mode
 from controller.operations.instances.actions import terminate
 from controller.operations.networks.networks import create_network
 from controller.operations.networks.pinned_leases import import_leases
-from scheduler.host import Host
 from scheduler.host_cache import HostCache
-from scheduler.host_table import HostTable
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
 from scheduler.schedule import schedule
 from tests.labs.cloud import TestCloud
 
@@ -33,7 +33,7 @@ def site(tmp_path: Path) -> Iterator[TestCloud]:
 
 @pytest.fixture
 def cache(site: TestCloud) -> HostCache:
-    """A view in which no time passes: it remembers the host as it is now."""
+    """A cache in which no time passes: it holds the host as it is now."""
     remembered = HostCache(lambda: 0.0)
     site.cloud.read(remembered.refresh)
     return remembered
@@ -44,7 +44,7 @@ def place(site: TestCloud, cache: HostCache) -> int:
     return site.cloud.write(lambda tx: schedule(tx, [bell.reservation_id], cache))
 
 
-def test_nobody_is_refused_for_what_is_only_remembered(site: TestCloud, cache: HostCache) -> None:
+def test_no_refusal_from_cached_hosts_alone(site: TestCloud, cache: HostCache) -> None:
     site.heartbeat("h2")
     site.launch(20)
     assert place(site, cache) == 20
@@ -58,7 +58,7 @@ def test_a_host_that_is_disabled_since_gets_nothing(site: TestCloud, cache: Host
     assert site.instance(instance_id).host_id == "h2"
 
 
-def test_room_that_somebody_else_took_is_not_given_twice(site: TestCloud, cache: HostCache) -> None:
+def test_room_that_another_scheduler_took_is_not_given_twice(site: TestCloud, cache: HostCache) -> None:
     first = site.launch(2)
     assert place(site, HostCache()) == 2  # another scheduler
     site.heartbeat("h2", memory_mib=256)
@@ -68,7 +68,7 @@ def test_room_that_somebody_else_took_is_not_given_twice(site: TestCloud, cache:
     assert site.states(first) == [State.BUILDING] * 2
 
 
-def test_what_is_remembered_is_read_again_after_a_moment(site: TestCloud) -> None:
+def test_hosts_are_read_again_after_a_second(site: TestCloud) -> None:
     now = [0.0]
     cache = HostCache(lambda: now[0])
     assert site.cloud.read(cache.refresh)
@@ -82,13 +82,13 @@ class CountingHostTable(HostTable):
 
     rows_taken = 0
 
-    def refresh(self, rows: Sequence[Host]) -> None:
+    def refresh(self, rows: Sequence[HostRow]) -> None:
         self.rows_taken += len(rows)
         super().refresh(rows)
 
 
 def hosts_read(site: TestCloud, cache: HostCache) -> int:
-    """How many hosts the view reads when it looks again."""
+    """How many hosts the cache reads when it is refreshed."""
     assert isinstance(cache.host_table, CountingHostTable)
     before = cache.host_table.rows_taken
     site.cloud.read(cache.refresh)
@@ -97,14 +97,14 @@ def hosts_read(site: TestCloud, cache: HostCache) -> int:
 
 @pytest.fixture
 def moving(site: TestCloud) -> tuple[HostCache, list[float]]:
-    """A view of twenty hosts, and its clock."""
+    """A cache of twenty hosts, and its clock."""
     now = [0.0]
     for n in range(2, 21):
         site.heartbeat(f"h{n}", memory_mib=256)
     cache = HostCache(lambda: now[0])
     cache.host_table = CountingHostTable()
     site.cloud.read(cache.refresh)
-    for _ in range(2):  # what was registered a moment ago may have been committed after the first look
+    for _ in range(2):  # a host registered a moment ago may have been committed after the first read
         site.clock.advance(5)
         now[0] += 5
         site.cloud.read(cache.refresh)
@@ -133,7 +133,7 @@ def test_only_hosts_that_changed_are_read_again(site: TestCloud, moving: tuple[H
     assert cache.host_table.free[1, carrier] == 256
 
 
-def test_hosts_of_silence_are_known_to_be_down(site: TestCloud, moving: tuple[HostCache, list[float]]) -> None:
+def test_silent_hosts_are_down_in_the_cache(site: TestCloud, moving: tuple[HostCache, list[float]]) -> None:
     cache, now = moving
     site.clock.advance(3600)
     now[0] += 5
@@ -160,7 +160,7 @@ def test_what_a_failed_transaction_took_is_free_again(site: TestCloud, cache: Ho
 
 
 def test_groups_that_are_placed_together_do_not_take_the_same_room(site: TestCloud, cache: HostCache) -> None:
-    """The second kind finds less room than it wants, so hosts are read anew: what the first one took still counts."""
+    """The second kind finds less room than it wants, so hosts are read again: what the first one took still counts."""
     site.heartbeat("h1", memory_mib=2048, vcpus=8, disk_gib=1000)
     first = site.launch(10)
     site.clock.advance(1)

@@ -10,10 +10,10 @@ import numpy as np
 
 from controller.conf.settings import Scheduler
 from controller.domain.errors import ConfigurationError
-from scheduler.filters import Filter
-from scheduler.host import Request
-from scheduler.host_table import Floats, Hosts, Ints
-from scheduler.weighers import Weigher
+from scheduler.placement.filters import Filter
+from scheduler.placement.host_table import Floats, Hosts, Ints
+from scheduler.placement.request import Request
+from scheduler.placement.weighers import Weigher
 
 FILTERS = "pileus.scheduler.filters"
 WEIGHERS = "pileus.scheduler.weighers"
@@ -21,8 +21,8 @@ WEIGHERS = "pileus.scheduler.weighers"
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Filters are asked in their order, the first refusal counts. ``lasting`` of them, from the first on, need not be
-    asked again when only the load of a host has changed."""
+    """Filters are called in their order, the first refusal counts. The first ``lasting`` of them need not be called
+    again when only the load of a host has changed."""
 
     filters: tuple[tuple[str, Filter], ...]
     weighers: tuple[tuple[Weigher, float], ...]
@@ -34,7 +34,7 @@ class Policy:
         object.__setattr__(self, "lasting", next(changing, len(self.filters)))
 
     def weigh(self, request: Request, hosts: Hosts, carried: Ints) -> Floats:
-        """The sum of the weighers' answers, each times its weight."""
+        """The weighted sum of what the weighers answer."""
         total: Floats | None = None
         for weigher, weight in self.weighers:
             part = weigher(request, hosts, carried) * weight
@@ -47,7 +47,7 @@ def policy_for(settings: Scheduler) -> Policy:
     """The policy that the configuration names; the same object for the same settings.
 
     Raises:
-        ConfigurationError: a name that no installed package offers, a weight that is no number.
+        ConfigurationError: no installed package offers a filter or weigher of that name, or a weight is not a number.
     """
     filters = _load(FILTERS, "filters", settings.filters)
     weights = dict(_weight(text) for text in settings.weighers)

@@ -1,6 +1,6 @@
 """The published placements: each file is a cluster, a request and a policy, and what comes of them.
 
-`PILEUS_GOLDEN=write pytest tests/unit/scheduler/test_golden_placements.py` writes what comes of them now.
+`PILEUS_GOLDEN=write pytest tests/unit/scheduler/placement/test_golden_placements.py` writes what comes of them now.
 """
 
 import json
@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from controller.conf.settings import Scheduler
-from scheduler.host import Host, Request
-from scheduler.host_table import HostTable
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.placement import place
-from scheduler.policy import policy_for
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.place import place
+from scheduler.placement.policy import policy_for
+from scheduler.placement.request import Request
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "tests/unit/golden/placements"
 FILES = sorted(FOLDER.glob("*.json"))
 HOST = {
@@ -26,11 +27,11 @@ HOST = {
 }  # fmt: skip
 
 
-def host(given: dict[str, Any]) -> Host:
+def host(given: dict[str, Any]) -> HostRow:
     """What a file does not say of a host is as in ``HOST``; what is free is all, if it does not say otherwise."""
     row = {**HOST, **given}
     free = {n.replace("limit", "free"): row[n] for n in ("vcpus_limit", "memory_limit_mib", "disk_limit_gib")}
-    return Host(**{**free, **row})
+    return HostRow(**{**free, **row})
 
 
 def outcome(case: dict[str, Any]) -> dict[str, Any]:

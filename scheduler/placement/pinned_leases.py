@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from scheduler.changes import Changes
-from scheduler.host_table import Bools, HostTable, Ints
+from scheduler.placement.changes import Changes
+from scheduler.placement.host_table import Bools, HostTable, Ints
 
 _KEPT_CHANGES = 4096
 
@@ -19,7 +19,7 @@ class PinnedLeases:
     """
 
     def __init__(self, host_table: HostTable, pins: Iterable[tuple[int, str]], taken: Iterable[int] = ()) -> None:
-        """``pins`` are pairs of a lease and a host that may carry it; hosts that the fleet has not are passed over."""
+        """``pins`` are pairs of a lease and a host that may carry it; hosts that are not in the table are ignored."""
         self._host_table = host_table
         self.rank = host_table.rank
         hosts_of: dict[int, set[int]] = {}
@@ -51,17 +51,17 @@ class PinnedLeases:
         self.take(taken)
 
     def take(self, lease_ids: Iterable[int]) -> None:
-        """These leases belong to somebody; those that did already, and unknown ones, are passed over."""
-        self._turn(lease_ids, free=False)
+        """Mark these leases as in use; those that are already, and unknown ones, are ignored."""
+        self._mark(lease_ids, free=False)
 
     def give_back(self, lease_ids: Iterable[int]) -> bool:
-        """These leases are free again; False where some of them are not known."""
-        return self._turn(lease_ids, free=True)
+        """Mark these leases as free; False if some of them are unknown."""
+        return self._mark(lease_ids, free=True)
 
     def next_for_few(self, hosts: Sequence[int]) -> list[int]:
-        """The free leases that some hosts take next, each the one with the fewest other hosts, then the smallest id.
+        """The free leases that these hosts take next: those with the fewest other hosts first, then the smallest id.
 
-        Of several hosts each lease has to be pinned to a single one (``single``), so that none takes another's.
+        For more than one host every lease must be pinned to one host (``single``): no host takes another's then.
         """
         chosen: list[int] = []
         following: dict[int, Iterator[int]] = {}
@@ -73,7 +73,7 @@ class PinnedLeases:
         return chosen
 
     def _free_of(self, number: int) -> Iterator[int]:
-        """The free leases of a class one by one, found as they are asked for."""
+        """The free leases of a class, searched for one by one."""
         of_class = self._by_class[self._start[number] : self._start[number + 1]]
         free = self._free[of_class]
         at = int(free.argmax())
@@ -84,7 +84,7 @@ class PinnedLeases:
                 at += int(free[at:].argmax())
 
     def next_for_each(self, hosts: Ints) -> Ints:
-        """The same for many at once, where every lease is pinned to a single host (``single``)."""
+        """``next_for_few`` for many instances at once, where every lease is pinned to one host (``single``)."""
         class_of_host = np.full(len(self._host_table), -1)
         for number, of in enumerate(self.hosts_of_class):
             if of:
@@ -105,8 +105,8 @@ class PinnedLeases:
         ids: list[int] = self.ids[of_class[self._free[of_class]]].tolist()
         return ids
 
-    def _turn(self, lease_ids: Iterable[int], *, free: bool) -> bool:
-        turned: list[int] = []
+    def _mark(self, lease_ids: Iterable[int], *, free: bool) -> bool:
+        marked: list[int] = []
         all_known = True
         for lease_id in lease_ids:
             at = self._index.get(lease_id)
@@ -114,9 +114,9 @@ class PinnedLeases:
                 all_known = False
             elif bool(self._free[at]) is not free:
                 self._free[at] = free
-                turned.append(self._class[at])
-        self.free += len(turned) if free else -len(turned)
-        for number, count in Counter(turned).items():
+                marked.append(self._class[at])
+        self.free += len(marked) if free else -len(marked)
+        for number, count in Counter(marked).items():
             change = count if free else -count
             self.class_free[number] += change
             for host in self.hosts_of_class[number]:

@@ -1,10 +1,15 @@
 """The policy that a configuration names."""
 
+from importlib.metadata import entry_points
+
 import pytest
 
 from controller.conf.settings import Scheduler
 from controller.domain.errors import ConfigurationError
-from scheduler.policy import policy_for
+from scheduler import filters as documented_filters
+from scheduler import weighers as documented_weighers
+from scheduler.placement import filters, weighers
+from scheduler.placement.policy import FILTERS, WEIGHERS, policy_for
 
 
 def test_filters_keep_the_order_of_the_configuration() -> None:
@@ -34,3 +39,13 @@ def test_pack_turns_the_weight_of_the_load() -> None:
 def test_what_is_not_there_is_refused_by_name(settings: Scheduler, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         policy_for(settings)
+
+
+def test_documented_modules_offer_every_built_in() -> None:
+    for group, documented, module in (
+        (FILTERS, documented_filters, filters),
+        (WEIGHERS, documented_weighers, weighers),
+    ):
+        names = {e.attr for e in entry_points(group=group) if e.module.startswith("scheduler.")}
+        assert names
+        assert {name for name in names if getattr(documented, name) is not getattr(module, name)} == set()

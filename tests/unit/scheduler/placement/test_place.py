@@ -1,4 +1,4 @@
-"""Placement: what holds for every cluster, whichever way it is worked out."""
+"""Placement: what holds for every cluster, whether hosts are chosen one by one or by whole arrays."""
 
 from dataclasses import replace
 
@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.conf.settings import Scheduler
-from scheduler.host import Host, Request
-from scheduler.host_table import HostTable
-from scheduler.placement import commit, place
-from scheduler.policy import Policy, policy_for
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.place import commit, place
+from scheduler.placement.policy import Policy, policy_for
+from scheduler.placement.ranking import Rankings
+from scheduler.placement.request import Request
 from tests.labs.clusters import PACK, SMALL, SPREAD, by_heap, host, placed, room
 
 IMAGE_FIRST = policy_for(Scheduler(weighers=("load:1.0", "image_present:0.35")))
@@ -96,12 +98,12 @@ def test_a_cluster_group_stays_together_while_there_is_room() -> None:
 
 
 def test_a_host_that_is_removed_is_not_considered_and_may_come_back() -> None:
-    host_table = HostTable([host("a"), host("b")])
+    host_table, rankings = HostTable([host("a"), host("b")]), Rankings()
     host_table.remove(["a"])
-    placement = place(SMALL, host_table, policy=SPREAD)
+    placement = place(SMALL, host_table, policy=SPREAD, rankings=rankings)
     assert (placement.host_ids, placement.considered, placement.refusals) == (("b",), 1, {})
     host_table.refresh([host("a")])
-    assert place(SMALL, host_table, policy=SPREAD).host_ids == ("a",)
+    assert place(SMALL, host_table, policy=SPREAD, rankings=rankings).host_ids == ("a",)
 
 
 clusters = st.lists(
@@ -130,7 +132,7 @@ requests = st.builds(
 
 
 @given(clusters, requests, policies)
-def test_never_more_than_there_is_and_never_less_than_fits(hosts: list[Host], request: Request, policy: Policy) -> None:
+def test_never_more_than_fits_and_never_less(hosts: list[HostRow], request: Request, policy: Policy) -> None:
     chosen = placed(request, hosts, policy).host_ids
     for h in hosts:
         count = chosen.count(h.id)
@@ -142,13 +144,13 @@ def test_never_more_than_there_is_and_never_less_than_fits(hosts: list[Host], re
 
 @given(clusters, requests, policies)
 def test_whole_arrays_give_what_one_choice_after_the_other_gives(
-    hosts: list[Host], request: Request, policy: Policy
+    hosts: list[HostRow], request: Request, policy: Policy
 ) -> None:
     assert placed(request, hosts, policy).host_ids == by_heap(request, hosts, policy)
 
 
 @given(clusters, requests)
-def test_the_order_of_the_hosts_does_not_matter(hosts: list[Host], request: Request) -> None:
+def test_the_order_of_the_hosts_does_not_matter(hosts: list[HostRow], request: Request) -> None:
     assert placed(request, hosts) == placed(request, hosts[::-1])
 
 
@@ -171,14 +173,12 @@ events = st.lists(
 
 
 @given(clusters, events, policies)
-def test_a_fleet_that_is_kept_answers_as_one_that_is_new(
-    hosts: list[Host], events: list[object], policy: Policy
-) -> None:
-    host_table = HostTable(hosts)
+def test_kept_rankings_answer_as_new_ones(hosts: list[HostRow], events: list[object], policy: Policy) -> None:
+    host_table, rankings = HostTable(hosts), Rankings()
     rows = {h.id: h for h in hosts}
     for event in events:
         if isinstance(event, Request):
-            placement = place(event, host_table, policy=policy)
+            placement = place(event, host_table, policy=policy, rankings=rankings)
             assert placement == placed(event, list(rows.values()), policy)
             commit(placement, event, host_table)
             for host_id in placement.host_ids:
@@ -195,7 +195,7 @@ def test_a_fleet_that_is_kept_answers_as_one_that_is_new(
             host_table.refresh([row])
 
 
-def _less(row: Host, request: Request) -> Host:
+def _less(row: HostRow, request: Request) -> HostRow:
     return row._replace(
         vcpus_free=row.vcpus_free - request.vcpus,
         memory_free_mib=row.memory_free_mib - request.memory_mib - row.guest_overhead_mib,

@@ -1,4 +1,4 @@
-"""Placement: a request, a fleet and a policy in, a plan out; the same arguments give the same plan."""
+"""Placement: a request, a host table and a policy in, a plan out; the same arguments give the same plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,24 +6,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from controller.domain.placement_groups import GroupStrategy
-from scheduler.host import Request
-from scheduler.host_table import HostTable, Ints
-from scheduler.lease_matching import match
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.policy import Policy
-from scheduler.ranking import Ranking, ranking_of
-from scheduler.spreading import pack, spread
+from scheduler.placement.host_table import HostTable, Ints
+from scheduler.placement.lease_matching import match
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.policy import Policy
+from scheduler.placement.ranking import Ranking, Rankings
+from scheduler.placement.request import Request
+from scheduler.placement.spreading import pack, spread
 
-# Up to here one choice after the other costs less than arrays of all hosts.
+# Up to this count choosing hosts one by one is faster than arrays of all hosts.
 _FEW = 16
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the instances go: for each one that found a host, its host's id, in order, and its lease where leases are
-    pinned.
+    """The plan: the hosts of the instances that fit, in order, and their leases where leases are pinned.
 
-    ``refusals`` counts hosts by filter and reason; ``considered`` is how many there were, ``free_leases`` likewise.
+    ``refusals`` counts hosts by filter and reason. ``considered`` counts all hosts, ``free_leases`` free leases.
     """
 
     host_ids: tuple[str, ...]
@@ -34,7 +33,7 @@ class Placement:
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def explain_refusals(self) -> str:
-        """One line for a person: how many hosts each filter refused, and why."""
+        """One line for people: how many hosts each filter refused, and why."""
         if not self.considered:
             return "there is no host"
         parts = [f"{n} by {name} ({why})" for (name, why), n in sorted(self.refusals.items(), key=lambda r: -r[1])]
@@ -48,16 +47,26 @@ class Placement:
         return replace(self, host_ids=self.host_ids[:count], lease_ids=self.lease_ids[:count])
 
 
-def place(request: Request, host_table: HostTable, *, policy: Policy, leases: PinnedLeases | None = None) -> Placement:
-    """Choose a host for each instance of the request, the one that weighs least first, ties to the smaller id; as
-    many as fit. With ``leases`` each one gets a lease that is pinned to its host, and no assignment of leases would
-    place more.
+def place(
+    request: Request,
+    host_table: HostTable,
+    *,
+    policy: Policy,
+    leases: PinnedLeases | None = None,
+    rankings: Rankings | None = None,
+) -> Placement:
+    """Choose hosts for as many instances of the request as fit: the host that weighs least first, ties to the smaller
+    id. With ``leases`` each one gets a lease that is pinned to its host, and no assignment of leases would place more.
 
-    Nothing is taken: that is ``commit``'s, once the plan was accepted.
+    ``rankings``: what earlier calls worked out; without it the result is the same, found by looking at all hosts again.
+    Changes nothing: ``commit`` counts the plan as carried out.
+
+    Raises:
+        ValueError: hosts were added to the table since ``leases`` were made of it.
     """
     if leases is not None and len(leases.supply) != len(host_table):
-        raise ValueError("the fleet has gained hosts: its pinned leases have to be made again")
-    ranking = ranking_of(request, host_table, policy, leases)
+        raise ValueError("hosts were added to the table: PinnedLeases have to be made again")
+    ranking = (rankings or Rankings()).find(request, host_table, policy, leases)
     hosts, lease_ids = _choose(request, host_table, policy, leases, ranking)
     return Placement(
         host_ids=tuple([host_table.ids[host] for host in hosts]),

@@ -1,10 +1,10 @@
-"""Which hosts changed since somebody looked."""
+"""Which hosts changed since a reader last looked."""
 
 from collections.abc import Iterable
 
 
 class Changes:
-    """A log of host indexes that keeps its newest entries; whoever has not looked for long must look at everything."""
+    """A log of host indexes that keeps its newest entries: a reader that is further behind reads all hosts again."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -13,7 +13,7 @@ class Changes:
 
     @property
     def mark(self) -> int:
-        """Where the log ends now."""
+        """The end of the log now; ``since`` takes it."""
         return self._first + len(self._hosts)
 
     def add(self, hosts: Iterable[int]) -> None:
@@ -25,5 +25,5 @@ class Changes:
             self._first += dropped
 
     def since(self, mark: int) -> list[int] | None:
-        """The hosts that changed after the mark; None: that was too long ago to tell."""
+        """The hosts that changed after the mark; None: the log no longer reaches back to it."""
         return self._hosts[mark - self._first :] if mark >= self._first else None

@@ -1,23 +1,24 @@
-"""Leases for hosts that were chosen one after the other, without ever giving away what another host needs more.
+"""Matches pinned leases with the hosts that placement prefers: as many instances as any assignment could place.
 
-Places of hosts that can all have a lease at once form a matroid (the transversal one), so taking each place in the
-order of preference, if only there is some way to serve all taken so far, ends with as many as any assignment has, and
-among those with the most preferred ones. "Some way" is an augmenting path between hosts and classes of leases.
+A slot is room for one instance on a host. Sets of slots that can all get a lease at once form a (transversal) matroid.
+So slots are taken in the order of preference, each if some assignment serves it together with all slots taken before:
+that ends with the largest possible number of slots and, among those, with the most preferred ones. Whether such an
+assignment exists is decided by an augmenting path between hosts and classes of leases.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from scheduler.host_table import Ints
-from scheduler.pinned_leases import PinnedLeases
+from scheduler.placement.host_table import Ints
+from scheduler.placement.pinned_leases import PinnedLeases
 
-# Given room, what each host carries already, and how many are wanted: the hosts of the next instances in order.
+# (room of each host, what each carries of this request, how many more) -> the hosts of the next instances, in order.
 Layout = Callable[[Ints, Ints, int], Ints]
 
 
 def match(leases: PinnedLeases, room: Ints, count: int, layout: Layout) -> tuple[Ints, Ints]:
-    """The hosts of up to ``count`` instances, and a lease for each of them."""
+    """Choose hosts for up to ``count`` instances, and a lease for each."""
     matching = _Matching(leases)
     taken = np.zeros(len(room), np.int64)
     chosen: list[int] = []
@@ -37,7 +38,7 @@ def match(leases: PinnedLeases, room: Ints, count: int, layout: Layout) -> tuple
 
 
 class _Matching:
-    """Which host has how many of which class. ``closed`` hosts can get no more, whatever is rearranged."""
+    """How many leases of each class each host holds. A host in ``closed`` can get no more by any rearrangement."""
 
     def __init__(self, leases: PinnedLeases) -> None:
         self._leases = leases
@@ -49,7 +50,7 @@ class _Matching:
         self.closed: set[int] = set()
 
     def serve(self, host: int) -> bool:
-        """One more lease for the host; False: there is no way, now or later."""
+        """Assign one more lease to the host; False: no rearrangement frees one, now or later."""
         if host in self.closed:
             return False
         classes, left = self._classes_of[host], self._left
@@ -65,7 +66,7 @@ class _Matching:
         return True
 
     def leases_for(self, chosen: list[int]) -> Ints:
-        """A lease for each of the hosts that were served, in that order."""
+        """A lease for each of these hosts, in their order."""
         of_host: dict[int, list[int]] = {}
         for number, holders in enumerate(self._holders):
             free = iter(self._leases.free_of_class(number)) if holders else iter(())
@@ -75,7 +76,7 @@ class _Matching:
         return np.fromiter((next(queues[host]) for host in chosen), np.int64, len(chosen))
 
     def _rearrange(self, host: int) -> bool:
-        """Breadth first: a class with a free lease, reached over hosts that could give one of theirs up for another."""
+        """Search breadth first for a class with a free lease, over hosts that could swap one of theirs for another."""
         came_by: dict[int, int] = {host: -1}
         seen_from: dict[int, int] = {}
         queue = [host]
@@ -92,7 +93,7 @@ class _Matching:
                     if holder not in came_by:
                         came_by[holder] = number
                         queue.append(holder)
-        # Every lease that could be reached is taken, by hosts that were reached: nothing changes here any more.
+        # All leases that were reached are held by hosts that were reached: neither can ever change again.
         self.closed |= came_by.keys()
         self._dead |= seen_from.keys()
         return False

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.host import Host, Request
-from scheduler.host_table import HostTable
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.placement import commit, place
-from scheduler.policy import Policy
+from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_table import HostTable
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.place import commit, place
+from scheduler.placement.policy import Policy
+from scheduler.placement.ranking import Rankings
+from scheduler.placement.request import Request
 from tests.labs.clusters import PACK, SMALL, SPREAD, host, room
 
 Pins = dict[int, set[str]]
@@ -57,23 +59,24 @@ def test_a_lease_that_could_go_elsewhere_makes_way() -> None:
 
 def test_the_most_bound_lease_goes_first_in_single_decisions_too() -> None:
     host_table = HostTable([host("a"), host("b")])
-    leases = pinned(host_table, {1: {"a", "b"}, 2: {"a"}})
-    first = place(SMALL, host_table, policy=SPREAD, leases=leases)
+    leases, rankings = pinned(host_table, {1: {"a", "b"}, 2: {"a"}}), Rankings()
+    first = place(SMALL, host_table, policy=SPREAD, leases=leases, rankings=rankings)
     commit(first, SMALL, host_table, leases)
     assert (first.host_ids, first.lease_ids) == (("a",), (2,))
-    assert place(SMALL, host_table, policy=SPREAD, leases=leases).lease_ids == (1,)
+    assert place(SMALL, host_table, policy=SPREAD, leases=leases, rankings=rankings).lease_ids == (1,)
 
 
 def test_leases_that_are_given_back_serve_again() -> None:
     host_table = HostTable([host("a"), host("b", up=False)])
-    leases = PinnedLeases(host_table, [(1, "a"), (2, "b"), (3, "elsewhere")], taken=[1])
-    assert place(SMALL, host_table, policy=SPREAD, leases=leases).host_ids == ()
+    leases, rankings = PinnedLeases(host_table, [(1, "a"), (2, "b"), (3, "elsewhere")], taken=[1]), Rankings()
+    assert place(SMALL, host_table, policy=SPREAD, leases=leases, rankings=rankings).host_ids == ()
     assert not leases.give_back([1, 1, 99])
     assert leases.give_back([1])
-    assert (leases.free, place(SMALL, host_table, policy=SPREAD, leases=leases).lease_ids) == (3, (1,))
+    placement = place(SMALL, host_table, policy=SPREAD, leases=leases, rankings=rankings)
+    assert (leases.free, placement.lease_ids) == (3, (1,))
 
 
-def test_a_fleet_that_grew_needs_its_leases_made_again() -> None:
+def test_new_hosts_need_leases_made_again() -> None:
     host_table = HostTable([host("a")])
     leases = pinned(host_table, {1: {"a"}})
     host_table.refresh([host("b")])
@@ -94,7 +97,7 @@ counts = st.sampled_from([1, 2, 3, 5, 8, 20, 40])
     host_tables, st.one_of(single, several), counts, st.sampled_from([SPREAD, PACK]), st.sampled_from(["", "cluster"])
 )
 def test_as_many_as_any_assignment_has(
-    hosts: list[Host], pins: Pins, count: int, policy: Policy, strategy: str
+    hosts: list[HostRow], pins: Pins, count: int, policy: Policy, strategy: str
 ) -> None:
     request = replace(SMALL, count=count, group_strategy=strategy)
     host_table = HostTable(hosts)
@@ -110,7 +113,7 @@ def test_as_many_as_any_assignment_has(
 
 @given(host_tables, several, counts, st.sampled_from([SPREAD, PACK]))
 def test_the_preferred_hosts_wherever_there_is_a_choice(
-    hosts: list[Host], pins: Pins, count: int, policy: Policy
+    hosts: list[HostRow], pins: Pins, count: int, policy: Policy
 ) -> None:
     """One instance after the other to the best host that still allows an assignment of all so far."""
     host_table, open_ = HostTable(hosts), HostTable(hosts)
@@ -141,13 +144,13 @@ def _restricted(host_table: HostTable, names: list[str]) -> HostTable:
 
 
 @given(host_tables, several, st.lists(st.one_of(st.just(1), st.integers(1, 40)), max_size=16))
-def test_leases_that_are_kept_answer_as_new_ones(hosts: list[Host], pins: Pins, steps: list[int]) -> None:
-    host_table = HostTable(hosts)
+def test_leases_that_are_kept_answer_as_new_ones(hosts: list[HostRow], pins: Pins, steps: list[int]) -> None:
+    host_table, rankings = HostTable(hosts), Rankings()
     leases = pinned(host_table, pins)
     taken: set[int] = set()
     for n, step in enumerate(steps):
         request = Request(step, 1, 64, 1)
-        placement = place(request, host_table, policy=SPREAD, leases=leases)
+        placement = place(request, host_table, policy=SPREAD, leases=leases, rankings=rankings)
         fresh = PinnedLeases(host_table, [(i, h) for i, of in pins.items() for h in of], taken)
         assert place(request, host_table, policy=SPREAD, leases=fresh).host_ids == placement.host_ids
         if n % 3:

@@ -1,16 +1,14 @@
 """All hosts as arrays: built from rows once, then updated in place."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.changes import Changes
-from scheduler.host import Host, Request, listed
-
-if TYPE_CHECKING:
-    from scheduler.ranking import Ranking
+from scheduler.placement.changes import Changes
+from scheduler.placement.host_row import HostRow, listed
+from scheduler.placement.request import Request
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -23,18 +21,17 @@ _KEPT_CHANGES = 4096
 class HostTable:
     """The hosts by index. An index stays a host's own; ``rank`` orders them by id, for ties.
 
-    ``free`` and ``limit`` have a row for vCPUs, memory and disk each; ``overhead`` is what each guest takes of the
-    memory beside its own. ``epoch`` rises when what a host *is* changed;
-    what it carries is told by ``changes``. Not for use by two threads at once.
+    ``free`` and ``limit`` have a row for vCPUs, memory and disk each; ``overhead`` is the memory that each guest takes
+    beside its own. ``epoch`` rises when a host's description changes; ``changes`` logs hosts whose load changed.
+    Not for use by two threads at once.
     """
 
-    def __init__(self, rows: Sequence[Host] = ()) -> None:
+    def __init__(self, rows: Sequence[HostRow] = ()) -> None:
         self.ids: list[str] = []
         self.index: dict[str, int] = {}
         self.words: list[str] = []
         self.epoch = 0
         self.changes = Changes(_KEPT_CHANGES)
-        self.rankings: dict[object, Ranking] = {}
         self.known: Bools = np.zeros(0, bool)
         self.up: Bools = np.zeros(0, bool)
         self.rank: Ints = np.zeros(0, np.int64)
@@ -52,8 +49,8 @@ class HostTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def refresh(self, rows: Sequence[Host]) -> None:
-        """Take rows over as they are; hosts of which no row is given stay as they were."""
+    def refresh(self, rows: Sequence[HostRow]) -> None:
+        """Take over these rows; all other hosts stay as they are."""
         if not rows:
             return
         self._append([row.id for row in rows if row.id not in self.index])
@@ -71,7 +68,7 @@ class HostTable:
                 self._describe(i, row)
 
     def remove(self, host_ids: Iterable[str]) -> None:
-        """Forget hosts that are no longer there; their indexes stay empty."""
+        """Drop hosts that were removed; their indexes stay unused until they come back."""
         for host_id in host_ids:
             self.known[self.index[host_id]] = False
             self._described[self.index[host_id]] = ()
@@ -79,7 +76,7 @@ class HostTable:
 
     @property
     def silent(self) -> bool:
-        """Whether there are hosts, and none of them is heard of."""
+        """Whether there are hosts, and all of them are down."""
         return bool(self.known.any()) and not bool((self.known & self.up).any())
 
     def take(self, host_id: str, request: Request, count: int = 1) -> None:
@@ -112,7 +109,7 @@ class HostTable:
         return Hosts(self, _ALL if at is None else at)
 
     def overheads_mib(self, host_ids: Iterable[str]) -> dict[str, int]:
-        """What each guest takes of these hosts' memory beside its own."""
+        """The memory that each guest takes on these hosts beside its own."""
         return {h: int(self.overhead[self.index[h]]) for h in host_ids}
 
     def code(self, word: str) -> int:
@@ -147,7 +144,7 @@ class HostTable:
         self.rank = np.empty(len(self), np.int64)
         self.rank[sorted(range(len(self)), key=self.ids.__getitem__)] = np.arange(len(self))
 
-    def _describe(self, i: int, row: Host) -> None:
+    def _describe(self, i: int, row: HostRow) -> None:
         self.known[i] = True
         self.up[i] = row.up
         self.overhead[i] = row.guest_overhead_mib
@@ -165,7 +162,7 @@ class HostTable:
 
 
 class Hosts:
-    """Some hosts of a fleet, as filters and weighers see them: every array has one entry for each of ``at``."""
+    """Some hosts of the table, as filters and weighers see them: every array has one entry for each of ``at``."""
 
     __slots__ = ("_at", "_host_table")
 
@@ -183,7 +180,7 @@ class Hosts:
 
     @property
     def mode(self) -> Ints:
-        """What the operator wants, as codes of ``words``."""
+        """The operator's ``HostMode``, as codes of ``words``."""
         return self._host_table.codes[0, self._at]
 
     @property
@@ -203,12 +200,12 @@ class Hosts:
 
     @property
     def free(self) -> Ints:
-        """What may still be promised: vCPUs, memory in MiB, disk in GiB."""
+        """What may still be claimed: vCPUs, memory in MiB, disk in GiB."""
         return self._host_table.free[:, self._at]
 
     @property
     def limit(self) -> Ints:
-        """What may be promised in all: vCPUs, memory in MiB, disk in GiB."""
+        """What may be claimed in all: vCPUs, memory in MiB, disk in GiB."""
         return self._host_table.limit[:, self._at]
 
     def need(self, request: Request) -> Ints:

@@ -1,4 +1,4 @@
-"""The hosts that may take an instance of one kind of request, best first, kept up to date as the fleet changes."""
+"""The hosts that may take an instance of one kind of request, best first, kept up to date with the host table."""
 
 import heapq
 from collections.abc import Sequence
@@ -6,26 +6,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from scheduler.filters import ANY_NUMBER, Filter
-from scheduler.host import Request
-from scheduler.host_table import Floats, Hosts, HostTable, Ints
-from scheduler.pinned_leases import PinnedLeases
-from scheduler.policy import Policy
+from scheduler.placement.filters import ANY_NUMBER, Filter
+from scheduler.placement.host_table import Floats, Hosts, HostTable, Ints
+from scheduler.placement.pinned_leases import PinnedLeases
+from scheduler.placement.policy import Policy
+from scheduler.placement.request import Request
 
 _OPEN, _GONE = -1, 0
 _NO_LEASE = ("lease", "no free lease is pinned to it")
-# A change of more than this share of the hosts is cheaper to take over as a whole.
+# When more than this share of the hosts changed, judging all of them again is faster.
 _MANY = 0.1
 _KEPT = 16
-# So many of a host's next weights are worked out at a time.
+# How many of a host's next weights are computed at a time.
 _AHEAD = 16
 
 
 class Ranking:
-    """``room`` is how many instances each host may take, ``weight`` how it weighs with none of them yet.
+    """``room`` is how many instances each host may take, ``weight`` its weight before it takes any of them.
 
-    The filters are asked about all hosts once; after that only those that ``lasting`` does not cover, about the hosts
-    that changed, so that a single decision does not cost more in a larger fleet.
+    All filters judge all hosts once. After that only filters that are not ``lasting`` judge the hosts that changed, so
+    the cost of a single decision does not grow with the number of hosts.
     """
 
     def __init__(self, request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None) -> None:
@@ -38,7 +38,7 @@ class Ranking:
         self._judge_all()
 
     def sync(self) -> None:
-        """Take over what has changed since the last time."""
+        """Judge the hosts that changed since the last call."""
         changed = self._host_table.changes.since(self._mark) if self._epoch == self._host_table.epoch else None
         if changed is not None and self._leases is not None:
             of_leases = self._leases.changes.since(self._lease_mark)
@@ -54,15 +54,15 @@ class Ranking:
         return {text: n for text, n in zip(self._texts, self._counts, strict=False) if n and text[0]}
 
     def best(self, count: int) -> list[int]:
-        """The hosts of the next ``count`` instances in order, fewer where there is no more room.
+        """The hosts of the next ``count`` instances in order, fewer if there is no more room.
 
-        For few instances; ``filling.fill`` gives the same answer for many at once.
+        For few instances; ``spreading.spread`` gives the same answer for many at once.
         """
         heap, stamps, rank = self._current_heap(), self._stamps, self._host_table.rank
         chosen: list[int] = []
         carried: dict[int, int] = {}
         untouched: list[tuple[float, int, int, int]] = []
-        # Hosts that carry some of these instances already.
+        # Hosts that were chosen for some of these instances already.
         front: list[tuple[float, int, int]] = []
         while len(chosen) < count:
             while heap and stamps[heap[0][2]] != heap[0][3]:
@@ -83,10 +83,10 @@ class Ranking:
         return chosen
 
     def took(self, host: int) -> None:
-        """One instance of this very kind was just counted on the host, and nothing else has changed since ``sync``.
+        """Take over that one instance of this kind was counted on the host, if nothing else changed since ``sync``.
 
-        What the filters and weighers would say now is known: room for one less, and the next of the weights that were
-        worked out some at a time. Where more than that may have changed, ``sync`` will find it.
+        The answers of filters and weighers are known then: room for one less, and the next of the weights computed in
+        advance. If more may have changed, this does nothing: the next ``sync`` finds it.
         """
         host_table, room = self._host_table, int(self.room[host]) - 1
         if (
@@ -112,7 +112,7 @@ class Ranking:
         heapq.heappush(self._heap, (weight, int(host_table.rank[host]), host, self._stamps[host]))
 
     def _ran_out(self, host: int) -> None:
-        """The host has just given away its last lease; one that comes back makes it a host that changed."""
+        """The host has no free lease any more; when one comes back, ``sync`` judges the host again."""
         assert self._leases is not None
         if self._leases.changes.mark != self._lease_mark + 1:
             return
@@ -129,7 +129,7 @@ class Ranking:
         lasting = self._policy.filters[: self._policy.lasting]
         self._lasting_room: Ints = np.full(len(everything), ANY_NUMBER)
         self._lasting_refusal: Ints = np.where(self._host_table.known, _OPEN, _GONE)
-        self._checker(everything, lasting, self._lasting_room, self._lasting_refusal)
+        self._filter(everything, lasting, self._lasting_room, self._lasting_refusal)
         self.room, self._refusal = self._lasting_room.copy(), self._lasting_refusal.copy()
         self._judge_load(everything, None, self.room, self._refusal)
         self.weight: Floats = self._policy.weigh(self._request, everything, np.zeros(len(everything), np.int64))
@@ -155,7 +155,7 @@ class Ranking:
                 heapq.heappush(self._heap, (weighs, rank, host, self._stamps[host]))
 
     def _judge_load(self, hosts: Hosts, at: Ints | None, room: Ints, refusal: Ints) -> None:
-        self._checker(hosts, self._policy.filters[self._policy.lasting :], room, refusal)
+        self._filter(hosts, self._policy.filters[self._policy.lasting :], room, refusal)
         if self._leases is not None:
             supply = self._leases.supply if at is None else self._leases.supply[at]
             lacks = (supply <= 0) & (refusal == _OPEN)
@@ -163,8 +163,8 @@ class Ranking:
                 refusal[lacks] = self._code(_NO_LEASE)
         room[refusal != _OPEN] = 0
 
-    def _checker(self, hosts: Hosts, filters: Sequence[tuple[str, Filter]], room: Ints, refusal: Ints) -> None:
-        """Write into ``room`` and ``refusal`` what the filters say."""
+    def _filter(self, hosts: Hosts, filters: Sequence[tuple[str, Filter]], room: Ints, refusal: Ints) -> None:
+        """Write the filters' verdicts into ``room`` and ``refusal``."""
         for name, check in filters:
             verdict = check(self._request, hosts, self._policy.settings)
             if verdict is None:
@@ -215,18 +215,24 @@ class Ranking:
         self._lease_mark = self._leases.changes.mark if self._leases is not None else 0
 
 
-def ranking_of(request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None) -> Ranking:
-    """The ranking for this kind of request, as the fleet is now; those that were asked for last are kept."""
-    if request.group_hosts:
-        # The next request of this group has other hosts to look at.
-        return Ranking(request, host_table, policy, leases)
-    key = (request.kind, policy, leases)
-    ranking = host_table.rankings.pop(key, None)
-    if ranking is None:
-        ranking = Ranking(request, host_table, policy, leases)
-    else:
-        ranking.sync()
-    host_table.rankings[key] = ranking
-    if len(host_table.rankings) > _KEPT:
-        del host_table.rankings[next(iter(host_table.rankings))]
-    return ranking
+class Rankings:
+    """The rankings of the kinds of request that came last, each brought up to date when it is used again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[object, Ranking] = {}
+
+    def find(self, request: Request, host_table: HostTable, policy: Policy, leases: PinnedLeases | None) -> Ranking:
+        """The ranking for this kind of request, as the host table is now."""
+        if request.group_hosts:
+            # The next request of this group has other hosts to avoid or to prefer.
+            return Ranking(request, host_table, policy, leases)
+        key = (request.kind, host_table, policy, leases)
+        ranking = self._kept.pop(key, None)
+        if ranking is None:
+            ranking = Ranking(request, host_table, policy, leases)
+        else:
+            ranking.sync()
+        self._kept[key] = ranking
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return ranking

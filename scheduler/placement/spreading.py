@@ -1,19 +1,19 @@
-"""In which order a batch of alike instances fills the hosts: whole arrays at a time."""
+"""The hosts of a batch of identical instances, computed on whole arrays."""
 
 import numpy as np
 
-from scheduler.host import Request
-from scheduler.host_table import Bools, Floats, HostTable, Ints
-from scheduler.policy import Policy
+from scheduler.placement.host_table import Bools, Floats, HostTable, Ints
+from scheduler.placement.policy import Policy
+from scheduler.placement.request import Request
 
 
 def spread(request: Request, host_table: HostTable, policy: Policy, room: Ints, carried: Ints, count: int) -> Ints:
     """The hosts of the next ``count`` instances, in order: each goes to the host that weighs least with what it
     carries by then, ties to the smaller id; no host gets more than its ``room``.
 
-    A host's places are numbered. Place n is taken before any other host's place that weighs more than the heaviest of
-    the host's places up to n, so sorting by that running maximum gives the very order of one choice after the other.
-    How many places of a host to look at is doubled until those that are left cannot be among the first ``count``.
+    Slot n of a host is its room for the n-th instance. Choosing one by one takes slot n before any slot of another host
+    that weighs more than the heaviest of the slots up to n, so sorting by that running maximum gives the same order.
+    The number of slots looked at for each host is doubled until no further slot can be among the first ``count``.
     """
     room = np.minimum(room, count)
     active: Ints = np.flatnonzero(room > 0)
@@ -23,11 +23,11 @@ def spread(request: Request, host_table: HostTable, policy: Policy, room: Ints, 
     done, width = 0, 1
     while len(active):
         at = np.repeat(active, width)
-        place = np.tile(np.arange(done, done + width), len(active))
-        weights = policy.weigh(request, host_table.hosts(at), carried[at] + place).reshape(-1, width)
+        slot = np.tile(np.arange(done, done + width), len(active))
+        weights = policy.weigh(request, host_table.hosts(at), carried[at] + slot).reshape(-1, width)
         np.maximum(weights[:, 0], highest[active], out=weights[:, 0])
         np.maximum.accumulate(weights, axis=1, out=weights)
-        there = place < room[at]
+        there = slot < room[at]
         keys.append(weights.ravel()[there])
         hosts.append(at[there])
         highest[active] = weights[:, -1]
@@ -42,8 +42,8 @@ def spread(request: Request, host_table: HostTable, policy: Policy, room: Ints, 
 
 
 def pack(room: Ints, weight: Floats, rank: Ints, members: Bools, count: int) -> Ints:
-    """The hosts of ``count`` instances that want to be together: first those with members of their group, then those
-    that hold most of what is left to place, each filled before the next."""
+    """The hosts of ``count`` instances of a cluster group: first hosts with members of the group, then those with the
+    most room for what is left to place, each filled before the next."""
     room = np.minimum(room, count)
     at = np.flatnonzero(room > 0)
     at = at[np.lexsort((rank[at], weight[at], -room[at], ~members[at]))]
@@ -54,7 +54,7 @@ def pack(room: Ints, weight: Floats, rank: Ints, members: Bools, count: int) -> 
 def _could_still_be_first(
     active: Ints, highest: Floats, rank: Ints, keys: list[Floats], hosts: list[Ints], count: int
 ) -> Ints:
-    """The hosts whose further places may come before the last one of the ``count`` that are first so far."""
+    """The hosts that may have a further slot among the first ``count``."""
     key, tie = np.concatenate(keys), rank[np.concatenate(hosts)]
     last = np.partition(key, count - 1)[count - 1]
     earlier = int(np.count_nonzero(key < last))
