@@ -3,6 +3,7 @@
 The gateway's address on a bridge is the network service's business.
 """
 
+import errno
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,16 +11,13 @@ from pathlib import Path
 import structlog
 
 from controller.domain import names
-from controller.domain.errors import CommandFailed, DriverError
-from controller.programs import run
+from controller.domain.errors import DriverError
+from controller.programs import ip
 
 log = structlog.get_logger(__name__)
 
 _INTERFACES = Path("/sys/class/net")
-_IPV6 = Path("/proc/sys/net/ipv6/conf")
 _IFF_UP = 0x1
-# What ip says where the kernel has no 802.1Q.
-_NO_VLANS = ("not supported", "Unknown device type")
 
 
 class Bridges:
@@ -44,7 +42,7 @@ class Bridges:
                     _make_bridge(name)
                 if self._trunk:
                     self._join(name, vlan)
-            except (CommandFailed, OSError) as error:
+            except (ip.InterfaceError, OSError) as error:
                 raise DriverError(what=f"Making bridge {name}", reason=str(error)) from error
         return name
 
@@ -81,40 +79,26 @@ class Bridges:
         if not (_INTERFACES / self._trunk).exists():
             raise DriverError(what=f"Joining bridge {bridge}", reason=f"there is no trunk {self._trunk}")
         if not (_INTERFACES / name).exists():
-            argv = ["ip", "link", "add", "link", self._trunk, "name", name]
             try:
-                run([*argv, "type", "vlan", "id", str(vlan)])
-            except CommandFailed as error:
-                if any(words in str(error) for words in _NO_VLANS):
-                    log.warning("no 802.1Q in this kernel: networks are local to this host", trunk=self._trunk)
-                    self._trunk = ""
-                    return
-                if not (_INTERFACES / name).exists():
+                ip.add_vlan(name, self._trunk, vlan)
+            except ip.InterfaceError as error:
+                if error.errno != errno.EOPNOTSUPP:
                     raise
+                log.warning("no 802.1Q in this kernel: networks are local to this host", trunk=self._trunk)
+                self._trunk = ""
+                return
         if not (_INTERFACES / name / "master").exists() or not _is_up(name):
-            _without_ipv6(name)
-            run(["ip", "link", "set", "dev", name, "master", bridge, "up"])
+            ip.disable_ipv6(name)
+            ip.set_up(name, bridge=bridge)
 
 
 def _make_bridge(name: str) -> None:
     if not (_INTERFACES / name).exists():
-        argv = ["ip", "link", "add", "name", name, "type", "bridge", "forward_delay", "0", "stp_state", "0"]
-        try:
-            run([*argv, "mcast_snooping", "0"])
-        except CommandFailed:
-            if not (_INTERFACES / name).exists():  # else the network service was faster
-                raise
+        ip.add_bridge(name)  # or the network service did meanwhile
     if not (_INTERFACES / name / "bridge").exists():
         raise DriverError(what=f"Making bridge {name}", reason="an interface of this name is no bridge")
-    _without_ipv6(name)
-    run(["ip", "link", "set", "dev", name, "addrgenmode", "none", "up"])
-
-
-def _without_ipv6(name: str) -> None:
-    """No address of the host's on a guests' network."""
-    knob = _IPV6 / name / "disable_ipv6"
-    if knob.exists():
-        knob.write_text("1")
+    ip.disable_ipv6(name)  # the host has no address on a guests' network
+    ip.set_up(name)
 
 
 def _is_up(name: str) -> bool:
@@ -138,7 +122,6 @@ def _is_hexadecimal(character: str) -> bool:
 
 def _delete(name: str) -> None:
     try:
-        run(["ip", "link", "delete", "dev", name])
-    except CommandFailed as error:
-        if (_INTERFACES / name).exists():
-            raise DriverError(what=f"Removing interface {name}", reason=str(error)) from error
+        ip.delete(name)
+    except ip.InterfaceError as error:
+        raise DriverError(what=f"Removing interface {name}", reason=str(error)) from error

@@ -12,14 +12,14 @@ import structlog
 from controller.conf.settings import Settings
 from controller.domain.errors import HostError
 from controller.domain.ids import NETWORK, is_id
-from controller.programs import run
+from controller.processes import end, hang_up, pid_in, runs, started_with
+from controller.programs.run import run
 from network import dnsmasq_config as config
 from network import dnsmasq_leases
 from network.dhcp_release import release
 from network.dnsmasq_files import MAX_ADDITIONS, ServedFiles, Signature, signature
 from network.dnsmasq_leases import LeaseFileDamaged, Taken
 from network.files import replace_if_changed, unchanged
-from network.processes import end, hang_up, pid_in, runs, started_with
 from network.segment import HeldLease, LeaseMark, Segment
 
 log = structlog.get_logger(__name__)

@@ -6,13 +6,11 @@ bridge that is not in them yet reaches nothing.
 
 from collections.abc import Iterable, Sequence
 
-from controller.domain.errors import CommandFailed
 from controller.domain.names import bridge_prefix, nft_table
-from controller.programs import run
+from controller.programs import nft
 from network.segment import Segment
 
 _METADATA = "169.254.169.254"
-_TIMEOUT_S = 60
 
 _RULES = """
 \tchain guard {{
@@ -111,7 +109,7 @@ class Firewall:
         self._listing = ""
 
     def ensure(self, script: str, *, verify: bool) -> None:
-        """Put the script in force unless it already is; ``verify``: look whether somebody changed the table.
+        """Put the script in force unless it already is; ``verify``: also compare the table with what it was then.
 
         Raises:
             HostError: nft refused; the old table is still in force.
@@ -119,21 +117,18 @@ class Firewall:
         if script == self._script and not (verify and self.listing() != self._listing):
             return
         self._script = ""
-        run(["nft", "-f", "-"], stdin=script, timeout_s=_TIMEOUT_S)
+        nft.apply(script)
         self._listing = self.listing()
         self._script = script
 
     def remove(self) -> None:
         """Remove the table; doing it twice is doing it once."""
         self._script = ""
-        run(["nft", "-f", "-"], stdin=f"add table inet {self._table}\ndelete table inet {self._table}\n")
+        nft.delete_table(self._table)
 
     def listing(self) -> str:
-        """The table as nft writes it, without counters; empty when there is none."""
-        try:
-            return run(["nft", "-s", "list", "table", "inet", self._table], timeout_s=_TIMEOUT_S)
-        except CommandFailed:
-            return ""
+        """The table as nft writes it, without counters; empty if there is none."""
+        return nft.list_table(self._table)
 
 
 def _set(name: str, kind: str, elements: Iterable[str], *, interval: bool = False) -> str:

@@ -9,16 +9,13 @@ from controller.conf.settings import Settings
 from controller.domain.ids import NETWORK, is_id
 from controller.domain.messages import NetworkObservation, SegmentObservation
 from controller.domain.names import nft_table
-from controller.programs import run
-from network import bridges, dnsmasq_config, nftables
+from controller.processes import started_with
+from controller.programs import ip, nft
+from network import dnsmasq_config, nftables
 from network.dnsmasq_files import served_lines
-from network.processes import started_with
 from network.queries import Rows
 from network.segment import Segment
 
-_TIMEOUT_S = 60
-# In a network namespace of its own: how nft itself writes the table that ought to be there.
-_AS_NFT_WRITES_IT = 'nft -f -; exec nft -s list table inet "$1"'
 _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
 # More differences help nobody.
 _MOST = 20
@@ -30,7 +27,7 @@ def observe_networks(settings: Settings, root: Path, rows: Rows) -> NetworkObser
     Raises:
         HostError: a program failed. OSError: a file cannot be read.
     """
-    links = bridges.read_links()
+    links = ip.read_links()
     prefix = f"--conf-file={root}/"
     arguments = started_with(settings.network.dnsmasq, prefix).values()
     servers = Counter(a.removeprefix(prefix).partition("/")[0] for a in arguments)
@@ -51,7 +48,7 @@ def _segment(
     segment: Segment | None,
     settings: Settings,
     folder: Path,
-    links: Mapping[str, bridges.Link],
+    links: Mapping[str, ip.Link],
     servers: int,
 ) -> SegmentObservation:
     options = _lines(folder / "dnsmasq.conf")
@@ -68,7 +65,7 @@ def _segment(
     )
 
 
-def _is_whole(segment: Segment, links: Mapping[str, bridges.Link]) -> bool:
+def _is_whole(segment: Segment, links: Mapping[str, ip.Link]) -> bool:
     link = links.get(segment.bridge)
     return link is not None and link.up and f"{segment.gateway}/{segment.prefix_length}" in link.addresses
 
@@ -89,10 +86,7 @@ def _wrong_options(segment: Segment, settings: Settings, folder: Path, options: 
 def _firewall(settings: Settings, segments: Sequence[Segment]) -> tuple[str, ...]:
     conf, table = settings.network, nft_table(settings.general.cloud_id)
     script = nftables.ruleset(settings.general.cloud_id, segments, metadata_port=conf.metadata_port, nat=conf.nat)
-    argv = ["unshare", "--net", "sh", "-ec", _AS_NFT_WRITES_IT, "sh", table]
-    wanted = run(argv, stdin=script, timeout_s=_TIMEOUT_S)
-    there = nftables.Firewall(settings.general.cloud_id).listing()
-    return _differences(_rules(there), _rules(wanted))
+    return _differences(_rules(nft.list_table(table)), _rules(nft.as_listed(script, table)))
 
 
 def _rules(listing: str) -> list[str]:

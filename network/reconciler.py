@@ -1,9 +1,7 @@
 """Makes this host's bridges, DHCP, DNS and firewall equal to the rows."""
 
-import fcntl
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ import structlog
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, HostError, Unavailable
 from controller.domain.messages import NetworkObservation
+from controller.locks import lock
+from controller.programs import ip
 from network import bridges, forwarding
 from network.dnsmasq import Dnsmasq
 from network.nftables import Firewall, ruleset
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 
 # Longer than a reconciliation of very many networks takes.
 _LOCK_S = 60.0
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class NetworkReconciler:
         """
         with self._alone():
             # The host first, then the rows: what somebody begins in between is not taken for an orphan.
-            links = bridges.read_links()
+            links = ip.read_links()
             served = self._dnsmasq.networks()
             rows = read()
             self._remove_orphans(links, served, rows)
@@ -109,10 +108,10 @@ class NetworkReconciler:
 
     def _remove_links(self) -> None:
         with ExitStack() as steps:
-            for name in bridges.owned(bridges.read_links(), self._settings.general.cloud_id):
-                steps.callback(bridges.remove, name)
+            for name in bridges.owned(ip.read_links(), self._settings.general.cloud_id):
+                steps.callback(ip.delete, name)
 
-    def _extend(self, segment: Segment, new: NewLeases, links: Mapping[str, bridges.Link]) -> bool:
+    def _extend(self, segment: Segment, new: NewLeases, links: Mapping[str, ip.Link]) -> bool:
         bridges.ensure(segment, self._settings, links)
         return self._dnsmasq.extend(segment, new.leases, new.mark)
 
@@ -125,7 +124,7 @@ class NetworkReconciler:
         else:
             forwarding.restore(self._root)
 
-    def _remove_orphans(self, links: Mapping[str, bridges.Link], served: set[str], rows: Rows) -> None:
+    def _remove_orphans(self, links: Mapping[str, ip.Link], served: set[str], rows: Rows) -> None:
         vlans = {s.vlan for s in rows.segments}
         found = bridges.owned(links, self._settings.general.cloud_id)
         orphans = {name for name, vlan in found.items() if vlan not in vlans}
@@ -134,7 +133,7 @@ class NetworkReconciler:
         for network_id in sorted(served - {s.network_id for s in rows.segments}):
             self._try("dnsmasq", network_id, self._dnsmasq.remove)
         for name in sorted(orphans - kept):
-            self._try("interface", name, bridges.remove)
+            self._try("interface", name, ip.delete)
         if kept != self._kept:
             self._kept = kept
             log.warning("interfaces without a network are kept: guests are plugged into them", names=sorted(kept))
@@ -158,14 +157,7 @@ class NetworkReconciler:
 def _locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
         file.chmod(0o600)  # who can read a file can lock it: dnsmasq, which talks to guests, and users of this host
-        deadline = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    reason = f"another process has had them for {_LOCK_S:g} s"
-                    raise Unavailable(what="The networks of this host", reason=reason) from None
-            time.sleep(_POLL_S)
+        if not lock(handle, _LOCK_S):
+            reason = f"another process has had them for {_LOCK_S:g} s"
+            raise Unavailable(what="The networks of this host", reason=reason)
         yield

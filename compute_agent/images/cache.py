@@ -1,6 +1,5 @@
 """Base images on this host, by checksum: fetched once, verified, evicted when unused and too many."""
 
-import fcntl
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -25,6 +24,7 @@ from controller.domain.errors import ImageFetchError, ImageRejected
 from controller.domain.image_format import HEADER_BYTES, inspect_header
 from controller.domain.messages import ImageSpec
 from controller.files import sync_folder
+from controller.locks import try_lock
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class ImageCache:
             return
         for half_made in self._folder.glob(f"*{_HALF_MADE}"):
             with half_made.with_suffix(_LOCK).open("w") as file:
-                if _locked(file):
+                if try_lock(file):
                     half_made.unlink(missing_ok=True)
         with self._lock:  # a disk over an image is in use before the image is held no longer
             self._make_room()
@@ -139,7 +139,7 @@ class ImageCache:
             self._wait_on(image, deadline)
         try:
             with (self._folder / f"{image.sha256}{_LOCK}").open("w") as file:
-                while not _locked(file):
+                while not try_lock(file):
                     self._wait_on(image, deadline, 0.2)
                 yield
         finally:
@@ -247,13 +247,5 @@ def _hard_linked(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         raise
     except OSError:  # another file system
-        return False
-    return True
-
-
-def _locked(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
         return False
     return True

@@ -22,7 +22,7 @@ from compute_agent.errors import GuestStarting
 from compute_agent.images.cache import ImageCache
 from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host, libvirtd
 from compute_agent.libvirt_driver.connection import Connections, answers
-from compute_agent.libvirt_driver.off_cause import is_going_down, off_cause
+from compute_agent.libvirt_driver.off_cause import off_cause
 from compute_agent.libvirt_driver.power_button import PowerButton
 from compute_agent.storage.backend import Disk, DiskBackend, instance_folder
 from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
@@ -31,6 +31,7 @@ from controller.domain.errors import DriverError
 from controller.domain.ids import domain_uuid, instance_of_uuid
 from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
 from controller.domain.names import tap_name
+from controller.programs import systemctl
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +100,7 @@ class LibvirtDriver(Driver):
         }
 
     def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:
-        if is_going_down():
+        if systemctl.machine_is_stopping():  # it may press its guests' power buttons then
             return {}
         with self._connections.use("Asking why guests are off") as connection:
             states = {i: _state(d) for i in instance_ids if (d := self._find(connection, i)) is not None}

@@ -5,16 +5,15 @@ A service and not a scope: systemd 252 ends a whole scope when the kernel kills 
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from controller.domain.errors import CommandFailed, DriverError
-from controller.programs import run
+from controller.programs import systemctl
 
 _BOOTED = Path("/run/systemd/system")
 _UNITS = Path("/run/systemd/system")
-_TIMEOUT_S = 30.0
 
 
 def is_available(folder: Path) -> bool:
@@ -53,13 +52,15 @@ class GuestUnit:
         text = unit_text(self._cloud_id, argv)
         if not self._file.exists() or self._file.read_text() != text:
             self._file.write_text(text)
-            _systemctl("daemon-reload")
-        _systemctl("restart", self.name)
+            with _refused():
+                systemctl.daemon_reload()
+        with _refused():
+            systemctl.restart(self.name)
 
     def ended(self) -> str:
         """How the program has ended; empty while it runs."""
-        state = _systemctl("show", "--property=ActiveState,Result,ExecMainStatus", self.name)
-        found = dict(line.split("=", 1) for line in state.splitlines() if "=" in line)
+        with _refused():
+            found = systemctl.show(self.name, "ActiveState", "Result", "ExecMainStatus")
         if found.get("ActiveState") in ("active", "activating", "reloading", "deactivating"):
             return ""
         return f"{found.get('Result', 'unknown')}, status {found.get('ExecMainStatus', 'unknown')}"
@@ -67,11 +68,11 @@ class GuestUnit:
     def remove(self) -> None:
         """Forget the unit, whose program has been stopped; a machine without one is fine."""
         if self._file.exists():
-            with suppress(DriverError):
-                _systemctl("stop", self.name)
+            with suppress(CommandFailed):
+                systemctl.stop(self.name)
             self._file.unlink()
-            with suppress(DriverError):
-                _systemctl("daemon-reload")
+            with suppress(CommandFailed):
+                systemctl.daemon_reload()
 
 
 def unit_text(cloud_id: str, argv: Sequence[str]) -> str:
@@ -101,8 +102,9 @@ def _quoted(word: str) -> str:
     return f'"{escaped}"'
 
 
-def _systemctl(*arguments: str) -> str:
+@contextmanager
+def _refused() -> Iterator[None]:
     try:
-        return run(["systemctl", *arguments], timeout_s=_TIMEOUT_S)
+        yield
     except CommandFailed as error:
         raise DriverError(what="Starting libvirtd as a unit of systemd", reason=str(error).rstrip(".")) from error

@@ -4,7 +4,6 @@ It and its guests outlive the agent: the agent may be restarted, upgraded or kil
 they are a unit of their own (``guest_unit``).
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -21,8 +20,10 @@ from compute_agent.errors import HypervisorUnreachable
 from compute_agent.libvirt_driver import guest_unit
 from compute_agent.libvirt_driver.guest_unit import GuestUnit
 from compute_agent.libvirt_driver.interrupted_starts import forget_interrupted_starts
+from controller import processes
 from controller.conf.settings import Settings
-from controller.domain.errors import ConfigurationError, DriverError
+from controller.domain.errors import ConfigurationError, DriverError, HostError
+from controller.locks import lock
 
 log = structlog.get_logger(__name__)
 
@@ -120,13 +121,8 @@ def pid(settings: Settings) -> int | None:
 
 
 def _running(settings: Settings, pid_file: Path) -> int | None:
-    """The process of this file, if it is ours: a pid may have gone to somebody else."""
-    try:
-        number = int(pid_file.read_text())
-        words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return number if os.fsencode(_config(settings)) in words else None
+    """The process of this file, if it is ours: its number may have gone to another process."""
+    return processes.running(pid_file, str(_config(settings)))
 
 
 def _root(settings: Settings) -> Path:
@@ -156,18 +152,9 @@ def _locked(settings: Settings) -> Iterator[None]:
     """One process at a time starts or stops the daemon."""
     root = _root(settings)
     root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        deadline = time.monotonic() + START_TIMEOUT_S + STOP_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise HypervisorUnreachable(
-                        what="Starting libvirtd", reason="another process holds its lock"
-                    ) from None
-                time.sleep(_POLL_S)
+    with (root / "lock").open("w") as file:
+        if not lock(file, START_TIMEOUT_S + STOP_TIMEOUT_S, poll_s=_POLL_S):
+            raise HypervisorUnreachable(what="Starting libvirtd", reason=f"another process holds {file.name}")
         yield
 
 
@@ -272,26 +259,24 @@ def _program(name: str) -> str:
 
 def _end(settings: Settings) -> None:
     # The supervisor passes SIGTERM on and ends with the daemon; the daemon may also have outlived it.
-    for pid_file in (_pid_file(settings), _root(settings) / "run" / "libvirtd.pid"):
-        if _signal(settings, pid_file, signal.SIGTERM):
+    supervisor, daemon = _pid_file(settings), _root(settings) / "run" / "libvirtd.pid"
+    for pid_file in (supervisor, daemon):
+        if _ends(settings, pid_file, signal.SIGTERM):
             continue
-        daemon = _root(settings) / "run" / "libvirtd.pid"
-        if not _signal(settings, daemon, signal.SIGKILL) or not _signal(settings, pid_file, signal.SIGKILL):
+        if not _ends(settings, daemon, signal.SIGKILL) or not _ends(settings, pid_file, signal.SIGKILL):
             raise DriverError(what="Stopping libvirtd", reason="it cannot be killed")
     _pid_file(settings).unlink(missing_ok=True)
 
 
-def _signal(settings: Settings, pid_file: Path, order: signal.Signals) -> bool:
-    """Whether the process is gone in time after the signal."""
-    number = _running(settings, pid_file)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    if number is not None:
-        with suppress(ProcessLookupError):
-            os.kill(number, order)
-    while _running(settings, pid_file) is not None:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
+def _ends(settings: Settings, pid_file: Path, order: signal.Signals) -> bool:
+    """Send the signal; whether the process is gone in time."""
+    pid = _running(settings, pid_file)
+    if pid is None:
+        return True
+    try:
+        processes.end(pid, str(_config(settings)), STOP_TIMEOUT_S, [order])
+    except HostError:
+        return False
     return True
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import libvirt
 
-from controller.domain.errors import CommandFailed
 from controller.domain.messages import OffCause
-from controller.programs import run
 
 _CAUSES = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffCause.SHUTDOWN,
@@ -35,15 +33,6 @@ def off_cause(state: Sequence[int], log: Path | None) -> OffCause:
     if cause is OffCause.SHUTDOWN and log is not None:
         return _by_log(log)
     return cause
-
-
-def is_going_down() -> bool:
-    """Whether this host itself is shutting down: it may press its guests' power buttons then."""
-    try:
-        run(["systemctl", "is-system-running"], timeout_s=5)
-    except CommandFailed as error:
-        return "stopping" in str(error)  # also where there is no systemd: then it does not say so
-    return False
 
 
 def _by_log(log: Path) -> OffCause:

@@ -1,7 +1,6 @@
 """Disks as qcow2 overlays: a guest's writes in a file of its own, all else read from the image."""
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from compute_agent.storage.backend import BaseImage, Disk, DiskBackend, instance
 from controller.domain.errors import CommandFailed, DiskError
 from controller.domain.ids import INSTANCE, is_id
 from controller.domain.messages import KeptDisk
-from controller.programs import run
+from controller.programs import qemu_img
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +52,7 @@ class Qcow2Disks(DiskBackend):
                 undo.callback(self.remove, instance_id)
                 link = _link(base.path, folder / _BASE)
                 half_made = folder / _HALF_MADE
-                argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", str(link)]
-                run([*argv, str(half_made), str(size_bytes)])
+                qemu_img.create_overlay(half_made, base=link, base_format=base.format, size_bytes=size_bytes)
                 half_made.rename(folder / _DISK)
             except (CommandFailed, OSError) as error:
                 raise DiskError(what="Making the disk", reason=str(error)) from error
@@ -162,8 +160,7 @@ def _find_base_beside(disk: Path) -> None:
     """Have the overlay look for its base beside it, so that it can be read where it is. Should that fail, it can be
     read when it is back in its old place."""
     try:
-        form = json.loads(run(["qemu-img", "info", "--output=json", str(disk)]))["backing-filename-format"]
-        run(["qemu-img", "rebase", "-u", "-F", form, "-b", _BASE, str(disk)])
+        qemu_img.set_base(disk, _BASE, qemu_img.backing_format(disk))
     except (CommandFailed, OSError, ValueError, KeyError) as error:
         log.warning("a disk that was set aside keeps its old backing file", disk=str(disk), reason=str(error))
 

@@ -1,17 +1,16 @@
 """The all-in-one cloud as a process in the background: started, found again and ended without mistaking another's."""
 
-import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from controller.domain.errors import Conflict, Unavailable
+from controller.locks import lock, try_lock
 
 STOP_TIMEOUT_S = 45.0
 _LOCK_TIMEOUT_S = 180.0
@@ -31,9 +30,7 @@ class Daemon:
         """The process id, None when it does not run."""
         try:
             with self.pid_file.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not try_lock(file, shared=True):
                     return int(file.readline().strip() or 0) or None
         except (OSError, ValueError):
             return None
@@ -53,7 +50,7 @@ class Daemon:
         """
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         with self.pid_file.open("a+") as file:
-            if not _lock(file.fileno(), 2.0):
+            if not lock(file, 2.0):
                 raise Conflict(reason=f"the cloud below {self._state_dir} is running already, as process {self.pid()}")
             file.truncate(0)
 
@@ -71,7 +68,7 @@ class Daemon:
         folder = self.pid_file.parent
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "up.lock").open("w") as file:
-            if not _lock(file.fileno(), _LOCK_TIMEOUT_S):
+            if not lock(file, _LOCK_TIMEOUT_S):
                 raise Conflict(reason="another `pileus up` or `pileus down` is still at work")
             yield
 
@@ -119,17 +116,3 @@ class Daemon:
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
-
-
-def _lock(descriptor: int, timeout_s: float) -> bool:
-    """Whether the lock could be had in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True

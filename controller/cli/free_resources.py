@@ -1,13 +1,12 @@
 """Finds what is free on this machine: a TCP port, an address range."""
 
-import json
 import socket
 from collections.abc import Iterable
 
 import netaddr
 
 from controller.domain.errors import CommandFailed, ConfigurationError
-from controller.programs import run
+from controller.programs.ip import read_routes
 
 _PORTS_TRIED = 200
 # Private ranges (RFC 1918, and RFC 6598 as the last resort), the largest and least used first.
@@ -61,7 +60,7 @@ def free_range(used: Iterable[netaddr.IPNetwork]) -> str:
 def routes() -> list[netaddr.IPNetwork]:
     """What this machine has routes to, but for the default route; none where nobody can tell."""
     try:
-        found = json.loads(run(["ip", "-4", "-j", "route", "show", "table", "all"]) or "[]")
+        found = read_routes()
     except CommandFailed:
         return []
     destinations = [r["dst"] for r in found if r.get("dst", "default") != "default" and r.get("type") != "broadcast"]

@@ -3,7 +3,6 @@
 The lock on it, not its text, says that the process lives.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import structlog
 
 from controller.conf.settings import Settings
 from controller.health import Problem
+from controller.locks import try_lock
 
 log = structlog.get_logger(__name__)
 
@@ -74,9 +74,7 @@ def health_file(settings: Settings, services: Sequence[str]) -> Iterator[HealthF
         yield HealthFile(None, "", ())
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # a second process of this service on this machine
+        if not try_lock(file):  # a second process of this service on this machine
             yield HealthFile(None, "", ())
             return
         yield HealthFile(file, settings.general.cloud_id, services)
@@ -107,9 +105,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(path: Path, cloud_id: str) -> Process | None:
     try:
         with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(file, shared=True):
                 return _parsed(file.read(), cloud_id)
     except OSError:
         return None

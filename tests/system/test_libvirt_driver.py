@@ -36,7 +36,7 @@ from controller.domain.messages import (
     Power,
     ReconcileGuests,
 )
-from controller.programs import run
+from controller.programs.run import run
 from tests.faults import row
 from tests.unit.compute_agent.conftest import MemoryBus, work_all
 

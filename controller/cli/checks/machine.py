@@ -1,6 +1,5 @@
 """What network and compute nodes need of their machine: programs, kernel, ports; and what stands in their way."""
 
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,8 @@ from controller.cli.checks.item import Item, Subject, fail, ok, warn
 from controller.cli.free_resources import port_is_free
 from controller.cli.health import api_problem
 from controller.domain.errors import CommandFailed
-from controller.programs import run
+from controller.programs import nft
+from controller.programs.run import run
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _PACKAGES = {
@@ -68,10 +68,9 @@ def forwarding(_subject: Subject) -> Sequence[Item]:
 def firewall(_subject: Subject) -> Sequence[Item]:
     """Another firewall that drops what is forwarded: Docker's, for one."""
     try:
-        document = json.loads(run(["nft", "-j", "list", "chains"], timeout_s=5))
+        chains = nft.list_chains()
     except (CommandFailed, ValueError) as error:
         return [warn("firewall", f"it cannot be read: {error}", "run this as root")]
-    chains = [entry["chain"] for entry in document["nftables"] if "chain" in entry]
     dropping = [
         f"{c['family']} {c['table']} {c['name']}"
         for c in chains

@@ -6,7 +6,7 @@ image just before may still be under way. An agent keeps what it needs in any ca
 that is being fetched.
 """
 
-import fcntl
+import math
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -25,6 +25,7 @@ from controller.db.models import Host, Image, Instance
 from controller.domain.images import ImageState
 from controller.domain.messages import RemoveImages
 from controller.domain.states import State
+from controller.locks import lock, try_lock
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.instances.locking import chunks
 
@@ -90,15 +91,10 @@ def prune_caches(tx: Transaction, *, after_s: float = LAUNCH_S) -> int:
 def store_lock(settings: Settings, *, exclusive: bool = False) -> Iterator[bool]:
     """Hold the store: many imports at once that register what they have stored, or one that removes files.
 
-    ``exclusive`` does not wait: False when it could not be had.
+    ``exclusive`` does not wait: False if an import holds it.
     """
     with _open_lock(settings.image_store / _LOCK) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield try_lock(file) if exclusive else lock(file, math.inf, shared=True)
 
 
 def _open_lock(path: Path) -> TextIO:

@@ -24,7 +24,7 @@ from controller.operations.audit import on_network
 from controller.operations.audit.observed_state import ObservedState
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.networks import leases, networks
-from network.processes import pid_in, runs, started_with
+from controller.processes import pid_in, runs, started_with
 from network.service import NetworkService
 from tests.labs.network_rows import NOW, Rung, open_cloud
 

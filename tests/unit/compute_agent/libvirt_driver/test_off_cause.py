@@ -5,9 +5,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from compute_agent.libvirt_driver import off_cause as module
-from compute_agent.libvirt_driver.off_cause import is_going_down, off_cause
-from controller.domain.errors import CommandFailed
+from compute_agent.libvirt_driver.off_cause import off_cause
 from controller.domain.messages import OffCause
 
 _START = b"2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4\n"
@@ -53,12 +51,3 @@ def test_a_signal_is_no_shutdown(tmp_path: Path, text: bytes | None, cause: OffC
 )
 def test_what_the_hypervisor_says(state: list[int], cause: OffCause) -> None:
     assert off_cause(state, None) is cause
-
-
-@pytest.mark.parametrize(("said", "down"), [("stopping", True), ("degraded", False), ("offline", False)])
-def test_a_host_that_goes_down_is_known(monkeypatch: pytest.MonkeyPatch, said: str, down: bool) -> None:
-    def run(argv: list[str], *, timeout_s: float) -> str:
-        raise CommandFailed(program=argv[0], status=1, stderr=said)
-
-    monkeypatch.setattr(module, "run", run)
-    assert is_going_down() is down

@@ -14,6 +14,7 @@ from controller.cli.configuration_file import changed_text
 from controller.conf import Settings
 from controller.domain.errors import CommandFailed
 from controller.operations import secrets
+from controller.programs import nft
 from tests.labs.cloud import make_settings
 from tests.unit.controller.cli.conftest import Command
 
@@ -142,9 +143,7 @@ def test_a_probe_that_hangs_does_not_hold_up_the_others() -> None:
     ],
 )
 def test_another_firewall(monkeypatch: pytest.MonkeyPatch, chain: str, status: str) -> None:
-    monkeypatch.setattr(
-        machine, "run", lambda *_, **__: f'{{"nftables": [{{"metainfo": {{}}}}, {{"chain": {chain}}}]}}'
-    )
+    monkeypatch.setattr(nft, "run", lambda *_, **__: f'{{"nftables": [{{"metainfo": {{}}}}, {{"chain": {chain}}}]}}')
     (item,) = machine.firewall(HERE)
     assert item.status == status
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from network.processes import end, hang_up, pid_in, runs, started_with
+from controller.processes import end, hang_up, pid_in, runs, started_with
 from tests.labs.servers.guarded import wait_until
 
 

@@ -1,4 +1,4 @@
-"""Programs of the host's: no shell, a deadline, the C locale, one place."""
+"""Runs a program of this machine: without a shell, with a deadline, in the C locale."""
 
 import os
 import signal
