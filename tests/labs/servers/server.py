@@ -131,7 +131,9 @@ class Server(ABC):
 
     def _full_environment(self) -> dict[str, str]:
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-        return {"PATH": path, "LC_ALL": "C.UTF-8", "HOME": str(self.folder), **self._environment()}
+        # A MariaDB that starts removes the temporary tables of another one from a folder that both use.
+        own = {"HOME": str(self.folder), "TMPDIR": str(self.folder)}
+        return {"PATH": path, "LC_ALL": "C.UTF-8", **own, **self._environment()}
 
     def _give_folder(self) -> None:
         if os.geteuid() != 0:
