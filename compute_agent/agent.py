@@ -23,11 +23,11 @@ from controller.bus.bus import Sender
 from controller.bus.unread import UNREAD
 from controller.domain.clock import Clock, uptime_s
 from controller.domain.errors import BusUnavailable, CloudError, HostError, PoisonMessage, Unavailable
+from controller.domain.guests import Desired, OffCause, Power
 from controller.domain.host_facts import MAX_IMAGES
 from controller.domain.messages import (
     UNTOLD,
     ConsoleRead,
-    Desired,
     GuestsChanged,
     GuestSpec,
     GuestState,
@@ -36,9 +36,7 @@ from controller.domain.messages import (
     HostReported,
     Message,
     ObserveHost,
-    OffCause,
     OutdatedRequest,
-    Power,
     ReadConsole,
     ReconcileGuests,
     RemoveImages,

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
+from controller.domain.guests import OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk
 
 # Waits so many seconds; raises WorkAbandoned when the agent is to stop.
 Pause = Callable[[float], None]

@@ -13,7 +13,8 @@ from typing import Any
 
 from compute_agent.journal import file
 from controller.domain.errors import Unavailable
-from controller.domain.messages import UNTOLD, Desired, GuestReport, GuestSpec, OutdatedRequest, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import UNTOLD, GuestReport, GuestSpec, OutdatedRequest
 from controller.domain.states import Event
 from controller.domain.wire import decode_guest, encode_guest
 

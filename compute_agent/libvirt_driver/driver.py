@@ -28,8 +28,9 @@ from compute_agent.storage.backend import Disk, DiskBackend, instance_folder
 from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
+from controller.domain.guests import OffCause, Power
 from controller.domain.ids import domain_uuid, instance_of_uuid
-from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk
 from controller.domain.names import tap_name
 from controller.programs import systemctl
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import libvirt
 
-from controller.domain.messages import OffCause
+from controller.domain.guests import OffCause
 
 _CAUSES = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffCause.SHUTDOWN,

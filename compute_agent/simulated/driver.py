@@ -13,7 +13,8 @@ from typing import Any
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from controller.conf.settings import Compute
 from controller.domain.errors import DriverError, Unavailable
-from controller.domain.messages import GuestSpec, KeptDisk, OffCause, Power
+from controller.domain.guests import OffCause, Power
+from controller.domain.messages import GuestSpec, KeptDisk
 
 _KEPT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS simulated_kept_disks (

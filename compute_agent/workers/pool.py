@@ -17,7 +17,8 @@ from compute_agent.errors import WorkAbandoned
 from compute_agent.workers.boot_limiter import BootLimiter, Key
 from compute_agent.workers.cpu_gauge import Pressure
 from controller.domain.errors import Unavailable
-from controller.domain.messages import Desired, GuestSpec
+from controller.domain.guests import Desired
+from controller.domain.messages import GuestSpec
 
 log = structlog.get_logger(__name__)
 

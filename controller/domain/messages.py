@@ -9,10 +9,9 @@ each message.
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import ClassVar
 
-from controller.domain.open_enum import OpenEnum
+from controller.domain.guests import Desired, Power
 from controller.domain.states import Event
 
 # What ``HostReported.probe_error`` says until the first run of the probe has ended.
@@ -28,30 +27,6 @@ EVENTS = "events"
 UNTOLD = -1
 # Epochs of hosts are below it, as are all whole numbers that every reader of JSON can tell apart.
 END_OF_EPOCHS = 2**53
-
-
-class Desired(OpenEnum):
-    """What an agent is to make true of a guest."""
-
-    RUNNING = "RUNNING"
-    SHUT_OFF = "SHUT_OFF"
-    ABSENT = "ABSENT"
-
-
-class Power(OpenEnum):
-    """What an agent sees of a guest."""
-
-    RUNNING = "RUNNING"
-    SHUT_OFF = "SHUT_OFF"
-
-
-class OffCause(StrEnum):
-    """Why a guest that nobody told to is off, where the hypervisor knows; a report says it as text, UNKNOWN is ""."""
-
-    UNKNOWN = ""
-    SHUTDOWN = "shutdown"  # the guest powered itself off
-    CRASHED = "crashed"  # its process died, or the guest panicked
-    DESTROYED = "destroyed"  # its power was taken on the host
 
 
 @dataclass(frozen=True)

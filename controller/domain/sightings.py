@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from controller.domain.messages import UNTOLD, GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import UNTOLD, GuestState
 from controller.domain.states import Event, State
 
 

@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.domain.clock import Clock
-from controller.domain.messages import GuestState, Power, PrepareNetworks, ReconcileGuests, ScheduleReservation
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState, PrepareNetworks, ReconcileGuests, ScheduleReservation
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.audit.run import AuditOptions, run_audit

@@ -15,7 +15,8 @@ from controller.bus.topology import Topology
 from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
-from controller.domain.messages import HostAccepted, HostReported, Power, ReconcileGuests, host_queue
+from controller.domain.guests import Power
+from controller.domain.messages import HostAccepted, HostReported, ReconcileGuests, host_queue
 from controller.operations.hosts import fencing, force_removal, heartbeats
 from controller.workers.service import ControllerService
 from tests.faults.table import row

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from controller.domain.messages import GuestState, Power, ScheduleReservation
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.hosts.force_removal import force_remove

@@ -7,7 +7,8 @@ import pytest
 
 from controller.domain import agent_messages
 from controller.domain.errors import PoisonMessage
-from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Message, OutdatedRequest, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestReport, GuestsChanged, GuestState, Message, OutdatedRequest
 from controller.domain.states import Event, State
 from controller.operations import dead_letters
 from controller.operations.hosts import hosts, stray_guests

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from controller.domain.errors import AddressInUse, InUse, LeasesRefused, NoFreeAddress
-from controller.domain.messages import GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats

@@ -12,13 +12,13 @@ from compute_agent.agent import Agent
 from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
+from controller.domain.guests import Power
 from controller.domain.messages import (
     GuestReport,
     GuestsChanged,
     GuestState,
     HostReported,
     OutdatedRequest,
-    Power,
     PrepareNetworks,
     ScheduleReservation,
 )

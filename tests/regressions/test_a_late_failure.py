@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.messages import GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import actions, sweeps
 from tests.labs.cloud import TestCloud

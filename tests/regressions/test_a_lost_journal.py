@@ -3,7 +3,8 @@ and after the next boot of its host nobody started the others. Found by the simu
 
 from pathlib import Path
 
-from controller.domain.messages import UNTOLD, Desired, GuestState, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import UNTOLD, GuestState
 from controller.domain.states import Event, State
 from tests.labs.cloud import TestCloud
 from tests.unit.controller.operations.instances.test_launch import place

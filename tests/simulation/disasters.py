@@ -3,7 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING
 
-from controller.domain.messages import Power
+from controller.domain.guests import Power
 from tests.simulation.bus import Envelope
 from tests.simulation.faults import Disaster
 from tests.simulation.simulator import Process

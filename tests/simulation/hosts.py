@@ -14,13 +14,12 @@ from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
+from controller.domain.guests import OffCause, Power
 from controller.domain.messages import (
     GuestSpec,
     HostAccepted,
     Message,
     ObserveHost,
-    OffCause,
-    Power,
     ReconcileGuests,
     RemoveTaps,
     host_queue,

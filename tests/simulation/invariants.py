@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller.domain.messages import Power, host_queue
+from controller.domain.guests import Power
+from controller.domain.messages import host_queue
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction

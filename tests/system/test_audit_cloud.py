@@ -18,7 +18,8 @@ import pytest
 
 from compute_agent.libvirt_driver.driver import LibvirtDriver
 from controller.conf import Settings, load_settings
-from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec
+from controller.domain.guests import Desired
+from controller.domain.messages import GuestSpec, ImageSpec, NicSpec
 from controller.domain.names import bridge_name, nft_table, tap_name
 from network.dnsmasq_files import served_lines
 from tests.labs.servers.guarded import wait_until

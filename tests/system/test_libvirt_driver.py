@@ -26,16 +26,9 @@ from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
 from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
 from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
+from controller.domain.guests import Desired, Power
 from controller.domain.ids import IdSource, domain_uuid
-from controller.domain.messages import (
-    Desired,
-    GuestSpec,
-    HostAccepted,
-    ImageSpec,
-    NicSpec,
-    Power,
-    ReconcileGuests,
-)
+from controller.domain.messages import GuestSpec, HostAccepted, ImageSpec, NicSpec, ReconcileGuests
 from controller.programs.run import run
 from tests.faults import row
 from tests.unit.compute_agent.conftest import MemoryBus, work_all

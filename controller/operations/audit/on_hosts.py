@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, select
 
 from controller.db.bulk import among
 from controller.db.models import Host, Instance
-from controller.domain.messages import HostObservation, Power
+from controller.domain.guests import Power
+from controller.domain.messages import HostObservation
 from controller.domain.names import tap_name
 from controller.domain.states import State
 from controller.operations.audit.observed_state import EvidenceCheck, ObservedState

@@ -10,12 +10,11 @@ from sqlalchemy import func, select
 from controller.db.bulk import among
 from controller.db.models import Claim, Host, Instance, Project, RemovedHost
 from controller.domain.errors import BusUnavailable, PoisonMessage
+from controller.domain.guests import Desired, Power
 from controller.domain.messages import (
-    Desired,
     GuestReport,
     GuestsChanged,
     GuestSpec,
-    Power,
     ReconcileGuests,
     ReconcileNetworks,
     RemoveTaps,

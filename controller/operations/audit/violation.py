@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.domain.messages import Power
+from controller.domain.guests import Power
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 

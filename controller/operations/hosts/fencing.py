@@ -15,7 +15,8 @@ from controller.db.bulk import among
 from controller.db.models import Host, RemovedHost
 from controller.domain.checks import one_line
 from controller.domain.errors import HostNotFound, HostRemoved
-from controller.domain.messages import Desired, HostAccepted, HostReported
+from controller.domain.guests import Desired
+from controller.domain.messages import HostAccepted, HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.instances.guest_specs import DESIRED

@@ -17,7 +17,8 @@ from sqlalchemy import delete, exists, func, or_, select
 from controller.db.bulk import among
 from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
 from controller.domain.checks import storable
-from controller.domain.messages import Desired, GuestSpec, GuestState, HostReported, Power, ReconcileGuests
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestSpec, GuestState, HostReported, ReconcileGuests
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import Heard

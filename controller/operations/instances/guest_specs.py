@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, Network
-from controller.domain.messages import Desired, GuestSpec, ImageSpec, NicSpec, ReconcileGuests
+from controller.domain.guests import Desired
+from controller.domain.messages import GuestSpec, ImageSpec, NicSpec, ReconcileGuests
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 from controller.operations.images.urls import image_url

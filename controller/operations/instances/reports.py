@@ -10,17 +10,9 @@ from sqlalchemy import func, select, update
 from controller.db.bulk import among
 from controller.db.models import Host, Instance, InstanceEvent
 from controller.domain.checks import storable
+from controller.domain.guests import OffCause, Power
 from controller.domain.instances import ShutdownBehavior
-from controller.domain.messages import (
-    UNTOLD,
-    GuestReport,
-    GuestsChanged,
-    GuestState,
-    HostReported,
-    OffCause,
-    OutdatedRequest,
-    Power,
-)
+from controller.domain.messages import UNTOLD, GuestReport, GuestsChanged, GuestState, HostReported, OutdatedRequest
 from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
 from controller.domain.states import REFUSALS, Event, State
 from controller.operations.cloud import Transaction

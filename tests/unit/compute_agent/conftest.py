@@ -12,7 +12,8 @@ from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import BusUnavailable
-from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestSpec, ImageSpec, Message, NicSpec
+from controller.domain.guests import Desired
+from controller.domain.messages import GuestReport, GuestsChanged, GuestSpec, ImageSpec, Message, NicSpec
 
 HOST = "node-1"
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)

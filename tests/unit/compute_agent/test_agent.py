@@ -14,16 +14,14 @@ from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.bus.unread import Unread
 from controller.domain.errors import DriverError, PoisonMessage, Unavailable
+from controller.domain.guests import Desired, OffCause, Power
 from controller.domain.messages import (
     ConsoleRead,
-    Desired,
     GuestsChanged,
     GuestState,
     HostAccepted,
     HostReported,
-    OffCause,
     OutdatedRequest,
-    Power,
     PrepareNetworks,
     ReadConsole,
     ReconcileGuests,

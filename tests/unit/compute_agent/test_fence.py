@@ -11,7 +11,8 @@ import pytest
 from compute_agent.agent import Agent, HostOptions
 from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver
-from controller.domain.messages import Desired, GuestSpec, HostAccepted, HostReported, Power, ReconcileGuests
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestSpec, HostAccepted, HostReported, ReconcileGuests
 from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
 
 BOOT = f"simulated-{HOST}"

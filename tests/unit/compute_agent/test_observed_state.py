@@ -10,16 +10,8 @@ from compute_agent.bridges import Bridges
 from compute_agent.errors import HypervisorUnreachable
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.domain.errors import DriverError
-from controller.domain.messages import (
-    Desired,
-    DiskState,
-    GuestState,
-    HostObservation,
-    ObserveHost,
-    Power,
-    ReconcileGuests,
-    RemoveTaps,
-)
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import DiskState, GuestState, HostObservation, ObserveHost, ReconcileGuests, RemoveTaps
 from controller.domain.names import tap_name
 from tests.unit.compute_agent.conftest import HOST, guest, instance, work_all
 

@@ -15,17 +15,9 @@ from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Compute, General, Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
+from controller.domain.guests import Desired, Power
 from controller.domain.ids import IdSource
-from controller.domain.messages import (
-    ConsoleRead,
-    Desired,
-    GuestsChanged,
-    HostReported,
-    Message,
-    Power,
-    ReadConsole,
-    ReconcileGuests,
-)
+from controller.domain.messages import ConsoleRead, GuestsChanged, HostReported, Message, ReadConsole, ReconcileGuests
 from controller.domain.states import Event
 from tests.unit.compute_agent.conftest import guest, instance
 

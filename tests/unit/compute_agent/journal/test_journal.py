@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from compute_agent.journal.journal import Journal
 from controller.domain.errors import Unavailable
-from controller.domain.messages import Desired, GuestReport, OutdatedRequest, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestReport, OutdatedRequest
 from controller.domain.states import Event
 from tests.unit.compute_agent.conftest import HOST, guest, instance
 

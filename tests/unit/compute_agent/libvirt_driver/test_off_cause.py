@@ -6,7 +6,7 @@ import libvirt
 import pytest
 
 from compute_agent.libvirt_driver.off_cause import off_cause
-from controller.domain.messages import OffCause
+from controller.domain.guests import OffCause
 
 _START = b"2026-01-01 00:00:00.000+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4\n"
 _SIGNAL = b"qemu-system-x86_64: terminating on signal 15 from pid 1 (/sbin/init)\n"

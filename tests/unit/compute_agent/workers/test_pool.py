@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compute_agent.errors import WorkAbandoned
 from compute_agent.workers.boot_limiter import BootLimiter
 from compute_agent.workers.pool import FairQueue, Job, WorkerPool
-from controller.domain.messages import Desired
+from controller.domain.guests import Desired
 from tests.unit.compute_agent.conftest import guest, instance
 
 

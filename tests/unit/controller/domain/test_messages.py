@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.errors import NewerMessage, PoisonMessage
+from controller.domain.guests import Desired, Power
 from controller.domain.messages import (
     MESSAGES,
     ConsoleRead,
-    Desired,
     DiskState,
     GuestReport,
     GuestsChanged,
@@ -29,7 +29,6 @@ from controller.domain.messages import (
     ObserveHost,
     ObserveNetworks,
     OutdatedRequest,
-    Power,
     PrepareNetworks,
     ReadConsole,
     ReconcileGuests,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.domain.guests import Desired, Power
 from controller.domain.hosts import HostMode
 from controller.domain.images import ImageState
 from controller.domain.instances import ShutdownBehavior
-from controller.domain.messages import Desired, Power
 from controller.domain.networks import NetworkKind
 from controller.domain.open_enum import OpenEnum
 from controller.domain.placement_groups import GroupStrategy

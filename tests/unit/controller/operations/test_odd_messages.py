@@ -15,6 +15,7 @@ from controller.bus.consumer import BatchConsumer
 from controller.db.models import InstanceEvent, StrayGuest
 from controller.domain import agent_messages
 from controller.domain.errors import NewerMessage, PoisonMessage
+from controller.domain.guests import Power
 from controller.domain.messages import (
     HEARTBEATS,
     ConsoleRead,
@@ -25,7 +26,6 @@ from controller.domain.messages import (
     HostReported,
     Message,
     OutdatedRequest,
-    Power,
     ScheduleReservation,
 )
 from controller.domain.states import Event, State

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from api.ec2.states import ec2_state
 from controller.db.models import Network, PlacementGroup
 from controller.domain.errors import IncorrectInstanceState, InUse
-from controller.domain.messages import Desired, GuestReport, GuestsChanged, GuestState, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestReport, GuestsChanged, GuestState
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.audit.repair import recount_hosts, recount_projects

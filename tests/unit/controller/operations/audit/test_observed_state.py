@@ -9,15 +9,14 @@ import pytest
 
 from controller.db.models import Instance, Network
 from controller.domain.errors import BusUnavailable
+from controller.domain.guests import Desired, Power
 from controller.domain.messages import (
-    Desired,
     DiskState,
     GuestState,
     HostObservation,
     Message,
     NetworkObservation,
     ObserveHost,
-    Power,
     ReconcileGuests,
     ReconcileNetworks,
     RemoveTaps,

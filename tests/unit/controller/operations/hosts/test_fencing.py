@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from controller.domain.messages import GuestState, HostAccepted, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState, HostAccepted
 from controller.domain.states import Event, State
 from controller.operations.hosts import force_removal, heartbeats, hosts
 from controller.operations.instances import actions

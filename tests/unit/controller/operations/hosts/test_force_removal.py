@@ -3,7 +3,8 @@
 import pytest
 
 from controller.domain.errors import Conflict
-from controller.domain.messages import Desired, GuestState, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats, hosts

@@ -4,7 +4,8 @@ import pytest
 
 from controller.db.models import Host
 from controller.domain.errors import PoisonMessage
-from controller.domain.messages import GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.instances import actions

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from controller.domain.messages import GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.hosts import heartbeats, hosts
 from controller.workers.service import ControllerService

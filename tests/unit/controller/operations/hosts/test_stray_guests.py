@@ -3,7 +3,8 @@
 import pytest
 
 from controller.db.models import StrayGuest
-from controller.domain.messages import Desired, GuestState, Power
+from controller.domain.guests import Desired, Power
+from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
 from controller.operations.hosts import force_removal, heartbeats, hosts, stray_guests
 from controller.operations.instances import actions, sweeps

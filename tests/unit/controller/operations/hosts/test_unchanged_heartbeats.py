@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import event
 
-from controller.domain.messages import GuestState, HostReported, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState, HostReported
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats

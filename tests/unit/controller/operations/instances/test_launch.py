@@ -18,8 +18,9 @@ from controller.domain.errors import (
     QuotaExceeded,
     ZoneNotFound,
 )
+from controller.domain.guests import Desired
 from controller.domain.hosts import HostMode
-from controller.domain.messages import Desired, PrepareNetworks, ReconcileGuests, ScheduleReservation
+from controller.domain.messages import PrepareNetworks, ReconcileGuests, ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects
 from controller.operations.hosts import hosts

@@ -6,12 +6,11 @@ from sqlalchemy import update
 from controller.cli import status
 from controller.db.models import Instance
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
+from controller.domain.guests import Desired, Power
 from controller.domain.messages import (
-    Desired,
     GuestReport,
     GuestsChanged,
     GuestState,
-    Power,
     PrepareNetworks,
     ReconcileGuests,
     ScheduleReservation,

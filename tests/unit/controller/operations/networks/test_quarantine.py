@@ -3,7 +3,8 @@
 import pytest
 
 from controller.domain.errors import AddressInUse, Conflict, HostNotFound, InUse
-from controller.domain.messages import GuestState, Power
+from controller.domain.guests import Power
+from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats, hosts
