@@ -9,14 +9,19 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
+from cryptography.exceptions import InvalidKey
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
 from controller.files import sync_folder
 
+# The OWASP Password Storage Cheat Sheet's parameters for Argon2id; memory in KiB.
+_ITERATIONS, _LANES, _MEMORY_KIB = 2, 1, 19 * 1024
+# Passwords of release 0.1.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
@@ -58,20 +63,23 @@ def derived_key(settings: Settings, purpose: str) -> bytes:
 
 
 def hash_password(password: str) -> str:
-    """A salted scrypt hash."""
+    """A salted Argon2id hash in the PHC string format (RFC 9106)."""
     salt = secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **_SCRYPT).hex()}"
+    argon2 = Argon2id(salt=salt, length=32, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB)
+    return argon2.derive_phc_encoded(password.encode())
 
 
 def password_matches(password: str, stored: str) -> bool:
-    """Compare in constant time."""
-    kind, _, rest = stored.partition("$")
-    salt, _, digest = rest.partition("$")
-    if kind != "scrypt":
+    """Compare in constant time; ``stored`` is what ``hash_password`` of this or an earlier release returned."""
+    if stored.startswith("scrypt$"):
+        _, salt, digest = stored.split("$")
+        found = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_SCRYPT)
+        return hmac.compare_digest(found, bytes.fromhex(digest))
+    try:
+        Argon2id.verify_phc_encoded(password.encode(), stored)
+    except (InvalidKey, ValueError):
         return False
-    return hmac.compare_digest(
-        hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_SCRYPT), bytes.fromhex(digest)
-    )
+    return True
 
 
 def hash_token(token: str) -> str:

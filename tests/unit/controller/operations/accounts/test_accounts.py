@@ -1,5 +1,6 @@
 """Projects, users, keys, key pairs, tags, networks: what is kept, what is refused."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def test_passwords_and_tokens_are_hashed(site: TestCloud) -> None:
     assert secrets.password_matches("a long password", user.password_hash)
     assert not secrets.password_matches("another", user.password_hash)
     assert not secrets.password_matches("x", "")
+    assert not secrets.password_matches("x", "$argon2id$v=19$m=1$no hash")
     assert user.token_sha256 == secrets.hash_token(token)
     for name, password in (("demo", "long enough"), ("", "long enough"), ("a:b", "long enough"), ("new", "short")):
         with pytest.raises((AlreadyExists, InvalidParameter)):
@@ -205,3 +207,10 @@ def test_a_quota_fits_its_column(site: TestCloud, quota: str) -> None:
 def test_an_instance_type_that_no_host_can_hold(site: TestCloud, name: str, size: tuple[int, int, int]) -> None:
     with pytest.raises(InvalidParameter):
         site.cloud.write(lambda tx: instance_types.add_type(tx, name, *size))
+
+
+def test_password_of_release_0_1_matches() -> None:
+    salt, parameters = bytes(16), {"n": 2**14, "r": 8, "p": 1}
+    stored = f"scrypt${salt.hex()}${hashlib.scrypt(b'a long password', salt=salt, **parameters).hex()}"
+    assert secrets.password_matches("a long password", stored)
+    assert not secrets.password_matches("another", stored)
