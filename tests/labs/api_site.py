@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from controller.db.models import Image, Instance
 from controller.domain.clock import system_clock
 from controller.domain.ids import IMAGE
 from controller.domain.images import ImageState
-from controller.domain.messages import ConsoleRead, GuestReport, GuestsChanged, HostReported, Message, ReadConsole
+from controller.domain.messages import GuestReport, GuestsChanged, HostReported
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
@@ -31,6 +31,7 @@ from controller.operations.instances.transitions import lock_instances, transiti
 from controller.operations.secrets import create_key_file
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
+from tests.labs.bus import FakeBus
 
 REGION = "pileus"
 _OUTCOME = {
@@ -40,30 +41,6 @@ _OUTCOME = {
     State.STOPPING: Event.SHUT_OFF,
     State.DELETING: Event.GONE,
 }
-
-
-class RecordingBus:
-    """Keeps what was rung; answers calls for consoles that a test has written."""
-
-    def __init__(self) -> None:
-        self.rung: list[Message] = []
-        self.consoles: dict[str, ConsoleRead] = {}
-
-    def send_all(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self.send(message)
-
-    def send(self, message: Message) -> None:
-        self.rung.append(message)
-
-    def notify(self, messages: Iterable[Message]) -> None:
-        self.rung += messages
-
-    def call(self, message: Message, timeout_s: float) -> Message:
-        assert isinstance(message, ReadConsole)
-        if message.instance_id not in self.consoles:
-            raise TimeoutError
-        return self.consoles[message.instance_id]
 
 
 class Site:
@@ -79,7 +56,7 @@ class Site:
         create_key_file(self.settings.secret_key_file)
         schema.upgrade(self.settings)
         self.offset = timedelta()
-        self.bus = RecordingBus()
+        self.bus = FakeBus()
         self.cloud = Cloud(self.settings, database.Database(self.settings), self.bus, self.now)
         self.service = ApiService(self.cloud)
         self.service.start()
@@ -206,3 +183,14 @@ def each(action: Callable[[], Any], times: int) -> list[Any]:
     for thread in threads:
         thread.join()
     return answers
+
+
+TYPE = "p1.tiny"
+
+
+def run(site: Site, client: Any, count: int = 1, **more: Any) -> Any:
+    return client.run_instances(ImageId=site.image, InstanceType=TYPE, MinCount=count, MaxCount=count, **more)
+
+
+def ids_of(answer: Any) -> list[str]:
+    return [i["InstanceId"] for i in answer["Instances"]]

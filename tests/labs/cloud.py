@@ -1,7 +1,7 @@
 """Clouds for tests: real operations and a real database, a clock that the test turns, a bus that remembers."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -10,9 +10,17 @@ from typing import Any
 from controller.conf import Settings, load_settings
 from controller.db.database import Database
 from controller.db.models import Image, Instance
+from controller.domain.guests import Power
 from controller.domain.ids import IMAGE, IdSource
 from controller.domain.images import ImageState
-from controller.domain.messages import GuestReport, GuestsChanged, HostReported, Message, ReconcileGuests
+from controller.domain.messages import (
+    GuestReport,
+    GuestsChanged,
+    GuestState,
+    HostReported,
+    ReconcileGuests,
+    ScheduleReservation,
+)
 from controller.domain.states import Event, State
 from controller.domain.wire import VERSION
 from controller.operations.accounts import projects, users
@@ -22,6 +30,9 @@ from controller.operations.instances import actions, instance_types
 from controller.operations.instances.actions import InstanceView, LaunchRequest
 from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from controller.operations.secrets import create_key_file
+from scheduler.host_cache import HostCache
+from scheduler.schedule import schedule
+from tests.labs.bus import FakeBus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -37,35 +48,6 @@ class TurnedClock:
 
     def advance(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-
-
-@dataclass
-class RememberingBus:
-    """Keeps what was sent, in order; ``down`` makes it lose doorbells as a broker that is away does."""
-
-    sent: list[Message] = field(default_factory=list)
-    down: bool = False
-
-    def send_all(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self.send(message)
-
-    def send(self, message: Message) -> None:
-        if not self.down:
-            self.sent.append(message)
-
-    def notify(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self.send(message)
-
-    def call(self, message: Message, timeout_s: float) -> Message:
-        raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
-
-    def take(self, kind: type[Any]) -> list[Any]:
-        """The messages of a kind that were sent since the last look."""
-        found = [m for m in self.sent if isinstance(m, kind)]
-        self.sent = [m for m in self.sent if not isinstance(m, kind)]
-        return found
 
 
 def make_settings(state: Path, database_url: str = "", **options: Any) -> Settings:
@@ -91,7 +73,7 @@ class TestCloud:
 
     cloud: Cloud
     clock: TurnedClock
-    bus: RememberingBus
+    bus: FakeBus
     project_id: str = ""
     user_id: str = ""
     image_id: str = ""
@@ -101,7 +83,7 @@ class TestCloud:
         settings = make_settings(state, database_url, **options)
         create_key_file(settings.secret_key_file)
         schema.upgrade(settings)
-        clock, bus = TurnedClock(), RememberingBus()
+        clock, bus = TurnedClock(), FakeBus()
         cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
         made = cls(cloud, clock, bus)
         cloud.write(made._populate)
@@ -190,3 +172,23 @@ class TestCloud:
 
     def commands(self) -> list[ReconcileGuests]:
         return self.bus.take(ReconcileGuests)
+
+
+def place(site: TestCloud) -> list[int]:
+    return [
+        site.cloud.write(lambda tx, m=m: schedule(tx, [m.reservation_id], HostCache()))  # type: ignore[misc]
+        for m in site.bus.take(ScheduleReservation)
+    ]
+
+
+def active(site: TestCloud, count: int = 1) -> list[str]:
+    ids = site.launch(count)
+    place(site)
+    site.report(ids, Event.RUNNING)
+    assert site.states(ids) == [State.ACTIVE] * count
+    site.bus.sent.clear()
+    return ids
+
+
+def shown(*ids: str, power: Power = Power.RUNNING) -> tuple[GuestState, ...]:
+    return tuple(GuestState(i, 1, power) for i in ids)

@@ -1,7 +1,6 @@
 """A small cloud in a real SQLite database: two networks, an instance in each."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from controller.db import models
 from controller.db.database import Database
 from controller.domain.hosts import HostMode
 from controller.domain.images import ImageState
-from controller.domain.messages import Message
 from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.secrets import create_key_file
+from tests.labs.bus import FakeBus
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NETWORKS = ("net-00000000000000001", "net-00000000000000002")
@@ -25,26 +24,6 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3Nza demo"
 _CIDRS = ("10.128.0.0/22", "10.128.4.0/22")
 
 
-@dataclass
-class Rung:
-    """A bus that remembers what was rung."""
-
-    messages: list[Message] = field(default_factory=list)
-
-    def send_all(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self.send(message)
-
-    def send(self, message: Message) -> None:
-        self.messages.append(message)
-
-    def notify(self, messages: Iterable[Message]) -> None:
-        self.messages += messages
-
-    def call(self, message: Message, timeout_s: float) -> Message:
-        raise AssertionError("nobody is called")
-
-
 def make_cloud(state_dir: Path, *, driver: str = "none", metadata_port: int = 8775, user_data: str = "") -> Cloud:
     settings = replace(
         Settings(),
@@ -52,7 +31,7 @@ def make_cloud(state_dir: Path, *, driver: str = "none", metadata_port: int = 87
         network=replace(Network(), driver=driver, metadata_port=metadata_port),
     )
     create_key_file(settings.secret_key_file)
-    cloud = Cloud(settings, Database(settings), Rung(), clock=lambda: NOW)
+    cloud = Cloud(settings, Database(settings), FakeBus(), clock=lambda: NOW)
     models.Base.metadata.create_all(cloud.database.engine)
     cloud.write(lambda tx: _fill(tx, user_data))
     return cloud
@@ -65,7 +44,7 @@ def open_cloud(state_dir: Path, *, driver: str, metadata_port: int = 8775) -> Cl
         general=replace(General(), state_dir=str(state_dir), cloud_id="0a1b2c3d"),
         network=replace(Network(), driver=driver, metadata_port=metadata_port),
     )
-    return Cloud(settings, Database(settings), Rung(), clock=lambda: NOW)
+    return Cloud(settings, Database(settings), FakeBus(), clock=lambda: NOW)
 
 
 def _fill(tx: Transaction, user_data: str) -> None:

@@ -9,8 +9,7 @@ from controller.domain.guests import Power
 from controller.domain.messages import GuestState
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import actions, sweeps
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
+from tests.labs.cloud import TestCloud, place
 
 
 @pytest.mark.parametrize(("power", "after"), [(Power.RUNNING, State.ACTIVE), (Power.SHUT_OFF, State.STOPPED)])

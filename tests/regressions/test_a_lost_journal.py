@@ -6,8 +6,7 @@ from pathlib import Path
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import UNTOLD, GuestState
 from controller.domain.states import Event, State
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
+from tests.labs.cloud import TestCloud, place
 
 
 def test_what_it_sees_is_believed_and_it_is_told_again(tmp_path: Path) -> None:

@@ -27,19 +27,19 @@ from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
 from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
 from controller.domain.guests import Desired, Power
-from controller.domain.ids import IdSource, domain_uuid
+from controller.domain.ids import IdSource
 from controller.domain.messages import GuestSpec, HostAccepted, ImageSpec, NicSpec, ReconcileGuests
 from controller.programs.run import run
 from tests.faults import row
-from tests.unit.compute_agent.conftest import MemoryBus, work_all
+from tests.labs.agent import work_all
+from tests.labs.bus import FakeBus
+from tests.labs.system.processes import BOOT_SECTOR, INTERFACES, command_line, qemu_pids
+from tests.labs.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
 VLAN = 3999
-INTERFACES = Path("/sys/class/net")
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
-# Prints "up" on the first serial port by the BIOS, then halts for ever: mov ax,0e00h+c; mov dx,3f8h; out dx,al.
-BOOT_SECTOR = b"\xba\xf8\x03" + b"".join(b"\xb0" + bytes([c]) + b"\xee" for c in b"up\n") + b"\xfa\xf4\xeb\xfd"
 
 
 @pytest.fixture
@@ -95,25 +95,6 @@ def spec(image: ImageSpec) -> GuestSpec:
     )
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
-
-
-def qemu_pids(settings: Settings, spec: GuestSpec) -> set[int]:
-    uuid = domain_uuid(settings.general.cloud_id, spec.instance_id).encode()
-    return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if uuid in command_line(pid)}
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 def interfaces(settings: Settings) -> set[str]:
     return {p.name for p in INTERFACES.glob(f"{names.interface_prefix(settings.general.cloud_id)}*")}
 
@@ -135,7 +116,7 @@ def test_the_whole_life_leaves_nothing_behind(driver: LibvirtDriver, settings: S
     assert interfaces(settings) == {bridge, tap}
     assert (INTERFACES / bridge / "brif" / tap).exists()
     assert Path(f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6").read_text().strip() == "1"
-    until(lambda: driver.console(guest, 100) == b"up\n")
+    wait_for(lambda: driver.console(guest, 100) == b"up\n")
     assert spec.image is not None
     assert driver.images() == (spec.image.sha256,)
 
@@ -145,9 +126,9 @@ def test_the_whole_life_leaves_nothing_behind(driver: LibvirtDriver, settings: S
     assert interfaces(settings) == {bridge}
 
     timed("start_s", lambda: driver.start(spec))
-    until(lambda: driver.console(guest, 100) == b"up\nup\n")
+    wait_for(lambda: driver.console(guest, 100) == b"up\nup\n")
     timed("reboot_s", lambda: driver.reboot(spec, 0.5))
-    until(lambda: driver.console(guest, 100) == b"up\nup\nup\n")
+    wait_for(lambda: driver.console(guest, 100) == b"up\nup\nup\n")
     assert driver.list_guests() == {guest: Power.RUNNING}
 
     timed("destroy_s", lambda: driver.destroy(guest))
@@ -193,7 +174,7 @@ def test_a_killed_libvirtd_is_started_again_and_finds_its_guests(
     supervisor = libvirtd.pid(settings)
     daemon = int((settings.state_dir / "libvirt/run/libvirtd.pid").read_text())
     os.kill(daemon, signal.SIGKILL)
-    until(lambda: libvirtd.pid(settings) is None)
+    wait_for(lambda: libvirtd.pid(settings) is None)
     assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
     assert libvirtd.pid(settings) not in (None, supervisor)
     assert qemu_pids(settings, spec) == before != set()
@@ -287,7 +268,7 @@ def test_nobody_waits_for_somebody_elses_slow_guest(driver: LibvirtDriver, setti
     with ThreadPoolExecutor(2) as pool:
         off = pool.submit(driver.shut_off, spec.instance_id, 5)  # QEMU is asked and does not answer
         try:
-            until(lambda: off.running())
+            wait_for(lambda: off.running())
             lists = pool.submit(lambda: [driver.list_guests() for _ in range(20)])
             assert lists.result(timeout=20) == [{spec.instance_id: Power.RUNNING}] * 20
             assert not off.done()
@@ -333,7 +314,7 @@ def test_a_guest_whose_process_is_killed_is_shut_off(
     driver.spawn(spec)
     for pid in qemu_pids(settings, spec):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: driver.list_guests() == {spec.instance_id: Power.SHUT_OFF})
+    wait_for(lambda: driver.list_guests() == {spec.instance_id: Power.SHUT_OFF})
     driver.start(spec)
     assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
 
@@ -397,7 +378,7 @@ def test_the_disk_of_a_removed_guest_is_kept_and_pruned(
         "node",
         no_cache,
         journal,
-        MemoryBus(),
+        FakeBus(),
         lambda: now[0],
         grace_s=0,
         options=options,

@@ -14,8 +14,7 @@ from structlog.testing import capture_logs
 from compute_agent.workers.pool import WorkerPool
 from controller.domain.errors import BusUnavailable, DatabaseUnavailable, Unavailable
 from controller.outages import DATABASE, Outages
-from tests.unit.compute_agent.conftest import guest, instance
-from tests.unit.compute_agent.workers.test_pool import RecordingAgent
+from tests.labs.agent import RecordingAgent, guest, instance
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "compute_agent", "controller", "network", "scheduler")

@@ -9,8 +9,7 @@ from sqlalchemy import func, select
 
 from controller.db.models import Instance, Project
 from controller.operations.accounts import projects
-from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
-from tests.labs.api_site import Site, each
+from tests.labs.api_site import TYPE, Site, each, ids_of, run
 from tests.labs.ec2_wire import post
 
 

@@ -11,18 +11,9 @@ from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import sweeps
 from controller.operations.instances.actions import get_instance
 from controller.operations.instances.reports import apply_reports
-from tests.labs.api_site import Site
+from tests.labs.api_site import TYPE, Site, ids_of, run
 
-TYPE = "p1.tiny"
 SOON = {"Delay": 0.1, "MaxAttempts": 100}
-
-
-def run(site: Site, client: Any, count: int = 1, **more: Any) -> Any:
-    return client.run_instances(ImageId=site.image, InstanceType=TYPE, MinCount=count, MaxCount=count, **more)
-
-
-def ids_of(answer: Any) -> list[str]:
-    return [i["InstanceId"] for i in answer["Instances"]]
 
 
 def states(client: Any, *ids: str) -> list[str]:

@@ -8,8 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import event
 
-from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import TYPE, Site, ids_of, run
 
 
 def instances(answer: Any) -> list[Any]:

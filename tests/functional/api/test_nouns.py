@@ -8,8 +8,7 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives import serialization
 
 from controller.domain.messages import ConsoleRead
-from tests.functional.api.test_life_of_an_instance import ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import Site, ids_of, run
 
 ED25519 = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN9b0sVd8QKyHkQ0zF1oYc0oYH9lE1s4w9mD5gYc9bqY me@here"
 

@@ -7,8 +7,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import update
 
 from controller.db.models import Instance
-from tests.functional.api.test_life_of_an_instance import ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import Site, ids_of, run
 
 TAGS = [{"Key": "team", "Value": "db"}]
 

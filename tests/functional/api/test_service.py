@@ -16,8 +16,7 @@ import pytest
 from api.service import ApiService
 from controller.domain.errors import ConfigurationError
 from controller.operations.images.urls import image_url
-from tests.functional.api.test_life_of_an_instance import run
-from tests.labs.api_site import Site
+from tests.labs.api_site import Site, run
 from tests.labs.ec2_wire import plain
 
 

@@ -15,8 +15,7 @@ from controller.domain.networks import NetworkKind
 from controller.operations.cloud import Transaction
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases
-from tests.functional.api.test_life_of_an_instance import TYPE, ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import TYPE, Site, ids_of, run
 from tests.labs.ec2_wire import post
 
 LEASES = b"""ip,mac,name,hosts

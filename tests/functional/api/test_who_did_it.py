@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 
 from controller.domain.states import Event
 from controller.operations.instances import actions
-from tests.functional.api.test_life_of_an_instance import ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import Site, ids_of, run
 
 
 def test_the_story_says_whose_wish_it_was(site: Site, ec2: Any) -> None:

@@ -11,8 +11,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from api.ec2.actions.table import ACTIONS
-from tests.functional.api.test_life_of_an_instance import ids_of, run
-from tests.labs.api_site import Site
+from tests.labs.api_site import Site, ids_of, run
 from tests.labs.ec2_wire import get_v2, get_v4, plain, post
 
 VERSION = "2014-10-01"

@@ -20,11 +20,11 @@ from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
 from tests.faults import row
+from tests.labs.agent import instance
 from tests.labs.servers.forgetful_disk import ForgetfulDisk
 from tests.labs.servers.guarded import Guarded
 from tests.labs.servers.server import free_ports
 from tests.labs.system.running_cloud import CHECKOUT, RunningCloud, clean_environment
-from tests.unit.compute_agent.conftest import instance
 
 pytestmark = [pytest.mark.functional]
 
@@ -180,7 +180,7 @@ from pathlib import Path
 from compute_agent.journal.journal import Journal
 from controller.domain.messages import GuestSpec
 from controller.domain.states import Event
-from tests.unit.compute_agent.conftest import guest, instance
+from tests.labs.agent import guest, instance
 journal = Journal(Path(sys.argv[1]))
 journal.record("h1", [guest(1, generation=3)])
 journal.booted("h1", "boot-1")

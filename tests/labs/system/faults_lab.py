@@ -18,7 +18,7 @@ from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
-from tests.labs.cloud import RememberingBus
+from tests.labs.bus import FakeBus
 from tests.labs.servers.guarded import find_program, wait_until
 from tests.labs.servers.server import free_ports
 from tests.labs.system.first_cloud import command_line
@@ -218,12 +218,12 @@ class FaultsLab:
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Look at the rows, which is quicker than a command."""
         with contextlib.closing(Database(self.settings())) as database:
-            return Cloud(self.settings(), database, RememberingBus()).read(operation)
+            return Cloud(self.settings(), database, FakeBus()).read(operation)
 
     def write(self, operation: Callable[[Transaction], object]) -> None:
         """Change the rows behind the cloud's back; nothing is rung."""
         with contextlib.closing(Database(self.settings())) as database:
-            Cloud(self.settings(), database, RememberingBus()).write(operation)
+            Cloud(self.settings(), database, FakeBus()).write(operation)
 
     def qemu(self, instance_id: str) -> list[int]:
         """The processes of a guest."""

@@ -26,7 +26,8 @@ from controller.operations.cloud import Cloud, Transaction
 from controller.operations.networks import leases, networks
 from controller.processes import pid_in, runs, started_with
 from network.service import NetworkService
-from tests.labs.network_rows import NOW, Rung, open_cloud
+from tests.labs.bus import FakeBus
+from tests.labs.network_rows import NOW, open_cloud
 
 
 class Node:
@@ -52,10 +53,10 @@ class Node:
 
     def wire(self, network_ids: Sequence[str], instance_ids: Sequence[str]) -> list[str]:
         """The instances whose hosts got a command."""
-        assert isinstance(self._cloud.bus, Rung)
-        self._cloud.bus.messages.clear()
+        assert isinstance(self._cloud.bus, FakeBus)
+        self._cloud.bus.sent.clear()
         self._network.handle([PrepareNetworks(tuple(network_ids), tuple(instance_ids))])
-        messages = [m for m in self._cloud.bus.messages if isinstance(m, ReconcileGuests)]
+        messages = [m for m in self._cloud.bus.sent if isinstance(m, ReconcileGuests)]
         return sorted(g.instance_id for m in messages for g in m.guests)
 
     def sweep(self) -> None:

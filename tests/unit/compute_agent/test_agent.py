@@ -29,7 +29,8 @@ from controller.domain.messages import (
 from controller.domain.release import RELEASE
 from controller.domain.states import Event
 from controller.domain.wire import VERSION
-from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
+from tests.labs.agent import HOST, NOW, guest, instance, work_all
+from tests.labs.bus import FakeBus
 
 
 class Killed(BaseException):
@@ -40,11 +41,11 @@ def order(agent: Agent, *specs: object) -> None:
     agent.handle(ReconcileGuests(HOST, specs))  # type: ignore[arg-type]
 
 
-def events(bus: MemoryBus) -> list[tuple[str, int, Event]]:
+def events(bus: FakeBus) -> list[tuple[str, int, Event]]:
     return [(r.instance_id, r.generation, r.event) for r in bus.reports()]
 
 
-def test_built_twice_is_one_guest(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_built_twice_is_one_guest(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest())
     order(agent, guest())
     work_all(agent)
@@ -56,7 +57,7 @@ def test_built_twice_is_one_guest(agent: Agent, driver: SimulatedDriver, bus: Me
     assert events(bus) == [(instance(1), 1, Event.RUNNING)]
 
 
-def test_a_command_that_was_done_is_reported_again(agent: Agent, bus: MemoryBus) -> None:
+def test_a_command_that_was_done_is_reported_again(agent: Agent, bus: FakeBus) -> None:
     for _ in range(2):
         order(agent, guest())
         work_all(agent)
@@ -65,7 +66,7 @@ def test_a_command_that_was_done_is_reported_again(agent: Agent, bus: MemoryBus)
     assert events(bus) == [(instance(1), 1, Event.RUNNING)] * 2
 
 
-def test_the_whole_life(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_the_whole_life(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     steps = [
         (Desired.RUNNING, False, Event.RUNNING),
         (Desired.SHUT_OFF, False, Event.SHUT_OFF),
@@ -93,7 +94,7 @@ def test_a_deleted_guest_is_not_brought_back(agent: Agent, driver: SimulatedDriv
     assert driver.list_guests() == {}
 
 
-def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(1, 1), guest(2, 1))
     order(agent, guest(1, 2, Desired.ABSENT))
     work_all(agent)
@@ -103,7 +104,7 @@ def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriv
 
 
 def test_a_wish_that_only_a_newer_release_knows_is_left_alone(
-    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     """In a command, and in the journal that a newer agent left behind; the other guests are looked after."""
     order(agent, guest(1, 1), guest(2, 1))
@@ -121,7 +122,7 @@ def test_a_wish_that_only_a_newer_release_knows_is_left_alone(
 
 
 def test_a_newer_wish_during_the_work_is_carried_out_next(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn = driver.spawn
 
@@ -138,7 +139,7 @@ def test_a_newer_wish_during_the_work_is_carried_out_next(
     assert events(bus) == [(instance(1), 2, Event.GONE)]
 
 
-def test_while_the_bus_is_down_results_wait(agent: Agent, bus: MemoryBus) -> None:
+def test_while_the_bus_is_down_results_wait(agent: Agent, bus: FakeBus) -> None:
     order(agent, guest())
     work_all(agent)
     bus.down = True
@@ -148,7 +149,7 @@ def test_while_the_bus_is_down_results_wait(agent: Agent, bus: MemoryBus) -> Non
     assert events(bus) == [(instance(1), 1, Event.RUNNING)]
 
 
-def test_an_error_is_reported_with_its_reason(agent: Agent, bus: MemoryBus) -> None:
+def test_an_error_is_reported_with_its_reason(agent: Agent, bus: FakeBus) -> None:
     order(agent, guest(image=None))
     work_all(agent)
     agent.report()
@@ -158,7 +159,7 @@ def test_an_error_is_reported_with_its_reason(agent: Agent, bus: MemoryBus) -> N
 
 
 def test_what_may_pass_is_tried_again_but_not_for_ever(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(_: object) -> None:
         raise HypervisorUnreachable(what="Starting the guest", reason="libvirt went away")
@@ -172,7 +173,7 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(
 
 
 def test_what_passed_is_not_reported(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
 
@@ -191,7 +192,7 @@ def test_what_passed_is_not_reported(
 
 
 def test_what_the_journal_could_not_take_is_not_done_again(
-    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, driver: SimulatedDriver, journal: Journal, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order(agent, guest())
     work_all(agent)
@@ -214,7 +215,7 @@ def test_what_the_journal_could_not_take_is_not_done_again(
     assert driver.console(instance(1), 1000).count(b"GUEST-UP") == 3
 
 
-def test_a_simulated_guest_that_cannot_be_kept_waits(agent: Agent, site: SimulatedSite, bus: MemoryBus) -> None:
+def test_a_simulated_guest_that_cannot_be_kept_waits(agent: Agent, site: SimulatedSite, bus: FakeBus) -> None:
     order(agent, guest())
     site.close()
     with pytest.raises(Unavailable):
@@ -248,7 +249,7 @@ def test_killed_anywhere_the_next_run_mends_it(
     new_agent: Callable[[], Agent],
     driver: SimulatedDriver,
     journal: Journal,
-    bus: MemoryBus,
+    bus: FakeBus,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     victim = next(o for o in (driver, journal, bus) if hasattr(o, place))
@@ -275,7 +276,7 @@ def test_killed_anywhere_the_next_run_mends_it(
     assert journal.unreported(HOST) == []
 
 
-def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(), guest(2))
     work_all(agent)
     agent.report()
@@ -288,7 +289,7 @@ def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: Simulated
 
 
 @pytest.mark.parametrize("cause", list(OffCause))
-def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: MemoryBus, cause: OffCause) -> None:
+def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: FakeBus, cause: OffCause) -> None:
     order(agent, guest(1))
     work_all(agent)  # it booted and went off before anything was reported
     driver.power_lost(instance(1), cause)
@@ -302,7 +303,7 @@ def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: 
     assert bus.reports()[-1].cause == ""
 
 
-def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bus: MemoryBus) -> None:
+def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bus: FakeBus) -> None:
     order(agent, guest(1, 7))
     work_all(agent)
     assert agent.report()
@@ -327,7 +328,7 @@ def test_a_late_command_is_not_heeded(agent: Agent) -> None:
 
 
 def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus
 ) -> None:
     order(agent, guest(1, 5, may_create=False))
     work_all(agent)
@@ -339,7 +340,7 @@ def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
 
 
 def test_a_guest_that_vanished_or_was_started_behind_our_back(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus
 ) -> None:
     order(agent, guest(), guest(2))
     work_all(agent)
@@ -355,7 +356,7 @@ def test_a_guest_that_vanished_or_was_started_behind_our_back(
 
 
 def test_after_a_boot_of_the_host_its_guests_are_started(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = new_agent()
     order(agent, guest(1), guest(2), guest(3))
@@ -375,7 +376,7 @@ def test_after_a_boot_of_the_host_its_guests_are_started(
     assert new_agent().pending() == []
 
 
-def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(1, 3), guest(2, 4, Desired.SHUT_OFF))
     work_all(agent)
     driver.spawn(guest(9))
@@ -391,7 +392,7 @@ def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus
 
 
 def test_guests_of_a_lost_journal_are_taken_in(
-    driver: SimulatedDriver, new_agent: Callable[[], Agent], bus: MemoryBus
+    driver: SimulatedDriver, new_agent: Callable[[], Agent], bus: FakeBus
 ) -> None:
     driver.spawn(guest(5))
     agent = new_agent()
@@ -436,7 +437,7 @@ def test_what_the_host_is_short_of_is_waited_for(
 
 
 def test_a_heartbeat_says_what_the_agent_cannot_read(
-    agent: Agent, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unread = Unread()
     monkeypatch.setattr(agent_module, "UNREAD", unread)

@@ -13,7 +13,8 @@ from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestSpec, HostAccepted, HostReported, ReconcileGuests
-from tests.unit.compute_agent.conftest import HOST, NOW, MemoryBus, guest, instance, work_all
+from tests.labs.agent import HOST, NOW, guest, instance, work_all
+from tests.labs.bus import FakeBus
 
 BOOT = f"simulated-{HOST}"
 
@@ -29,7 +30,7 @@ def order(agent: Agent, epoch: int, *specs: GuestSpec, expires_in_s: float = 600
     work_all(agent)
 
 
-def beat(agent: Agent, bus: MemoryBus) -> HostReported:
+def beat(agent: Agent, bus: FakeBus) -> HostReported:
     agent.heartbeat()
     message = bus.sent[-1]
     assert isinstance(message, HostReported)
@@ -57,7 +58,7 @@ def test_only_the_own_epoch_is_obeyed(agent: Agent, driver: SimulatedDriver) -> 
     assert driver.list_guests() == {instance(3): Power.RUNNING}
 
 
-def test_the_epoch_outlives_the_agent(new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_the_epoch_outlives_the_agent(new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: FakeBus) -> None:
     accept(new_agent(), 5)
     restarted = new_agent()
     assert beat(restarted, bus).epoch == 5
@@ -67,7 +68,7 @@ def test_the_epoch_outlives_the_agent(new_agent: Callable[[], Agent], driver: Si
 
 
 def test_an_agent_without_an_epoch_obeys_none_but_those_who_know_no_epochs(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus
 ) -> None:
     order(agent, 3, guest(1))
     order(agent, 0, guest(2))
@@ -102,7 +103,7 @@ def test_an_expired_command_is_dropped(agent: Agent, driver: SimulatedDriver) ->
 
 @pytest.mark.parametrize("wrong_h", [-30, 30])
 def test_a_wrong_clock_is_seen_and_stops_nothing(
-    wrong_h: int, driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+    wrong_h: int, driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     agent = Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=wrong_h), grace_s=0, monotonic=lambda: 7.0)
     agent.begin()
@@ -113,9 +114,7 @@ def test_a_wrong_clock_is_seen_and_stops_nothing(
     assert beat(agent, bus).remarks == ("its clock differs from the controllers' by more than a day",)
 
 
-def test_an_answer_tells_the_time_only_while_it_is_new(
-    driver: SimulatedDriver, journal: Journal, bus: MemoryBus
-) -> None:
+def test_an_answer_tells_the_time_only_while_it_is_new(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     ticks = [0.0]
     agent = Agent(HOST, driver, journal, bus, lambda: NOW, grace_s=0, monotonic=lambda: ticks[0])
     agent.begin()
@@ -131,7 +130,7 @@ def test_an_answer_tells_the_time_only_while_it_is_new(
 
 
 def test_after_a_boot_only_what_the_answer_names_is_started(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, boot: Callable[[str], None]
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: FakeBus, boot: Callable[[str], None]
 ) -> None:
     agent = new_agent()
     accept(agent)
@@ -237,7 +236,7 @@ def test_what_another_epoch_dropped_is_no_work_after_a_boot(
 
 
 def test_a_restart_after_the_expiry_asks_before_it_begins(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     agent = new_agent()
     accept(agent)
@@ -253,7 +252,7 @@ def test_a_restart_after_the_expiry_asks_before_it_begins(
 
 
 def test_what_was_held_waits_for_an_answer_whatever_the_clock_says_then(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     """Killed before the answer came, and the clock set right: what waits is not forgotten."""
     agent = new_agent()
@@ -270,7 +269,7 @@ def test_what_was_held_waits_for_an_answer_whatever_the_clock_says_then(
 
 
 def test_an_answer_to_an_earlier_run_of_the_agent_is_none(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: MemoryBus
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     """It may have waited in the queue while the agent was away, and says neither what runs now nor the time."""
     agent = new_agent()
@@ -291,7 +290,7 @@ def test_started_without_an_answer_only_where_that_is_configured(
     new_agent: Callable[[], Agent],
     driver: SimulatedDriver,
     journal: Journal,
-    bus: MemoryBus,
+    bus: FakeBus,
     boot: Callable[[str], None],
 ) -> None:
     agent = new_agent()
@@ -311,7 +310,7 @@ def test_started_without_an_answer_only_where_that_is_configured(
     assert beat(waits, bus).remarks == ("1 guests were started though no controller had accepted this boot",)
 
 
-def test_what_is_in_hand_is_told(agent: Agent, driver: SimulatedDriver, bus: MemoryBus) -> None:
+def test_what_is_in_hand_is_told(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     """A guest that is being made in the old epoch is not told as gone."""
     accept(agent, 5)
     until = (NOW + timedelta(seconds=600)).isoformat()
@@ -349,7 +348,7 @@ def test_a_journal_of_release_0_1_is_taken_over(tmp_path: Path) -> None:
         journal.close()
 
 
-def test_a_disk_is_kept_unless_its_owner_deletes_it(driver: SimulatedDriver, journal: Journal, bus: MemoryBus) -> None:
+def test_a_disk_is_kept_unless_its_owner_deletes_it(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     now = [NOW]
     agent = Agent(HOST, driver, journal, bus, lambda: now[0], grace_s=0, monotonic=lambda: now[0].timestamp())
     agent.begin()
@@ -372,7 +371,7 @@ def test_a_disk_is_kept_unless_its_owner_deletes_it(driver: SimulatedDriver, jou
     assert driver.kept() == ()
 
 
-def test_a_wrong_clock_prunes_no_disk(driver: SimulatedDriver, journal: Journal, bus: MemoryBus) -> None:
+def test_a_wrong_clock_prunes_no_disk(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     now = [NOW]
     agent = Agent(HOST, driver, journal, bus, lambda: now[0], grace_s=0, monotonic=lambda: 0.0)
     agent.begin()
@@ -389,7 +388,7 @@ def test_a_wrong_clock_prunes_no_disk(driver: SimulatedDriver, journal: Journal,
     ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "tomorrow", "2024-05-01"],
 )
 def test_an_odd_expiry_does_not_keep_the_agent_from_its_next_start(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, until: str
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: FakeBus, until: str
 ) -> None:
     """A sender of release 0.1 is believed without a look at it; the journal keeps it until the wish is carried out."""
     new_agent().handle(ReconcileGuests(HOST, (guest(1),), 0, until))
@@ -403,7 +402,7 @@ def test_an_odd_expiry_does_not_keep_the_agent_from_its_next_start(
 
 @pytest.mark.parametrize("at", ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+00:00", "2024-05-01T12:00:00", "x\n"])
 def test_a_controller_whose_clock_no_clock_can_show_tells_no_time(
-    agent: Agent, driver: SimulatedDriver, bus: MemoryBus, at: str
+    agent: Agent, driver: SimulatedDriver, bus: FakeBus, at: str
 ) -> None:
     """The agent could not reckon with it: no heartbeat was sent any more, no disk set aside."""
     sequence = beat(agent, bus).sequence
@@ -419,7 +418,7 @@ def test_a_controller_whose_clock_no_clock_can_show_tells_no_time(
 
 @pytest.mark.parametrize("epoch", [2**53, 2**63 - 1, 2**63, 2**70, -1])
 def test_an_epoch_that_no_heartbeat_can_tell_is_not_taken(
-    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: MemoryBus, epoch: int
+    new_agent: Callable[[], Agent], driver: SimulatedDriver, bus: FakeBus, epoch: int
 ) -> None:
     """The journal kept it: all heartbeats of this host were poison from then on."""
     agent = new_agent()

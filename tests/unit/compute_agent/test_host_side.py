@@ -24,7 +24,7 @@ from controller.domain import names
 from controller.domain.errors import CommandFailed, ConfigurationError, DiskError
 from controller.programs import ip, qemu_img
 from controller.programs.run import run
-from tests.unit.compute_agent.conftest import instance
+from tests.labs.agent import instance
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from controller.domain.errors import DriverError
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import DiskState, GuestState, HostObservation, ObserveHost, ReconcileGuests, RemoveTaps
 from controller.domain.names import tap_name
-from tests.unit.compute_agent.conftest import HOST, guest, instance, work_all
+from tests.labs.agent import HOST, guest, instance, work_all
 
 
 def seen(agent: Agent) -> HostObservation:

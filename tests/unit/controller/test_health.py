@@ -1,7 +1,6 @@
 """What a process says of itself: problems, probes, and the file in which others on the machine read them."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,7 @@ from controller.domain.messages import Message, ScheduleReservation
 from controller.health import Health, Probe, Problem, thread_problem
 from controller.workers.periodic import Periodic
 from tests.labs.cloud import make_settings
-from tests.labs.servers.guarded import wait_until
-
-
-def until(done: Callable[[], bool]) -> None:
-    wait_until(done, deadline_s=20, what=lambda: "still not so")
+from tests.labs.waiting import wait_for
 
 
 def failing() -> str:
@@ -55,10 +50,10 @@ def test_a_probe_tells_what_it_was_answered_and_what_is_not_answered() -> None:
 
     probe = Probe("database", ask, every_s=0.01, late_s=0.1)
     probe.start()
-    until(lambda: probe.problem() == "refused")
-    until(lambda: "no answer for" in probe.problem())
+    wait_for(lambda: probe.problem() == "refused")
+    wait_for(lambda: "no answer for" in probe.problem())
     asleep.set()
-    until(lambda: probe.problem() == "")
+    wait_for(lambda: probe.problem() == "")
     probe.stop()
 
 
@@ -72,9 +67,9 @@ def test_a_round_that_fails_is_told_until_one_succeeds() -> None:
 
     periodic = Periodic("sweep", 0.01, work)
     periodic.start()
-    until(lambda: "refused" in periodic.problem())
+    wait_for(lambda: "refused" in periodic.problem())
     broken.clear()
-    until(lambda: periodic.problem() == "")
+    wait_for(lambda: periodic.problem() == "")
     periodic.stop()
 
 
@@ -82,7 +77,7 @@ def test_a_consumer_without_its_broker(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, bus__url="amqp://a:b@127.0.0.1:1//", bus__retry_after_s=0.1)
     consumer = QueueConsumer(settings, ["schedule"], lambda _: None, "test")
     consumer.start()
-    until(lambda: "refused" in consumer.problem())
+    wait_for(lambda: "refused" in consumer.problem())
     assert consumer.problem().startswith("the bus is away")
     consumer.stop()
     consumer.join(10)
@@ -99,11 +94,11 @@ def test_a_consumer_whose_handler_waits_for_the_database(tmp_path: Path) -> None
     consumer = QueueConsumer(settings, ["schedule"], handle, "test")
     bus = Bus(settings)
     consumer.start()
-    until(lambda: consumer.problem() == "")
+    wait_for(lambda: consumer.problem() == "")
     bus.send(ScheduleReservation("r-1"))
-    until(lambda: consumer.problem() == "waiting: The database is not available right now: refused.")
+    wait_for(lambda: consumer.problem() == "waiting: The database is not available right now: refused.")
     there.set()
-    until(lambda: consumer.problem() == "")
+    wait_for(lambda: consumer.problem() == "")
     consumer.stop()
     consumer.join(10)
     bus.close()
@@ -113,7 +108,7 @@ def test_a_consumer_whose_thread_died(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(QueueConsumer, "_run", lambda _self: None)
     consumer = QueueConsumer(make_settings(tmp_path), ["schedule"], lambda _: None, "test")
     consumer.start()
-    until(lambda: "consumer-test has ended" in consumer.problem())
+    wait_for(lambda: "consumer-test has ended" in consumer.problem())
 
 
 def test_the_file_of_a_process_is_read_while_it_lives(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from network import queries
 from network import service as network_service
 from network.reconciler import Reconciled
 from network.service import NetworkService
-from tests.labs.network_rows import INSTANCES, IPS, NETWORKS, NOW, Rung, make_cloud
+from tests.labs.bus import FakeBus
+from tests.labs.network_rows import INSTANCES, IPS, NETWORKS, NOW, make_cloud
 
 
 class HalfBroken:
@@ -41,8 +42,8 @@ def cloud(tmp_path: Path) -> Cloud:
 
 
 def guests(cloud: Cloud) -> list[str]:
-    assert isinstance(cloud.bus, Rung)
-    return [g.instance_id for m in cloud.bus.messages if isinstance(m, ReconcileGuests) for g in m.guests]
+    assert isinstance(cloud.bus, FakeBus)
+    return [g.instance_id for m in cloud.bus.sent if isinstance(m, ReconcileGuests) for g in m.guests]
 
 
 def test_without_a_host_side_instances_are_passed_on(cloud: Cloud) -> None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from compute_agent.images import cache as image_cache
 from compute_agent.images.cache import ImageCache
 from controller.domain.errors import ImageFetchError
 from controller.domain.messages import ImageSpec
+from tests.labs.waiting import wait_for
 
 RAW = b"raw disk".ljust(4096, b"\0")
 QCOW2_WITH_BACKING = b"QFI\xfb\0\0\0\3" + (200).to_bytes(8) + (10).to_bytes(4) + bytes(500)
@@ -66,13 +66,6 @@ def served(content: bytes, status: int = 200, gate: threading.Event | None = Non
 
 def left(cache_folder: Path) -> list[str]:
     return sorted(p.name for p in cache_folder.iterdir() if p.suffix != ".lock")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
 
 
 def test_a_file_of_the_store_is_linked(cache: ImageCache, store: Path) -> None:
@@ -188,7 +181,7 @@ def test_what_a_killed_fetch_has_left_goes(cache: ImageCache, tmp_path: Path) ->
     gate = threading.Event()
     with served(RAW, gate=gate) as (url, asked), ThreadPoolExecutor(1) as pool:
         fetched = pool.submit(cache.fetch, spec(RAW, url))
-        until(lambda: bool(asked))
+        wait_for(lambda: bool(asked))
         half_made = tmp_path / "cache" / f"{spec(RAW, url).sha256}.half-made"
         half_made.touch()  # as it is once the source has answered
         cache.evict()

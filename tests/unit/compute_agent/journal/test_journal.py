@@ -14,7 +14,7 @@ from controller.domain.errors import Unavailable
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestReport, OutdatedRequest
 from controller.domain.states import Event
-from tests.unit.compute_agent.conftest import HOST, guest, instance
+from tests.labs.agent import HOST, guest, instance
 
 _SCHEMA_01 = """
 CREATE TABLE guests (

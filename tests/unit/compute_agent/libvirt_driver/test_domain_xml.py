@@ -13,7 +13,7 @@ from compute_agent.libvirt_driver.domain_xml import Machine, Nic, Virtualization
 from compute_agent.storage.backend import Disk
 from controller.domain.ids import domain_uuid
 from controller.domain.messages import GuestSpec
-from tests.unit.compute_agent.conftest import guest, instance
+from tests.labs.agent import guest, instance
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "domains"
 CONSOLE = Path("/state/instances/x/console.log")

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -12,43 +11,8 @@ from compute_agent.errors import WorkAbandoned
 from compute_agent.workers.boot_limiter import BootLimiter
 from compute_agent.workers.pool import FairQueue, Job, WorkerPool
 from controller.domain.guests import Desired
-from tests.unit.compute_agent.conftest import guest, instance
-
-
-class RecordingAgent:
-    """Remembers who was worked on, and whether anybody twice at once."""
-
-    host = "node-1"
-
-    def __init__(self, work: Callable[[str], float | None] = lambda _: None) -> None:
-        self.worked: list[str] = []
-        self.done: set[str] = set()
-        self.at_once = self.most_at_once = 0
-        self._in_hand: set[str] = set()
-        self._lock = threading.Lock()
-        self._work = work
-
-    def has_work(self, instance_id: str) -> bool:
-        return instance_id not in self.done
-
-    def work(self, instance_id: str) -> float | None:
-        with self._lock:
-            assert instance_id not in self._in_hand
-            self._in_hand.add(instance_id)
-            self.worked.append(instance_id)
-            self.most_at_once = max(self.most_at_once, len(self._in_hand))
-        try:
-            return self._work(instance_id)
-        finally:
-            with self._lock:
-                self._in_hand.remove(instance_id)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
+from tests.labs.agent import RecordingAgent, guest, instance
+from tests.labs.waiting import wait_for
 
 
 @given(st.lists(st.integers(0, 3), max_size=40))
@@ -74,7 +38,7 @@ def test_no_more_at_once_than_there_are_workers_and_each_guest_once() -> None:
     for _ in range(2):
         for number in range(20):
             pool.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: len(set(agent.worked)) == 20)
+    wait_for(lambda: len(set(agent.worked)) == 20)
     assert pool.stop(5)
     assert agent.most_at_once <= 3
 
@@ -93,7 +57,7 @@ def test_what_comes_during_the_work_is_worked_on_after_it() -> None:
     pool.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
     pool.offer(agent, guest(1, 3, Desired.ABSENT))  # type: ignore[arg-type]
     gate.set()
-    until(lambda: len(agent.worked) == 2)
+    wait_for(lambda: len(agent.worked) == 2)
     assert pool.stop(5)
     assert len(agent.worked) == 2
 
@@ -114,7 +78,7 @@ def test_a_removal_that_comes_during_a_boot_follows_it_at_once() -> None:
         pool.offer(agent, guest(number))  # type: ignore[arg-type]
     pool.offer(agent, guest(1, 2, Desired.ABSENT))  # type: ignore[arg-type]
     gate.set()
-    until(lambda: agent.worked[:2] == [instance(1)] * 2)
+    wait_for(lambda: agent.worked[:2] == [instance(1)] * 2)
     assert pool.stop(5)
     assert agent.worked == [instance(1)] * 2
 
@@ -124,11 +88,11 @@ def test_a_pause_is_kept_unless_something_new_comes() -> None:
     agent = RecordingAgent(lambda _: next(pauses))
     pool = WorkerPool(1, lambda _: None)
     pool.offer(agent, guest(1))  # type: ignore[arg-type]
-    until(lambda: pool.next_due_s() is not None)
+    wait_for(lambda: pool.next_due_s() is not None)
     pool.run_due()
     assert len(agent.worked) == 2
     pool.offer(agent, guest(1, 2))  # type: ignore[arg-type]
-    until(lambda: len(agent.worked) == 3)
+    wait_for(lambda: len(agent.worked) == 3)
     assert pool.stop(5)
 
 
@@ -139,7 +103,7 @@ def test_removals_do_not_wait_for_boots() -> None:
     pool.offer(agent, guest(1))  # type: ignore[arg-type]
     pool.offer(agent, guest(2))  # type: ignore[arg-type]
     pool.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
-    until(lambda: instance(9) in agent.worked)
+    wait_for(lambda: instance(9) in agent.worked)
     gate.set()
     assert pool.stop(5)
 
@@ -155,7 +119,7 @@ def test_it_stops_in_bounded_time() -> None:
     pool = WorkerPool(1, lambda _: None)
     for number in range(5):
         pool.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: len(agent.worked) == 1)
+    wait_for(lambda: len(agent.worked) == 1)
     assert not pool.stop(0.05)
     stop.set()
     assert pool.stop(5)
@@ -172,7 +136,7 @@ def test_a_host_without_threads_makes_work_wait_not_vanish(monkeypatch: pytest.M
         pool.run_due()
         assert agent.worked == []
     pool.run_due()
-    until(lambda: agent.worked == [instance(1)])
+    wait_for(lambda: agent.worked == [instance(1)])
     assert pool.stop(10)
 
 
@@ -185,14 +149,14 @@ def test_boots_wait_for_a_place_and_removals_do_not() -> None:
     pool = WorkerPool(4, lambda _: None, limiter=BootLimiter(2))
     for number in range(5):
         pool.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: len(pool.booting()) == 2)
+    wait_for(lambda: len(pool.booting()) == 2)
     pool.offer(agent, guest(9, 2, Desired.ABSENT))  # type: ignore[arg-type]
     pool.offer(agent, guest(4, 2, Desired.ABSENT))  # type: ignore[arg-type]
-    until(lambda: {instance(9), instance(4)} <= set(agent.worked))
+    wait_for(lambda: {instance(9), instance(4)} <= set(agent.worked))
     assert set(agent.worked) == {instance(n) for n in (0, 1, 9, 4)}
     time.sleep(0.6)  # so old must a guest be that is taken for one that has ended
     pool.watch_boots({})
-    until(lambda: set(agent.worked) == {instance(n) for n in (0, 1, 2, 3, 9, 4)})
+    wait_for(lambda: set(agent.worked) == {instance(n) for n in (0, 1, 2, 3, 9, 4)})
     assert pool.stop(5)
     assert len(agent.worked) == 6  # the one that was removed while it waited is not booted after all
 
@@ -203,7 +167,7 @@ def test_what_boots_nothing_holds_no_place() -> None:
     pool = WorkerPool(2, lambda _: None, limiter=BootLimiter(1))
     for number in range(20):
         pool.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: len(agent.worked) == 20)
+    wait_for(lambda: len(agent.worked) == 20)
     assert pool.booting() == ()
     assert pool.stop(5)
 
@@ -213,8 +177,8 @@ def test_a_boot_that_fails_gives_its_place_to_the_next() -> None:
     pool = WorkerPool(1, lambda _: None, limiter=BootLimiter(1))
     for number in range(2):
         pool.offer(agent, guest(number))  # type: ignore[arg-type]
-    until(lambda: agent.worked == [instance(0), instance(1)])
-    until(lambda: len(pool.booting()) == 1)
+    wait_for(lambda: agent.worked == [instance(0), instance(1)])
+    wait_for(lambda: len(pool.booting()) == 1)
     assert pool.stop(5)
 
 
@@ -229,5 +193,5 @@ def test_a_host_without_threads_makes_boots_wait_for_a_place_and_a_thread(monkey
         assert agent.worked == []
         assert len(pool._without_thread) == 1
     pool.run_due()
-    until(lambda: agent.worked == [instance(1)])
+    wait_for(lambda: agent.worked == [instance(1)])
     assert pool.stop(10)

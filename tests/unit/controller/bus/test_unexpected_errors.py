@@ -18,10 +18,10 @@ from controller.bus.notifier import Notifier
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.messages import ConsoleRead, Message, ReadConsole, ScheduleReservation
+from tests.labs.bus_listener import _WAIT_S, Got
 from tests.labs.cloud import make_settings
 
 BELLS = [ScheduleReservation(f"r-{n:017x}") for n in range(3)]
-_WAIT_S = 10
 
 
 @pytest.fixture
@@ -30,24 +30,6 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return make_settings(
         tmp_path, bus__url="memory://", DEFAULT__cloud_id=cloud_id, bus__max_attempts=2, bus__retry_after_s=0.01
     )
-
-
-class Got:
-    """What arrived, and a wait for it."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._items: list[Any] = []
-
-    def add(self, item: Any) -> None:
-        with self._condition:
-            self._items.append(item)
-            self._condition.notify_all()
-
-    def wait(self, count: int) -> list[Any]:
-        with self._condition:
-            assert self._condition.wait_for(lambda: len(self._items) >= count, _WAIT_S), self._items
-            return list(self._items)
 
 
 def fails_once(of: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,8 +13,8 @@ from controller.bus.topology import Topology
 from controller.bus.unread import Unread
 from controller.conf import Settings
 from controller.domain.messages import ScheduleReservation
+from tests.labs.bus_listener import Got
 from tests.labs.cloud import make_settings
-from tests.unit.controller.bus.test_unexpected_errors import Got
 
 NEWER = '{"kind": "MoveGuests", "version": 99, "host": "h1"}'
 BELLS = [ScheduleReservation(f"r-{n:017x}") for n in range(3)]

@@ -1,44 +1,19 @@
 """A cloud of simulated hosts below a temporary folder, and the command that an operator would type."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from controller.cli.main import pileus
 from controller.conf import load_settings
 from controller.db.database import Database
 from controller.domain.errors import CloudError
 from controller.domain.ids import IdSource
 from controller.operations.cloud import Cloud
-from tests.labs.cloud import RememberingBus, TestCloud, TurnedClock
-
-
-@dataclass(frozen=True)
-class Command:
-    """`pileus` on one cloud."""
-
-    state: Path
-
-    def __call__(self, *arguments: str) -> str:
-        """Run it; what it prints. Errors of the domain come out as they are, as ``main`` takes them."""
-        result = self.result(*arguments)
-        if result.exception:
-            raise result.exception
-        return result.stdout
-
-    def result(self, *arguments: str) -> Result:
-        """Run it, whatever comes of it."""
-        return CliRunner().invoke(pileus, ["--state", str(self.state), *arguments])
-
-    def json(self, *arguments: str) -> Any:
-        """Run it with JSON as its output."""
-        return json.loads(self("--output", "json", *arguments))
+from tests.labs.bus import FakeBus
+from tests.labs.cloud import TestCloud, TurnedClock
+from tests.labs.command import Command
 
 
 @pytest.fixture
@@ -58,7 +33,7 @@ def command(nowhere: Command) -> Command:
 def site(command: Command) -> Iterator[TestCloud]:
     """The command's cloud, with a host h1 that is driven by hand."""
     settings = load_settings(command.state / "pileus.conf", {("controller", "open_registration"): "true"})
-    clock, bus = TurnedClock(), RememberingBus()
+    clock, bus = TurnedClock(), FakeBus()
     cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
     made = TestCloud(cloud, clock, bus)
     cloud.write(made._populate)

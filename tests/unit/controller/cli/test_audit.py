@@ -5,7 +5,7 @@ import json
 from sqlalchemy import create_engine, text
 
 from tests.labs.cloud import TestCloud
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 
 def test_a_new_cloud_is_clean(command: Command) -> None:

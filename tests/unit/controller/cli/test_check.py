@@ -16,7 +16,7 @@ from controller.domain.errors import CommandFailed
 from controller.operations import secrets
 from controller.programs import nft
 from tests.labs.cloud import make_settings
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 HERE = Subject(Settings(), ["api"], {})
 

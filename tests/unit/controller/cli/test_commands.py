@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 LISTINGS = ("host", "network", "lease", "image", "instance", "instance-type", "project", "user", "dead-letter")
 

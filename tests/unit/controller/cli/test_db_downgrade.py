@@ -18,7 +18,7 @@ from controller.operations.database.downgrade import losses, users
 from controller.operations.hosts import heartbeats
 from controller.workers.register import ServiceRegister
 from tests.labs.cloud import TestCloud
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 Refused = Callable[..., str]
 

@@ -13,7 +13,7 @@ from controller.cli.configuration_file import changed_text, new_text
 from controller.cli.main import pileus
 from controller.conf import load_settings
 from controller.domain.errors import ConfigurationError
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 VARIABLES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_EC2"),

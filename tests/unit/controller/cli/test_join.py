@@ -13,7 +13,7 @@ import pytest
 from controller.cli.join_request import checked_url, is_in_the_clear
 from controller.conf import load_settings
 from controller.domain.errors import InvalidParameter
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 SECRET = "hunter$2"  # oslo.config would replace $2
 ANSWER: dict[str, Any] = {

@@ -8,9 +8,8 @@ from controller.domain.states import Event
 from controller.operations.hosts import heartbeats
 from controller.operations.instances import actions
 from controller.operations.instances.transitions import lock_instances, transition
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.cli.conftest import Command
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
+from tests.labs.command import Command
 
 
 def leases(command: Command, *options: str) -> dict[str, Any]:

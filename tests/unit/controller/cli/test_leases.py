@@ -10,7 +10,7 @@ from controller.cli.operator import Operator
 from controller.domain.messages import HostReported
 from controller.operations.hosts import heartbeats
 from tests.labs.cloud import START
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 GOOD = """\
 ip,mac,name,hosts

@@ -9,7 +9,7 @@ import pytest
 from controller.cli.health_file import health_file
 from controller.conf import load_settings
 from controller.health import Problem
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from controller.operations.hosts import heartbeats
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.cli.conftest import Command
-from tests.unit.controller.operations.hosts.test_stray_guests import shown
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active, shown
+from tests.labs.command import Command
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from controller.conf import Settings
 from controller.domain.errors import ConfigurationError
 from controller.operations.cloud import Cloud
 from tests.labs.cloud import make_settings
-from tests.unit.controller.cli.conftest import Command
+from tests.labs.command import Command
 
 PROGRAM = """
 import sys, time

@@ -1,6 +1,5 @@
 """Image files are hostile until their header has been read."""
 
-import struct
 import subprocess
 from pathlib import Path
 
@@ -10,21 +9,7 @@ from hypothesis import strategies as st
 
 from controller.domain.errors import ImageRejected
 from controller.domain.image_format import HEADER_BYTES, ImageInfo, inspect_header
-
-GIB = 1024**3
-
-
-def header(
-    *,
-    version: int = 3,
-    backing: int = 0,
-    cluster_bits: int = 16,
-    size: int = GIB,
-    crypt: int = 0,
-    incompatible: int = 0,
-) -> bytes:
-    head = struct.pack(">4sIQIIQI", b"QFI\xfb", version, backing, 0, cluster_bits, size, crypt)
-    return head.ljust(72, b"\0") + struct.pack(">QQQII", incompatible, 0, 0, 4, 104) + b"\0" * 8
+from tests.labs.image_headers import GIB, header
 
 
 def test_a_plain_qcow2_is_taken() -> None:

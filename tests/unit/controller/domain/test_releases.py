@@ -16,8 +16,8 @@ from controller.domain.release import RELEASE, SPOKEN, oldest_that_speaks, parts
 from controller.domain.wire import VERSION, decode, encode
 from controller.operations.database import schema
 from tests.labs.cloud import make_settings
+from tests.labs.message_examples import EXAMPLES
 from tests.releases.old_release import answer_of, unpacked
-from tests.unit.controller.domain.test_messages import EXAMPLES
 
 ROOT = Path(__file__).parents[4]
 GOLDEN = Path(__file__).parents[2] / "golden" / "releases" / "0.1"

@@ -35,8 +35,7 @@ from controller.operations.hosts import hosts, stray_guests
 from controller.operations.instances import generations
 from controller.operations.instances.reports import apply_reports
 from controller.workers.service import ControllerService
-from tests.labs.cloud import TestCloud, make_settings
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active, make_settings
 
 ONE = "i-00000000000000001"
 HEARTBEAT = HostReported("h1", "2026-01-01T00:00:00+00:00", "b1", "simulated", 8, 16384, 100)

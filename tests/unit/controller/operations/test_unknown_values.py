@@ -19,8 +19,7 @@ from controller.operations.instances import actions, placement_groups, sweeps
 from controller.operations.instances.reports import apply_reports
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 LATER = State("MIGRATING")
 LONG_S = 10 * 24 * 3600

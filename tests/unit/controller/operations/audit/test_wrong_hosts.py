@@ -12,10 +12,8 @@ from controller.operations.audit.run import AuditOptions, run_audit
 from controller.operations.audit.violation import Repair, Violation
 from controller.operations.hosts import force_removal, heartbeats
 from controller.operations.networks import quarantine
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.audit.test_observed_state import AT_ONCE, GoodSite
-from tests.unit.controller.operations.hosts.test_stray_guests import shown
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.audited_site import AT_ONCE, GoodSite
+from tests.labs.cloud import TestCloud, active, shown
 
 ROWS = AuditOptions(observed=False)
 

@@ -9,9 +9,7 @@ from controller.domain.messages import GuestState, HostAccepted
 from controller.domain.states import Event, State
 from controller.operations.hosts import force_removal, heartbeats, hosts
 from controller.operations.instances import actions
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active, place
 
 
 def epoch(site: TestCloud, host: str = "h1") -> int:

@@ -9,8 +9,7 @@ from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats, hosts
 from controller.operations.instances import actions
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 
 def lose(site: TestCloud) -> None:

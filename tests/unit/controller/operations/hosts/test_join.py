@@ -29,8 +29,7 @@ from controller.operations.cloud import Transaction
 from controller.operations.hosts import heartbeats, hosts, join
 from controller.operations.hosts.macs import MacDisagreement, MacFault
 from controller.operations.networks import networks
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
+from tests.labs.cloud import TestCloud, place
 
 FACTS = HostReported(
     host="rack1-7",

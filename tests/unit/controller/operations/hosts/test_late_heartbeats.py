@@ -10,8 +10,7 @@ from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
 from controller.operations.instances import actions
 from controller.operations.instances.reports import apply_heartbeats
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 
 def host(site: TestCloud) -> Host:

@@ -9,8 +9,7 @@ from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.hosts import heartbeats, hosts
 from controller.workers.service import ControllerService
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 
 def test_one_transaction_takes_a_bounded_part(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,7 @@ from controller.operations.hosts import force_removal, heartbeats, hosts, stray_
 from controller.operations.instances import actions, sweeps
 from controller.operations.instances.reports import apply_heartbeats
 from controller.operations.networks import quarantine
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
-
-
-def shown(*ids: str, power: Power = Power.RUNNING) -> tuple[GuestState, ...]:
-    return tuple(GuestState(i, 1, power) for i in ids)
+from tests.labs.cloud import TestCloud, active, shown
 
 
 def strays(site: TestCloud, host: str = "h2") -> list[StrayGuest]:
@@ -179,7 +174,7 @@ def test_only_the_owners_delete_gives_up_the_disk(site: TestCloud) -> None:
 
 
 def test_a_failed_build_keeps_its_disk(site: TestCloud) -> None:
-    from tests.unit.controller.operations.instances.test_launch import place
+    from tests.labs.cloud import place
 
     (one,) = site.launch(1)
     place(site)

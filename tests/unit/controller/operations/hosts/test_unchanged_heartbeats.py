@@ -12,8 +12,7 @@ from controller.operations.hosts import heartbeats, hosts
 from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats
 from controller.operations.instances import actions
 from controller.workers.service import ControllerService
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 Beat = Callable[..., int]
 

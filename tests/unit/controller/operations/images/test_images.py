@@ -10,7 +10,7 @@ from controller.domain.errors import CloudError, ImageNotFound, ImageRejected, I
 from controller.operations.images import images
 from controller.operations.images.urls import check_image_url, image_url
 from tests.labs.cloud import TestCloud
-from tests.unit.controller.domain.test_image_format import header
+from tests.labs.image_headers import header
 
 
 def store(site: TestCloud) -> list[str]:

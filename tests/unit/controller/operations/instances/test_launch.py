@@ -29,14 +29,7 @@ from controller.operations.instances.guest_specs import reconcile_commands
 from controller.operations.instances.transitions import lock_instances
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
-from tests.labs.cloud import TestCloud
-
-
-def place(site: TestCloud) -> list[int]:
-    return [
-        site.cloud.write(lambda tx, m=m: schedule(tx, [m.reservation_id], HostCache()))  # type: ignore[misc]
-        for m in site.bus.take(ScheduleReservation)
-    ]
+from tests.labs.cloud import TestCloud, place
 
 
 def test_from_request_to_active(site: TestCloud) -> None:

@@ -22,17 +22,7 @@ from controller.operations.instances import actions, sweeps
 from controller.operations.instances.reports import apply_reports
 from controller.operations.instances.transitions import lock_instances, transition
 from controller.workers.service import ControllerService
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
-
-
-def active(site: TestCloud, count: int = 1) -> list[str]:
-    ids = site.launch(count)
-    place(site)
-    site.report(ids, Event.RUNNING)
-    assert site.states(ids) == [State.ACTIVE] * count
-    site.bus.sent.clear()
-    return ids
+from tests.labs.cloud import TestCloud, active, place
 
 
 def test_stop_start_reboot(site: TestCloud) -> None:

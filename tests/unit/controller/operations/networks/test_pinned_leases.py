@@ -18,47 +18,14 @@ from controller.operations.hosts import hosts
 from controller.operations.networks import networks, pinned_leases
 from controller.operations.networks.pinned_leases import LeaseChanges, export_leases, import_leases, preview_import
 from tests.labs.cloud import TestCloud
+from tests.labs.pinned_network import PinnedSite
 
-CIDR = "10.20.0.0/24"
 GOOD = """\
 ip,mac,name,hosts
 10.20.0.10,52:54:00:AA:00:10,Web-1,h1 h2
 10.20.0.11,52-54-00-aa-00-11,,h2
 10.20.0.12,52:54:00:aa:00:12,web-3,h1;h2;h3
 """
-
-
-class PinnedSite:
-    """A cloud with three hosts and a pinned network."""
-
-    def __init__(self, cloud: TestCloud) -> None:
-        self.cloud = cloud
-        for host in ("h1", "h2", "h3"):
-            cloud.heartbeat(host)
-        self.network = cloud.cloud.write(
-            lambda tx: networks.create_network(tx, None, "web", CIDR, kind=NetworkKind.PINNED).id
-        )
-        cloud.bus.take(PrepareNetworks)
-
-    def take(self, text: str, *, prune: bool = False) -> LeaseChanges:
-        return self.take_file(read_leases(text.encode(), LeaseFormat.CSV), prune=prune)
-
-    def take_file(self, file: LeaseFile, *, prune: bool = False) -> LeaseChanges:
-        return self.cloud.cloud.write(lambda tx: import_leases(tx, self.network, file, prune=prune))
-
-    def rows(self) -> list[LeaseRow]:
-        return self.cloud.cloud.read(lambda tx: export_leases(tx, self.network))
-
-    def use(self, ip: str, host: str) -> str:
-        """An instance that holds this lease on this host."""
-        (instance_id,) = self.cloud.launch(1, network_id=self.network)
-
-        def hold(tx: Transaction) -> None:
-            tx.session.execute(update(Instance).where(Instance.id == instance_id).values(host_id=host))
-            tx.session.execute(update(Lease).where(Lease.ip == ip).values(instance_id=instance_id, released_at=None))
-
-        self.cloud.cloud.write(hold)
-        return instance_id
 
 
 @pytest.fixture

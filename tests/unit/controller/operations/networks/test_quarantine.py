@@ -10,9 +10,7 @@ from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats, hosts
 from controller.operations.instances.actions import launch
 from controller.operations.networks import networks, quarantine
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active, place
 
 
 def lose(site: TestCloud, *, fenced: bool = False) -> None:

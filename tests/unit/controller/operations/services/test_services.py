@@ -12,7 +12,7 @@ from controller.operations.services import services
 from controller.operations.services.receivers import GONE_AFTER_S
 from controller.operations.services.services import KEPT, Presence
 from tests.labs.cloud import TestCloud
-from tests.unit.controller.domain.test_messages import EXAMPLES
+from tests.labs.message_examples import EXAMPLES
 
 API, SCHEDULER = Presence("a", "api", "m1", 7), Presence("s", "scheduler", "m2", 8)
 CONTROLLER = Presence("c", "controller", "m1", 9)

@@ -22,11 +22,10 @@ from controller.domain.messages import (
     host_queue,
 )
 from controller.domain.wire import decode
-from tests.functional.test_bus import Listener, broker_settings, bus, nothing, settings, wait_for
+from tests.labs.bus_listener import Listener, nothing
 from tests.labs.cloud import make_settings
 from tests.labs.servers.rabbitmq import RabbitMQ
-
-__all__ = ["broker_settings", "bus", "settings"]
+from tests.labs.waiting import wait_for
 
 COMMAND = ReconcileGuests("h1", ())
 

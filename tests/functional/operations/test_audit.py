@@ -17,9 +17,8 @@ from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.audit.test_audit import BREAKS, LONG_AGO, GoodCloud
-from tests.unit.controller.operations.instances.test_launch import place
+from tests.labs.audit_rows import BREAKS, LONG_AGO, GoodCloud
+from tests.labs.cloud import TestCloud, place
 
 pytestmark = pytest.mark.functional
 

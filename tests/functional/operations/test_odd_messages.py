@@ -14,8 +14,7 @@ from controller.operations import dead_letters
 from controller.operations.hosts import hosts, stray_guests
 from controller.operations.instances import actions
 from controller.operations.instances.reports import apply_reports
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_reports import active
+from tests.labs.cloud import TestCloud, active
 
 pytestmark = pytest.mark.functional
 

@@ -20,11 +20,9 @@ from controller.domain.messages import HostAccepted, HostReported, ReconcileGues
 from controller.operations.hosts import fencing, force_removal, heartbeats
 from controller.workers.service import ControllerService
 from tests.faults.table import row
-from tests.functional.test_bus import broker_settings, settings, wait_for
+from tests.labs.agent import guest
 from tests.labs.cloud import TestCloud
-from tests.unit.compute_agent.conftest import guest
-
-__all__ = ["broker_settings", "settings"]
+from tests.labs.waiting import wait_for
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(200)]
 

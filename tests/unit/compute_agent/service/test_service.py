@@ -4,76 +4,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from compute_agent.service import ComputeService, host_names
 from compute_agent.simulated.driver import SimulatedDriver
 from controller.bus.bus import Bus
-from controller.bus.consumer import QueueConsumer
-from controller.conf.settings import Compute, General, Settings
+from controller.conf.settings import Compute, Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
 from controller.domain.guests import Desired, Power
-from controller.domain.ids import IdSource
-from controller.domain.messages import ConsoleRead, GuestsChanged, HostReported, Message, ReadConsole, ReconcileGuests
+from controller.domain.messages import ConsoleRead, Message, ReadConsole, ReconcileGuests
 from controller.domain.states import Event
-from tests.unit.compute_agent.conftest import guest, instance
-
-
-class Events:
-    """What a controller would hear."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._lock = threading.Lock()
-        self._heard: list[Message] = []
-        self._consumer = QueueConsumer(settings, ["events", "heartbeats"], self._take, "events")
-        self._consumer.start()
-
-    def _take(self, message: Message) -> None:
-        with self._lock:
-            self._heard.append(message)
-
-    def reports(self) -> set[tuple[str, str, int, Event]]:
-        with self._lock:
-            return {
-                (m.host, r.instance_id, r.generation, r.event)
-                for m in self._heard
-                if isinstance(m, GuestsChanged)
-                for r in m.reports
-            }
-
-    def heartbeats(self) -> list[HostReported]:
-        with self._lock:
-            return [m for m in self._heard if isinstance(m, HostReported)]
-
-    def close(self) -> None:
-        self._consumer.stop()
-        self._consumer.join(5)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replace(
-        Settings(),
-        general=General(state_dir=str(tmp_path), cloud_id=IdSource.system().cloud_id(), host="sim"),
-        compute=Compute(driver="simulated", simulated_hosts=3, heartbeat_s=0.2, simulated_boot_s=0.01),
-    )
-
-
-@pytest.fixture
-def bus(settings: Settings) -> Iterator[Bus]:
-    made = Bus(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def events(settings: Settings) -> Iterator[Events]:
-    made = Events(settings)
-    yield made
-    made.close()
+from tests.labs.agent import guest, instance
+from tests.labs.agent_service import Events
+from tests.labs.waiting import wait_for
 
 
 @pytest.fixture
@@ -90,13 +35,6 @@ def new_service(settings: Settings, bus: Bus) -> Iterator[Callable[[], ComputeSe
         service.stop()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
-
-
 def test_commands_are_carried_out_and_reported(
     settings: Settings, bus: Bus, events: Events, new_service: Callable[[], ComputeService]
 ) -> None:
@@ -106,8 +44,8 @@ def test_commands_are_carried_out_and_reported(
     for number, host in enumerate(hosts):
         bus.send(ReconcileGuests(host, tuple(guest(10 * number + n) for n in range(5))))
     expected = {(h, instance(10 * i + n), 1, Event.RUNNING) for i, h in enumerate(hosts) for n in range(5)}
-    until(lambda: events.reports() == expected)
-    until(lambda: {len(h.guests) for h in events.heartbeats()[-3:]} == {5})
+    wait_for(lambda: events.reports() == expected)
+    wait_for(lambda: {len(h.guests) for h in events.heartbeats()[-3:]} == {5})
     answer = bus.call(ReadConsole(hosts[1], instance(10)), 5)
     assert isinstance(answer, ConsoleRead)
     assert answer.data
@@ -119,13 +57,13 @@ def test_what_was_not_done_is_done_after_a_restart(
     first = new_service()
     host = host_names(settings)[0]
     bus.send(ReconcileGuests(host, (guest(1), guest(2))))
-    until(lambda: len(events.reports()) == 2)
+    wait_for(lambda: len(events.reports()) == 2)
     first.stop()
     bus.send(ReconcileGuests(host, (guest(1, 2, Desired.ABSENT), guest(3))))
     new_service()
     expected = {(host, instance(1), 2, Event.GONE), (host, instance(3), 1, Event.RUNNING)}
-    until(lambda: expected <= events.reports())
-    until(lambda: [g.instance_id for g in events.heartbeats()[-1].guests if g.power is Power.RUNNING] != [])
+    wait_for(lambda: expected <= events.reports())
+    wait_for(lambda: [g.instance_id for g in events.heartbeats()[-1].guests if g.power is Power.RUNNING] != [])
 
 
 def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
@@ -136,7 +74,7 @@ def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
     service.start()
     host = host_names(slow)[0]
     bus.send(ReconcileGuests(host, tuple(guest(n) for n in range(50))))
-    until(lambda: service._journal is not None and len(service._journal.pending(host)) == 50)
+    wait_for(lambda: service._journal is not None and len(service._journal.pending(host)) == 50)
     began = time.monotonic()
     service.stop()
     assert time.monotonic() - began < 5
@@ -162,7 +100,7 @@ def test_reports_go_on_after_an_error_that_nobody_foresaw(
     new_service()
     host = host_names(settings)[0]
     bus.send(ReconcileGuests(host, (guest(1),)))
-    until(lambda: events.reports() == {(host, instance(1), 1, Event.RUNNING)})
+    wait_for(lambda: events.reports() == {(host, instance(1), 1, Event.RUNNING)})
     assert failed
 
 
@@ -181,7 +119,7 @@ def test_heartbeats_go_on_while_a_host_is_tidied(
         new_service()
         assert tidying.wait(15)
         heard = len(events.heartbeats())
-        until(lambda: len(events.heartbeats()) > heard + 6)
+        wait_for(lambda: len(events.heartbeats()) > heard + 6)
     finally:
         tidied.set()
 
@@ -190,7 +128,7 @@ def test_a_broker_that_is_away_is_asked_once_at_the_end(
     settings: Settings, bus: Bus, new_service: Callable[[], ComputeService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = new_service()
-    until(lambda: service._consuming)
+    wait_for(lambda: service._consuming)
     asked: list[Message] = []
 
     def send(message: Message) -> None:
@@ -206,7 +144,7 @@ def test_a_broker_that_is_away_is_asked_once_at_the_end(
         bus.send(ReconcileGuests(host, (guest(1),)))
     monkeypatch.setattr(bus, "send", send)
     assert service._journal is not None
-    until(lambda: all(service._journal.unreported(h) for h in host_names(settings)))  # type: ignore[union-attr]
+    wait_for(lambda: all(service._journal.unreported(h) for h in host_names(settings)))  # type: ignore[union-attr]
     service.stop()
     assert len(asked) == 1
 
@@ -216,7 +154,7 @@ def test_destroy_removes_everything_when_nothing_runs(
 ) -> None:
     service = new_service()
     bus.send(ReconcileGuests(host_names(settings)[0], (guest(1),)))
-    until(lambda: len(events.reports()) == 1)
+    wait_for(lambda: len(events.reports()) == 1)
     service.stop()
     ComputeService(settings, bus, system_clock).destroy()
     assert list(settings.state_dir.iterdir()) == []
@@ -231,6 +169,6 @@ def test_hundreds_of_hosts_in_one_process(settings: Settings, bus: Bus, events: 
         for host in host_names(many):
             number = int(host[-4:])
             bus.send(ReconcileGuests(host, tuple(guest(100 * number + n) for n in range(4))))
-        until(lambda: len(events.reports()) == 1200)
+        wait_for(lambda: len(events.reports()) == 1200)
     finally:
         service.stop()

@@ -14,9 +14,8 @@ from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
 from controller.domain.messages import PROBE_PENDING, HostReported
-from tests.unit.compute_agent.test_service import Events, bus, events, settings, until
-
-__all__ = ["bus", "events", "settings"]
+from tests.labs.agent_service import Events
+from tests.labs.waiting import wait_for
 
 A = "52:54:00:00:00:0a"
 
@@ -60,12 +59,12 @@ def test_heartbeats_say_what_the_configuration_says(
             allowed,
         )
 
-    until(lambda: told("sim-0001", (A,)) and told("sim-0002", ()))
+    wait_for(lambda: told("sim-0001", (A,)) and told("sim-0002", ()))
     macs.write_text("rubbish\n")
-    until(lambda: "line 1" in getattr(newest(events, "sim-0001"), "probe_error", ""))
+    wait_for(lambda: "line 1" in getattr(newest(events, "sim-0001"), "probe_error", ""))
     assert told("sim-0001", (A,))
     macs.write_text("")
-    until(lambda: told("sim-0001", ()))
+    wait_for(lambda: told("sim-0001", ()))
 
 
 def test_a_probe_that_hangs_delays_no_heartbeat_and_no_stop(
@@ -78,13 +77,13 @@ def test_a_probe_that_hangs_delays_no_heartbeat_and_no_stop(
 
     def hang(stopping: Callable[[], bool]) -> dict[str, tuple[str, ...]]:
         asked.set()
-        until(stopping)
+        wait_for(stopping)
         return {}
 
     monkeypatch.setattr("compute_agent.service.make_probe", lambda *_: MacProbe(hang))
     service = run(settings)
     assert asked.wait(10)
-    until(lambda: len([h for h in events.heartbeats() if h.host == "sim-0001"]) > 2)
+    wait_for(lambda: len([h for h in events.heartbeats() if h.host == "sim-0001"]) > 2)
     beat = newest(events, "sim-0001")
     assert beat is not None
     assert (beat.allowed_macs, beat.probe_error) == (None, PROBE_PENDING)
@@ -107,7 +106,7 @@ def test_a_probe_that_breaks_is_asked_again(
 
     monkeypatch.setattr("compute_agent.service.make_probe", lambda *_: MacProbe(fail))
     run(changed(settings, mac_probe_every_s=0.1))
-    until(lambda: getattr(newest(events, "sim-0001"), "allowed_macs", None) == (A,))
+    wait_for(lambda: getattr(newest(events, "sim-0001"), "allowed_macs", None) == (A,))
 
 
 def test_hosts_describe_themselves_before_anything_runs(settings: Settings, bus: Bus, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from tests.functional.test_check import advice, check, set_up
+from tests.labs.check_command import advice, check, set_up
 from tests.labs.servers.guarded import wait_until
 from tests.labs.servers.postgresql import PostgreSQL
 from tests.labs.servers.rabbitmq import RabbitMQ

@@ -24,8 +24,8 @@ from controller.operations.hosts import heartbeats, hosts, join
 from controller.workers.service import ControllerService
 from network.service import NetworkService
 from scheduler.service import SchedulerService
-from tests.functional.test_races import RACERS, race
 from tests.labs.cloud import TestCloud
+from tests.labs.races import RACERS, race
 from tests.labs.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.functional

@@ -2,10 +2,8 @@
 
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from kombu import Connection, Producer
@@ -17,73 +15,11 @@ from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import ConsoleRead, Message, PrepareNetworks, ReadConsole, ScheduleReservation
-from tests.labs.cloud import make_settings
+from tests.labs.bus_listener import Listener, nothing
 from tests.labs.servers.rabbitmq import RabbitMQ
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> None:
-    """Wait on a condition, with a deadline."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        threading.Event().wait(0.02)
-
-
-def own_cloud_id(request: pytest.FixtureRequest) -> str:
-    """Queues of its own for each test."""
-    return f"{zlib.crc32(request.node.nodeid.encode()):08x}"
-
-
-@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.functional)])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    url = "memory://" if request.param == "memory" else request.getfixturevalue("rabbitmq").url
-    cloud_id = own_cloud_id(request)
-    return make_settings(
-        tmp_path, bus__url=url, DEFAULT__cloud_id=cloud_id, bus__max_attempts=3, bus__retry_after_s=0.2
-    )
-
-
-class Listener:
-    """A consumer with its dead letters, and what they got."""
-
-    def __init__(self, settings: Settings, queues: list[str], handle: Callable[[Message], Message | None]) -> None:
-        self.got: list[Message] = []
-        self.dead: list[tuple[bytes, dict[str, str]]] = []
-
-        def take(message: Message) -> Message | None:
-            self.got.append(message)
-            return handle(message)
-
-        self._parts = [
-            QueueConsumer(settings, queues, take, name="test"),
-            DeadLetterConsumer(settings, lambda body, about: self.dead.append((body, about))),
-        ]
-
-    def __enter__(self) -> "Listener":
-        for part in self._parts:
-            assert part.declare()  # a sender does not declare an agent's queue
-            part.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for part in self._parts:
-            part.stop()
-        for part in self._parts:
-            part.join(10)
-
-
-@pytest.fixture
-def bus(settings: Settings) -> Iterator[Bus]:
-    made = Bus(settings)
-    yield made
-    made.close()
-
+from tests.labs.waiting import wait_for
 
 BELL = ScheduleReservation("r-0123456789abcdef0")
-
-
-def nothing(_: Message) -> None:
-    return None
 
 
 def test_what_is_sent_before_anybody_listens_arrives(settings: Settings, bus: Bus) -> None:
@@ -220,17 +156,6 @@ def test_the_same_doorbell_waiting_twice_is_rung_once(settings: Settings, bus: B
 
 
 # --- what only a real broker can do ---
-
-
-@pytest.fixture
-def broker_settings(request: pytest.FixtureRequest, rabbitmq: RabbitMQ, tmp_path: Path) -> Settings:
-    return make_settings(
-        tmp_path,
-        bus__url=rabbitmq.url,
-        bus__retry_after_s=0.2,
-        bus__publish_timeout_s=2.0,
-        DEFAULT__cloud_id=own_cloud_id(request),
-    )
 
 
 @pytest.mark.functional

@@ -13,9 +13,8 @@ from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats
 from controller.operations.instances.actions import launch
 from controller.operations.networks import networks, quarantine
-from tests.labs.cloud import TestCloud
-from tests.unit.controller.operations.instances.test_launch import place
-from tests.unit.controller.operations.networks.test_pinned_leases import PinnedSite
+from tests.labs.cloud import TestCloud, place
+from tests.labs.pinned_network import PinnedSite
 
 pytestmark = pytest.mark.functional
 

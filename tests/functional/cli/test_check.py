@@ -5,17 +5,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import create_engine, make_url, text
 
 from controller.cli.checks import database as database_checks
-from controller.cli.configuration_file import changed_text
-from controller.cli.main import pileus
 from controller.conf import load_settings
 from controller.domain.clock import system_clock
+from tests.labs.check_command import advice, check, set_up
 from tests.labs.cloud import make_settings
 from tests.labs.servers.mariadb import MariaDB
 from tests.labs.servers.postgresql import PostgreSQL
@@ -30,39 +27,6 @@ Check = Callable[..., dict[str, tuple[str, str]]]
 def conf(tmp_path: Path, database_url: str, rabbitmq: RabbitMQ) -> Path:
     """The configuration of a site of simulated hosts on real engines, set up."""
     return set_up(tmp_path, database_url, rabbitmq.url)
-
-
-def set_up(folder: Path, database_url: str, bus_url: str) -> Path:
-    """The configuration file of a new site of simulated hosts."""
-    file = folder / "pileus.conf"
-    file.write_text(
-        f"[DEFAULT]\nstate_dir = {folder}\ncloud_id = 5117e001\n[network]\ndriver = none\n"
-        f"[compute]\ndriver = simulated\n[database]\nurl = {database_url}\n[bus]\nurl = {bus_url}\n"
-    )
-    invoke(file, "--state", str(folder), "init")
-    return file
-
-
-def invoke(file: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(pileus, list(arguments), catch_exceptions=False)
-
-
-def check(file: Path, *arguments: str, **changes: object) -> dict[str, tuple[str, str]]:
-    """Status and what was seen, by item; ``changes`` are section__name=value."""
-    values = {tuple(name.split("__")): value for name, value in changes.items()}
-    changed = file.with_name("changed.conf")
-    changed.write_text(changed_text(file.read_text(), values))  # type: ignore[arg-type]
-    result = invoke(changed, "--config", str(changed), "--output", "json", "check", *arguments)
-    items = {i["name"]: (i["status"], i["seen"]) for i in json.loads(result.stdout)}
-    assert result.exit_code == int(any(status == "fail" for status, _ in items.values()))
-    return items
-
-
-def advice(file: Path, name: str) -> str:
-    """The remedy that is told for an item."""
-    items = json.loads(invoke(file, "--config", str(file), "--output", "json", "check").stdout)
-    (found,) = [i["advice"] for i in items if i["name"] == name]
-    return str(found)
 
 
 def test_a_site_is_well(conf: Path) -> None:

@@ -13,7 +13,7 @@ from controller.conf import Settings
 from controller.domain.errors import BusUnavailable
 from controller.domain.messages import ScheduleReservation
 from tests.faults import row
-from tests.functional.test_bus import Listener, nothing
+from tests.labs.bus_listener import Listener, nothing
 from tests.labs.cloud import make_settings
 from tests.labs.servers.guarded import wait_until
 from tests.labs.servers.rabbitmq import RabbitMQ

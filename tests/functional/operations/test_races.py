@@ -1,7 +1,7 @@
 """Races for the last of everything, with real threads on the three real engines: exactly one wins."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from controller.db.models import Lease
-from controller.domain.errors import AddressInUse, CloudError, NoFreeVlan
+from controller.domain.errors import AddressInUse, NoFreeVlan
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects
@@ -23,10 +23,9 @@ from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.faults import row
 from tests.labs.cloud import TestCloud
+from tests.labs.races import RACERS, race
 
 pytestmark = pytest.mark.functional
-
-RACERS = 50
 
 
 @pytest.fixture
@@ -38,21 +37,6 @@ def site(tmp_path: Path, database_url: str) -> Iterator[TestCloud]:
     made.heartbeat("h2")
     yield made
     made.close()
-
-
-def race(work: Callable[[int], object], racers: int = RACERS) -> list[object]:
-    """All at once; answers with each one's result or its error."""
-    line = threading.Barrier(racers)
-
-    def run(n: int) -> object:
-        line.wait(30)
-        try:
-            return work(n)
-        except CloudError as error:
-            return error
-
-    with ThreadPoolExecutor(racers) as pool:
-        return list(pool.map(run, range(racers)))
 
 
 @row(
