@@ -27,7 +27,7 @@ class FakeBus:
 
     def notify(self, messages: Iterable[Message]) -> None:
         if not self.down:
-            self.sent += messages
+            self.send_all(list(messages))
 
     def call(self, message: Message, timeout_s: float) -> Message:
         if isinstance(message, ReadConsole) and message.instance_id in self.consoles:
