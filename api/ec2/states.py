@@ -8,37 +8,21 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from controller.domain.states import State
+from controller.domain.states import TRAITS, State
 
-PENDING, RUNNING = (0, "pending"), (16, "running")
-SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
-STOPPING, STOPPED = (64, "stopping"), (80, "stopped")
-
-# UNKNOWN is running: lost contact never stops a guest; its status check says that it is impaired.
-EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType(
-    {
-        State.REQUESTED: PENDING,
-        State.BUILDING: PENDING,
-        State.STARTING: PENDING,
-        State.ACTIVE: RUNNING,
-        State.REBOOTING: RUNNING,
-        State.UNKNOWN: RUNNING,
-        State.STOPPING: STOPPING,
-        State.STOPPED: STOPPED,
-        State.DELETING: SHUTTING_DOWN,
-        State.DELETED: TERMINATED,
-        State.ERROR: TERMINATED,
-    }
-)
+EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType({state: t.ec2 for state, t in TRAITS.items()})
+RUNNING = EC2_STATE[State.ACTIVE]
+_CHECK: Mapping[str, str] = MappingProxyType({state: t.ec2_check for state, t in TRAITS.items()})
 _FAILED = "Server.InternalError"
 _USER_INITIATED = "Client.UserInitiatedShutdown"
 _INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"
-# With no other reason they are so because a user wants it.
-_BY_A_USER = frozenset({State.STOPPING, State.STOPPED, State.DELETING, State.DELETED})
+_BY_USER = frozenset(state for state, t in TRAITS.items() if t.by_user)
+# The one detail of both checks, reachability, by their status.
+_REACHABILITY = MappingProxyType({"ok": "passed", "initializing": "initializing", "impaired": "failed"})
 
 
 def ec2_state(name: str) -> tuple[int, str]:
-    """EC2's code and word for a state; one that only a newer release knows is shown as it is."""
+    """EC2's code and word for a state; one that only a newer release knows is shown by its own name, as running."""
     return EC2_STATE.get(name) or (RUNNING[0], name.lower().replace("_", "-"))
 
 
@@ -49,11 +33,11 @@ def state(name: str) -> dict[str, Any]:
 
 
 def state_reason(name: str, code: str, reason: str) -> dict[str, str] | None:
-    """EC2's ``StateReason``: why an instance is not running; None while nothing is to be said."""
+    """EC2's ``StateReason``: why an instance is not running; None where there is no reason."""
     if reason or name == State.ERROR:
         code = code or _FAILED
         return {"Code": code, "Message": f"{code}: {reason or 'it failed'}"}
-    if name in _BY_A_USER:
+    if name in _BY_USER:
         return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
     return None
 
@@ -70,13 +54,5 @@ def transition_reason(name: str, code: str, reason: str, since: datetime) -> str
 
 def status_checks(name: str) -> tuple[str, str]:
     """The status of both of EC2's checks, and of their one detail, reachability."""
-    return _STATUS.get(name, ("not-applicable", ""))
-
-
-_STATUS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        State.ACTIVE: ("ok", "passed"),
-        State.REBOOTING: ("initializing", "initializing"),
-        State.UNKNOWN: ("impaired", "failed"),
-    }
-)
+    status = _CHECK.get(name, "not-applicable")
+    return status, _REACHABILITY.get(status, "")

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Executable, and_, func, not_, or_, select
 
 from controller.db.models import Claim, Host, Instance
-from controller.domain.states import State
-from controller.operations.audit.violation import KNOWN, PLACED, Remedy, Repair, Violation
+from controller.domain.states import MAYBE_PLACED, PLACED
+from controller.operations.audit.violation import KNOWN, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 
 _RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")
@@ -63,7 +63,7 @@ def _counters(row: Sequence[Any]) -> list[Violation]:
 def claims(tx: Transaction) -> list[Violation]:
     """An instance that is on a host has one claim there, of its own size; any other has none."""
     placed = Instance.state.in_(PLACED)
-    may_have = or_(placed, Instance.state == State.ERROR)
+    may_have = Instance.state.in_((*PLACED, *MAYBE_PLACED))
     return [
         *_each(
             tx,

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select
 
 from controller.db.models import Host, Instance, Reservation
-from controller.domain.states import DEADLINE_S, State
+from controller.domain.states import DEADLINE_S, DELETED_BY_OWNER, State
 from controller.operations.audit.violation import GRACE_S, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 
 # A delete that is overdue has no deadline any more.
-_BOUNDED = [state for state in DEADLINE_S if state is not State.DELETING]
+_BOUNDED = [state for state in DEADLINE_S if state not in DELETED_BY_OWNER]
 
 
 def overdue(tx: Transaction) -> list[Violation]:
@@ -53,7 +53,7 @@ def overdue_deletes(tx: Transaction) -> list[Violation]:
             f"DELETING for {_seconds(tx.now - since)} s: {host} has not said that it is gone, and is "
             + ("up" if up else "down"),
             instance_id,
-            "its story says why: `pileus instance explain`"
+            "its history says why: `pileus instance explain`"
             if up
             else f"it goes when {host} is back; if that will never be: `pileus host remove --force {host}`",
         )
@@ -64,7 +64,7 @@ def overdue_deletes(tx: Transaction) -> list[Violation]:
 def errors_without_reason(tx: Transaction) -> list[Violation]:
     """ERROR says why."""
     silent = tx.session.scalars(select(Instance.id).where(Instance.state == State.ERROR, Instance.reason == ""))
-    advice = "`pileus instance explain` shows its story; terminate it"
+    advice = "`pileus instance explain` shows its history; terminate it"
     return [Violation(1, "it is in ERROR and nothing says why", i, advice) for i in silent]
 
 

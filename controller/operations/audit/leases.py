@@ -8,8 +8,8 @@ import netaddr
 from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from controller.db.models import Instance, Lease, Network
-from controller.domain.states import State
-from controller.operations.audit.violation import KNOWN, PLACED, Violation
+from controller.domain.states import MAYBE_PLACED, PLACED
+from controller.operations.audit.violation import KNOWN, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET
 
@@ -117,7 +117,7 @@ def _number(ip: str) -> int | None:
 
 
 def _is_placed() -> ColumnElement[bool]:
-    return or_(Instance.state.in_(PLACED), and_(Instance.state == State.ERROR, Instance.host_id.is_not(None)))
+    return or_(Instance.state.in_(PLACED), and_(Instance.state.in_(MAYBE_PLACED), Instance.host_id.is_not(None)))
 
 
 CHECKS = (owners, kept, doubles, outside)

@@ -10,14 +10,12 @@ from sqlalchemy import select
 from controller.db.models import Instance, Lease, Network
 from controller.domain.messages import SegmentObservation
 from controller.domain.names import lease_hostname
-from controller.domain.states import State
+from controller.domain.states import SERVED
 from controller.operations.audit.observed_state import EvidenceCheck, ObservedState
 from controller.operations.audit.violation import GRACE_S, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 
-# What is BUILDING may still have to be wired, and what ends there may never have been: ring and deadline look after it.
-_WIRED = frozenset({State.ACTIVE, State.STOPPING, State.STOPPED, State.STARTING, State.REBOOTING, State.UNKNOWN})
 _REWIRE = Remedy(Repair.REWIRE)
 _ADVICE = "the network service's next sweep or --repair puts it right; its log says what stands in the way"
 # So many are named in one line; how many there are is said in any case.
@@ -117,7 +115,7 @@ def _leases(tx: Transaction, settled: datetime) -> dict[str, list[_Lease]]:
                 mac,
                 lease_hostname(dns_name, ip),
                 held=owner is not None,
-                wired=state in _WIRED,
+                wired=state in SERVED,
                 settled=(released_at or since or settled) <= settled,
             )
         )

@@ -5,13 +5,13 @@ from sqlalchemy import and_, exists, func, or_, select
 from controller.db.models import Instance, Lease, LeasePin, Network, PlacementGroup
 from controller.domain.networks import NetworkKind
 from controller.domain.placement_groups import GroupStrategy
-from controller.domain.states import State
-from controller.operations.audit.violation import PLACED, Violation
+from controller.domain.states import DELETED_BY_OWNER, PLACED
+from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.macs import mac_disagreements
 
 # On its way out, an instance may share its host with the one that comes in its place.
-_STAYING = tuple(s for s in PLACED if s is not State.DELETING)
+_STAYING = tuple(s for s in PLACED if s not in DELETED_BY_OWNER)
 
 
 def pins(tx: Transaction) -> list[Violation]:

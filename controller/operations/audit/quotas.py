@@ -3,9 +3,9 @@
 from sqlalchemy import func, or_, select
 
 from controller.db.models import Instance, Project
+from controller.domain.states import UNCOUNTED
 from controller.operations.audit.violation import Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
-from controller.operations.instances.transitions import UNCOUNTED
 
 
 def quotas(tx: Transaction) -> list[Violation]:

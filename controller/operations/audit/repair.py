@@ -19,14 +19,13 @@ from controller.domain.messages import (
     ReconcileNetworks,
     RemoveTaps,
 )
-from controller.domain.states import Event
+from controller.domain.states import UNCOUNTED, Event
 from controller.operations.audit.violation import Remedy, Repair, Violation
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.instances import sweeps
 from controller.operations.instances.generations import remember
 from controller.operations.instances.locking import chunks
 from controller.operations.instances.reports import apply_reports
-from controller.operations.instances.transitions import UNCOUNTED
 
 log = structlog.get_logger(__name__)
 

@@ -8,18 +8,6 @@ from controller.domain.guests import Power
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
 
-# An instance in one of these is on a host and holds a claim and a lease. In ERROR it may still do so: its host has
-# not said yet that nothing is left.
-PLACED = (
-    State.BUILDING,
-    State.ACTIVE,
-    State.STOPPING,
-    State.STOPPED,
-    State.STARTING,
-    State.REBOOTING,
-    State.DELETING,
-    State.UNKNOWN,
-)
 # What is in any other than these was put there by a newer release, which knows what may be of it.
 KNOWN = tuple(State)
 # Sweeps and heartbeats come in rounds: what is overdue for less is work in flight.

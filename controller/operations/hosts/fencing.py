@@ -17,9 +17,8 @@ from controller.domain.checks import one_line
 from controller.domain.errors import HostNotFound, HostRemoved
 from controller.domain.guests import Desired
 from controller.domain.messages import HostAccepted, HostReported
-from controller.domain.states import State
+from controller.domain.states import DESIRED, State
 from controller.operations.cloud import Transaction
-from controller.operations.instances.guest_specs import DESIRED
 from controller.operations.services.receivers import services_read
 
 log = structlog.get_logger(__name__)

@@ -19,12 +19,11 @@ from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
 from controller.domain.checks import storable
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestSpec, GuestState, HostReported, ReconcileGuests
-from controller.domain.states import State
+from controller.domain.states import DELETED_BY_OWNER, State
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import Heard
 from controller.operations.hosts.heartbeats import lateness
 from controller.operations.instances.generations import remember
-from controller.operations.instances.guest_specs import DELETED_BY_OWNER
 from controller.operations.instances.locking import chunks
 
 log = structlog.get_logger(__name__)

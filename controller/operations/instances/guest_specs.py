@@ -1,4 +1,4 @@
-"""What the rows say a host is to make true: the commands that go to its agent."""
+"""The desired state of guests, as their rows say: the commands that go to the agents of their hosts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,32 +11,18 @@ from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, Network
 from controller.domain.guests import Desired
 from controller.domain.messages import GuestSpec, ImageSpec, NicSpec, ReconcileGuests
-from controller.domain.states import State
+from controller.domain.states import DELETED_BY_OWNER, DESIRED, State
 from controller.operations.cloud import Transaction
 from controller.operations.images.urls import image_url
 from controller.operations.instances.locking import LockedInstance, chunks
 
-# What each state asks of the host that carries the instance; REQUESTED has none, UNKNOWN is left alone.
-DESIRED = {
-    State.BUILDING: Desired.RUNNING,
-    State.ACTIVE: Desired.RUNNING,
-    State.STARTING: Desired.RUNNING,
-    State.REBOOTING: Desired.RUNNING,
-    State.STOPPING: Desired.SHUT_OFF,
-    State.STOPPED: Desired.SHUT_OFF,
-    State.DELETING: Desired.ABSENT,
-    State.DELETED: Desired.ABSENT,
-    State.ERROR: Desired.ABSENT,
-}
-# In these its owner has said that the guest may go, disk and all; whatever else removes it keeps the disk for a while.
-DELETED_BY_OWNER = frozenset({State.DELETING, State.DELETED})
-# One message holds so many guests at most: a few hundred KiB.
+# How many guests one message holds at most: a few hundred KiB.
 _PER_MESSAGE = 200
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an instance is, in which epoch of its host, and how it is connected."""
+class _Location:
+    """The host of an instance, that host's epoch, and the instance's interfaces."""
 
     host_id: str
     epoch: int
@@ -44,25 +30,25 @@ class _Place:
 
 
 def reconcile_commands(tx: Transaction, instances: Iterable[LockedInstance]) -> list[ReconcileGuests]:
-    """One command a host (more only for very many guests) that makes these instances what their rows say.
+    """One command for each host (more for very many guests) with the desired state of these instances.
 
-    Instances without a host, and those in a state that asks nothing of one, are left out; so are those that have left
-    their host since they were read: the epoch of a command is read together with the host of its instances.
+    Left out are instances without a host, those in a state without a desired state (``states.DESIRED``), and those that
+    have left their host since they were read: a command's epoch is read together with the host of its instances.
     """
     wanted = sorted(
         (i for i in instances if i.host_id is not None and i.state in DESIRED), key=lambda i: i.host_id or ""
     )
-    places = _places(tx, [i.id for i in wanted])
+    locations = _locations(tx, [i.id for i in wanted])
     images = _images(tx, {i.image_id for i in wanted if DESIRED[i.state] is not Desired.ABSENT})
     until = (tx.now + timedelta(seconds=tx.settings.controller.command_expires_s)).isoformat()
     commands = []
     for host, group in groupby(wanted, key=lambda i: i.host_id or ""):
         epoch, guests = 0, []
         for instance in group:
-            place = places.get(instance.id)
-            if place is not None and place.host_id == host:
-                epoch = place.epoch
-                guests.append(_spec(instance, place.nics, images.get(instance.image_id)))
+            location = locations.get(instance.id)
+            if location is not None and location.host_id == host:
+                epoch = location.epoch
+                guests.append(_spec(instance, location.nics, images.get(instance.image_id)))
         commands += [
             ReconcileGuests(host, tuple(guests[n : n + _PER_MESSAGE]), epoch, until)
             for n in range(0, len(guests), _PER_MESSAGE)
@@ -90,8 +76,8 @@ def _spec(instance: LockedInstance, nics: Sequence[NicSpec], image: ImageSpec | 
     )
 
 
-def _places(tx: Transaction, ids: Sequence[str]) -> dict[str, "_Place"]:
-    found: dict[str, _Place] = {}
+def _locations(tx: Transaction, ids: Sequence[str]) -> dict[str, _Location]:
+    found: dict[str, _Location] = {}
     for chunk in chunks(ids):
         rows = tx.session.execute(
             select(
@@ -112,9 +98,9 @@ def _places(tx: Transaction, ids: Sequence[str]) -> dict[str, "_Place"]:
             .order_by(Lease.id)
         )
         for instance_id, host_id, epoch, ip, mac, network_id, vlan, cidr, physical in rows:
-            place = found.setdefault(instance_id, _Place(host_id or "", epoch))
+            location = found.setdefault(instance_id, _Location(host_id or "", epoch))
             if ip is not None:
-                place.nics.append(NicSpec(network_id, vlan, mac, ip, int(cidr.partition("/")[2]), physical))
+                location.nics.append(NicSpec(network_id, vlan, mac, ip, int(cidr.partition("/")[2]), physical))
     return found
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, or_, select
 
 from controller.db.bulk import among
 from controller.db.models import Instance, Reservation
-from controller.domain.states import Event, State
+from controller.domain.states import TRAITS, Event, State
 from controller.operations.accounts import tags
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import stray_guests
@@ -17,16 +17,6 @@ from controller.operations.instances.transitions import doorbells, notify_later,
 BATCH = 500
 # What is in a state that only a newer release knows is left to its services.
 _KNOWN = list(State)
-
-_WHY = {
-    State.REQUESTED: "no scheduler placed it in time, or no host was heard of",
-    State.BUILDING: "its host did not report it running in time",
-    State.STOPPING: "its host did not report it shut off in time",
-    State.STARTING: "its host did not report it running in time",
-    State.REBOOTING: "its host did not report it running in time",
-    State.DELETING: "its host did not report it gone in time; it is asked again and again: bring the host back, or "
-    "`pileus host remove --force`",
-}
 
 
 def expire(tx: Transaction) -> int:
@@ -42,7 +32,8 @@ def expire(tx: Transaction) -> int:
     for instance in instances:
         by_state.setdefault(instance.state, []).append(instance)
     for state, of_state in by_state.items():
-        transition(tx, of_state, Event.EXPIRED, detail=f"{_WHY[state]} ({state})", reason_code="Server.InternalError")
+        reason = f"{TRAITS[state].overdue} ({state})"
+        transition(tx, of_state, Event.EXPIRED, detail=reason, reason_code="Server.InternalError")
     return len(instances)
 
 

@@ -15,14 +15,11 @@ from sqlalchemy.types import TypeEngine
 from controller.db.bulk import among, insert_rows, update_rows
 from controller.db.models import Claim, Host, Instance, InstanceEvent, Project
 from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
-from controller.domain.states import DEADLINE_S, TRANSITIONAL, Event, State, next_state
+from controller.domain.states import DEADLINE_S, TRANSITIONAL, UNCOUNTED, Event, State, next_state
 from controller.operations.cloud import Transaction
 from controller.operations.instances.guest_specs import reconcile_commands
 from controller.operations.instances.locking import LockedInstance, chunks, lock_hosts, lock_instances
 from controller.operations.networks.leases import give_back
-
-# All instances count against their project's quota but those on their way out, or failed.
-UNCOUNTED = frozenset({State.DELETING, State.DELETED, State.ERROR})
 
 _RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
 _HOST_ROW: Mapping[str, TypeEngine[Any]] = {
@@ -37,7 +34,7 @@ _PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": Strin
 # What a story says of an event: the same for all, or told of each instance.
 Detail = str | Callable[[Any], str]
 
-__all__ = ["UNCOUNTED", "doorbells", "lock_instances", "notify_later", "record_event", "transition", "waiting"]
+__all__ = ["doorbells", "lock_instances", "notify_later", "record_event", "transition", "waiting"]
 
 
 def transition(

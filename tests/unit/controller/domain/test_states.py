@@ -1,4 +1,4 @@
-"""The table as a whole, not its rows."""
+"""The tables as a whole, not their rows."""
 
 import pytest
 
@@ -8,7 +8,9 @@ from controller.domain.states import (
     REFUSALS,
     REPORTS,
     TERMINAL,
+    TRAITS,
     TRANSITIONS,
+    Claim,
     Event,
     State,
     allows,
@@ -53,7 +55,7 @@ def test_lost_contact_never_stops_a_guest() -> None:
     assert {t for (_, e), t in TRANSITIONS.items() if e is Event.HOST_LOST} == {State.UNKNOWN}
 
 
-def test_whatever_a_host_carries_can_be_given_up_with_it() -> None:
+def test_every_instance_of_a_host_can_be_force_removed_with_it() -> None:
     assert set(states_that_allow(Event.HOST_GONE)) == set(State) - {State.REQUESTED, State.DELETED}
     assert {t for (_, e), t in TRANSITIONS.items() if e is Event.HOST_GONE} == {State.ERROR, State.DELETED}
 
@@ -77,3 +79,28 @@ def test_a_guest_that_goes_off_is_never_removed_for_it() -> None:
 
 def test_an_accepted_delete_ends_only_in_deleted() -> None:
     assert {t for (s, _), t in TRANSITIONS.items() if s is State.DELETING} == {State.DELETING, State.DELETED}
+
+
+def test_every_state_has_every_trait() -> None:
+    assert TRAITS.keys() == set(State)
+    for state, traits in TRAITS.items():
+        assert len(traits.ec2) == len(traits.opennebula) == 2, state
+        assert bool(traits.overdue) == (traits.deadline_s is not None), state
+        assert traits.ec2_check in ("ok", "initializing", "impaired", "not-applicable"), state
+        assert (traits.ec2_check != "not-applicable") == (traits.ec2[1] == "running"), state
+
+
+def test_a_state_with_a_claim_is_on_a_host_that_has_a_desired_state_for_it() -> None:
+    for state, traits in TRAITS.items():
+        if traits.claim is Claim.NONE:
+            assert not traits.served, state
+        else:
+            assert (traits.desired is None) == (state is State.UNKNOWN), state
+
+
+def test_one_opennebula_state_for_each_ec2_state() -> None:
+    """A client of either door can tell apart what a client of the other one can, but for a reboot and a failure."""
+    ec2_of: dict[tuple[int, int], set[str]] = {}
+    for traits in TRAITS.values():
+        ec2_of.setdefault(traits.opennebula, set()).add(traits.ec2[1])
+    assert {n: names for n, names in ec2_of.items() if len(names) > 1} == {}

@@ -1,4 +1,4 @@
-"""All hosts fall silent at once: a fault of the site, which nobody is refused for who was accepted before."""
+"""All hosts are down at once: an outage of the site, for which no accepted request is refused."""
 
 from controller.domain.states import Event, State
 from controller.operations.hosts import heartbeats, hosts
@@ -32,17 +32,17 @@ def test_requests_wait_until_one_is_back(site: TestCloud) -> None:
     assert site.states(ids) == [State.ACTIVE] * 2
 
 
-def test_they_wait_until_their_deadline_at_most(site: TestCloud) -> None:
+def test_requests_wait_until_their_deadline_at_most(site: TestCloud) -> None:
     (one,) = site.launch()
     lose_hosts(site)
     schedule_all(site)
     site.clock.advance(121)
     assert site.cloud.write(sweeps.expire) == 1
     assert site.states([one]) == [State.ERROR]
-    assert "no host was heard of" in site.instance(one).reason
+    assert "all hosts were down" in site.instance(one).reason
 
 
-def test_one_that_is_heard_of_is_enough_to_refuse(site: TestCloud) -> None:
+def test_with_one_host_up_requests_are_refused(site: TestCloud) -> None:
     (one,) = site.launch()
     lose_hosts(site)
     site.heartbeat("h2", vcpus=1, memory_mib=16)
