@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
 
-from controller.db.models import Host, Instance
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
+from controller.operations.hosts.views import count_by_up
+from controller.operations.instances.views import count_by_state
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -69,6 +69,4 @@ class _Rows(Collector):
 
 
 def _count(tx: Transaction) -> tuple[dict[str, int], dict[bool, int]]:
-    instances = tx.session.execute(select(Instance.state, func.count()).group_by(Instance.state))
-    hosts = tx.session.execute(select(Host.up, func.count()).group_by(Host.up))
-    return {state: n for state, n in instances}, {bool(up): n for up, n in hosts}  # noqa: C416
+    return count_by_state(tx), count_by_up(tx)

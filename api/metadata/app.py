@@ -10,11 +10,10 @@ from flask import Flask, Response, request
 
 from api.metadata import nocloud, tree
 from api.metadata.caller_cache import CallerCache
-from api.metadata.facts import Facts
-from api.metadata.queries import find_caller
 from api.metadata.tokens import is_valid, make_token, parse_ttl
 from controller.domain.errors import Unavailable
 from controller.operations.cloud import Cloud
+from controller.operations.instances.metadata import GuestMetadata, find_guest
 from controller.operations.secrets import derived_key
 
 # Where the listener writes the connection's own end.
@@ -31,20 +30,20 @@ _METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 def create_app(cloud: Cloud, recent: CallerCache | None = None) -> Flask:
     """The WSGI application."""
     app = Flask(__name__, static_folder=None)
-    callers = recent or CallerCache(lambda remote, local: cloud.read(lambda tx: find_caller(tx, remote, local)))
+    callers = recent or CallerCache(lambda remote, local: cloud.read(lambda tx: find_guest(tx, remote, local)))
 
     def any_path(path: str) -> Response:
         if any(name in request.headers for name in _FORWARDED):
             return _plain(HTTPStatus.FORBIDDEN)
         try:
-            facts = callers.find(request.remote_addr or "", request.environ.get(LOCAL_ADDRESS, ""))
+            guest = callers.find(request.remote_addr or "", request.environ.get(LOCAL_ADDRESS, ""))
         except Unavailable:
             answer = _plain(HTTPStatus.SERVICE_UNAVAILABLE)
             answer.headers["Retry-After"] = _RETRY_AFTER_S
             return answer
-        if facts is None:
+        if guest is None:
             return _plain(HTTPStatus.NOT_FOUND)
-        return _answer(cloud, facts, path)
+        return _answer(cloud, guest, path)
 
     app.url_map.merge_slashes = False
     for rule, defaults in (("/", {"path": ""}), ("/<path:path>", None)):
@@ -54,28 +53,28 @@ def create_app(cloud: Cloud, recent: CallerCache | None = None) -> Flask:
     return app
 
 
-def _answer(cloud: Cloud, facts: Facts, path: str) -> Response:
+def _answer(cloud: Cloud, guest: GuestMetadata, path: str) -> Response:
     is_token = path.rstrip("/") == _TOKEN_PATH
     if is_token and request.method == "PUT":
-        return _new_token(cloud, facts)
+        return _new_token(cloud, guest)
     if is_token or request.method not in ("GET", "HEAD"):
         return _plain(HTTPStatus.METHOD_NOT_ALLOWED)
     token = request.headers.get(_TOKEN)
-    if token is not None and not is_valid(_key(cloud), facts.instance_id, cloud.clock().timestamp(), token):
+    if token is not None and not is_valid(_key(cloud), guest.instance.id, cloud.clock().timestamp(), token):
         return _plain(HTTPStatus.UNAUTHORIZED)
     seed, _, name = path.partition("/")
-    body = nocloud.answer(facts, name) if seed == "nocloud" else tree.answer(facts, path)
+    body = nocloud.answer(guest, name) if seed == "nocloud" else tree.answer(guest, path)
     if body is None:
         return _plain(HTTPStatus.NOT_FOUND)
     kind = "application/octet-stream" if path.rstrip("/").endswith("user-data") else "text/plain"
     return Response(body, content_type=kind)
 
 
-def _new_token(cloud: Cloud, facts: Facts) -> Response:
+def _new_token(cloud: Cloud, guest: GuestMetadata) -> Response:
     ttl_s = parse_ttl(request.headers.get(_TTL))
     if ttl_s is None:
         return _plain(HTTPStatus.BAD_REQUEST)
-    token = make_token(_key(cloud), facts.instance_id, cloud.clock().timestamp(), ttl_s)
+    token = make_token(_key(cloud), guest.instance.id, cloud.clock().timestamp(), ttl_s)
     return Response(token, content_type="text/plain", headers={_TTL: str(ttl_s)})
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from api.metadata.facts import Facts
+from controller.operations.instances.metadata import GuestMetadata
 
 _SIZE = 4096
 
@@ -14,7 +14,7 @@ class CallerCache:
 
     def __init__(
         self,
-        find: Callable[[str, str], Facts | None],
+        find: Callable[[str, str], GuestMetadata | None],
         ttl_s: float = 2.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -22,20 +22,20 @@ class CallerCache:
         self._ttl_s = ttl_s
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], tuple[float, Facts]] = {}
+        self._known: dict[tuple[str, str], tuple[float, GuestMetadata]] = {}
 
-    def find(self, remote: str, local: str) -> Facts | None:
+    def find(self, remote: str, local: str) -> GuestMetadata | None:
         """The caller, as it was ``ttl_s`` ago at most."""
         now = self._monotonic()
         with self._lock:
-            at, facts = self._known.get((remote, local), (0.0, None))
-        if facts is not None and now - at < self._ttl_s:
-            return facts
-        facts = self._find(remote, local)
+            at, guest = self._known.get((remote, local), (0.0, None))
+        if guest is not None and now - at < self._ttl_s:
+            return guest
+        guest = self._find(remote, local)
         with self._lock:
             self._known.pop((remote, local), None)
-            if facts is not None:
+            if guest is not None:
                 while len(self._known) >= _SIZE:
                     del self._known[next(iter(self._known))]
-                self._known[remote, local] = (now, facts)
-        return facts
+                self._known[remote, local] = (now, guest)
+        return guest

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 
-from api.metadata.facts import Facts
+from controller.operations.instances.metadata import GuestMetadata
 
 # A folder is a mapping, a leaf is its contents.
 Node = bytes | Mapping[str, "Node"]
@@ -20,7 +20,7 @@ _VERSION = re.compile(r"1\.0|\d{4}-\d{2}-\d{2}|latest")
 _PUBLIC_KEYS = "public-keys"
 
 
-def answer(facts: Facts, path: str) -> bytes | None:
+def answer(guest: GuestMetadata, path: str) -> bytes | None:
     """The contents of a leaf or the listing of a folder; None where there is nothing.
 
     A folder answers with and without a slash at its end.
@@ -30,10 +30,10 @@ def answer(facts: Facts, path: str) -> bytes | None:
         return "\n".join(_VERSIONS).encode()
     if not _VERSION.fullmatch(version):
         return None
-    node = _walk(_root(facts), rest)
+    node = _walk(_root(guest), rest)
     if node is None or isinstance(node, bytes):
         return node
-    return _listing(facts, node, rest)
+    return _listing(guest, node, rest)
 
 
 def _walk(root: Node, parts: Sequence[str]) -> Node | None:
@@ -45,77 +45,78 @@ def _walk(root: Node, parts: Sequence[str]) -> Node | None:
     return node
 
 
-def _listing(facts: Facts, folder: Mapping[str, Node], parts: Sequence[str]) -> bytes:
+def _listing(guest: GuestMetadata, folder: Mapping[str, Node], parts: Sequence[str]) -> bytes:
     if parts and parts[-1] == _PUBLIC_KEYS:
-        return f"0={facts.key_name or 'key'}".encode()
+        return f"0={guest.instance.key_name or 'key'}".encode()
     # The top of a version is listed without slashes, as EC2 does.
     slash = "/" if parts else ""
     return "\n".join(sorted(f"{n}{slash}" if isinstance(c, Mapping) else n for n, c in folder.items())).encode()
 
 
-def _root(facts: Facts) -> Node:
+def _root(guest: GuestMetadata) -> Node:
     return {
-        "dynamic": {"instance-identity": {"document": _identity(facts)}},
-        "meta-data": _meta_data(facts),
-        **({"user-data": facts.user_data} if facts.user_data else {}),
+        "dynamic": {"instance-identity": {"document": _identity(guest)}},
+        "meta-data": _meta_data(guest),
+        **({"user-data": guest.user_data} if guest.user_data else {}),
     }
 
 
-def _meta_data(facts: Facts) -> Node:
-    name = facts.hostname.encode()
+def _meta_data(guest: GuestMetadata) -> Node:
+    name = guest.hostname.encode()
     groups = b"default"
     return {
-        "ami-id": facts.image_id.encode(),
-        "ami-launch-index": str(facts.launch_index).encode(),
+        "ami-id": guest.instance.image_id.encode(),
+        "ami-launch-index": str(guest.instance.launch_index).encode(),
         "ami-manifest-path": b"(unknown)",
         "block-device-mapping": {"ami": b"vda", "root": b"/dev/vda"},
         "hostname": name,
         "instance-action": b"none",
-        "instance-id": facts.instance_id.encode(),
+        "instance-id": guest.instance.id.encode(),
         "instance-life-cycle": b"on-demand",
-        "instance-type": facts.instance_type.encode(),
+        "instance-type": guest.instance.instance_type.encode(),
         "local-hostname": name,
-        "local-ipv4": facts.ip.encode(),
-        "mac": facts.mac.encode(),
-        "network": {"interfaces": {"macs": {facts.mac: _interface(facts, groups)}}},
-        "placement": {"availability-zone": facts.zone.encode(), "region": facts.region.encode()},
-        **({_PUBLIC_KEYS: {"0": {"openssh-key": facts.public_key.encode()}}} if facts.public_key else {}),
-        "reservation-id": facts.reservation_id.encode(),
+        "local-ipv4": guest.instance.ip.encode(),
+        "mac": guest.instance.mac.encode(),
+        "network": {"interfaces": {"macs": {guest.instance.mac: _interface(guest, groups)}}},
+        "placement": {"availability-zone": guest.zone.encode(), "region": guest.region.encode()},
+        **({_PUBLIC_KEYS: {"0": {"openssh-key": guest.public_key.encode()}}} if guest.public_key else {}),
+        "reservation-id": guest.instance.reservation_id.encode(),
         "security-groups": groups,
-        "services": {"domain": facts.domain.encode(), "partition": b"aws"},
+        "services": {"domain": guest.domain.encode(), "partition": b"aws"},
     }
 
 
-def _interface(facts: Facts, groups: bytes) -> Node:
-    cidr = facts.cidr.encode()
+def _interface(guest: GuestMetadata, groups: bytes) -> Node:
+    cidr = guest.cidr.encode()
     return {
         "device-number": b"0",
-        "local-hostname": facts.hostname.encode(),
-        "local-ipv4s": facts.ip.encode(),
-        "mac": facts.mac.encode(),
-        "owner-id": facts.project_id.encode(),
+        "local-hostname": guest.hostname.encode(),
+        "local-ipv4s": guest.instance.ip.encode(),
+        "mac": guest.instance.mac.encode(),
+        "owner-id": guest.instance.project_id.encode(),
         "security-groups": groups,
         "subnet-ipv4-cidr-block": cidr,
         "vpc-ipv4-cidr-block": cidr,
     }
 
 
-def _identity(facts: Facts) -> bytes:
+def _identity(guest: GuestMetadata) -> bytes:
+    launched_at = guest.instance.launched_at or guest.instance.created_at
     document = {
-        "accountId": facts.project_id,
-        "architecture": facts.architecture,
-        "availabilityZone": facts.zone,
+        "accountId": guest.instance.project_id,
+        "architecture": guest.instance.architecture,
+        "availabilityZone": guest.zone,
         "billingProducts": None,
         "devpayProductCodes": None,
-        "imageId": facts.image_id,
-        "instanceId": facts.instance_id,
-        "instanceType": facts.instance_type,
+        "imageId": guest.instance.image_id,
+        "instanceId": guest.instance.id,
+        "instanceType": guest.instance.instance_type,
         "kernelId": None,
         "marketplaceProductCodes": None,
-        "pendingTime": facts.launched_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "privateIp": facts.ip,
+        "pendingTime": launched_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "privateIp": guest.instance.ip,
         "ramdiskId": None,
-        "region": facts.region,
+        "region": guest.region,
         "version": "2017-09-30",
     }
     return json.dumps(document, indent=2).encode()

@@ -8,10 +8,10 @@ import click
 from controller.cli.init import PROJECT
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_row, print_rows, row
-from controller.db.models import Image
 from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
-from controller.operations.images import images, pruning
+from controller.operations.images import images, pruning, views
+from controller.operations.images.views import ImageView
 
 _FIELDS = (
     "id",
@@ -94,8 +94,8 @@ def import_(
 def list_(operator: Operator, project: str | None) -> None:
     """List the images that can be booted."""
 
-    def found(tx: Transaction) -> list[Image]:
-        return list(images.list_images(tx, projects.get_project(tx, project).id if project else None))
+    def found(tx: Transaction) -> list[ImageView]:
+        return list(views.list_images(tx, projects.get_project(tx, project).id if project else None))
 
     print_rows(operator, [row(i, *_FIELDS) for i in operator.read(found)], _COLUMNS)
 
@@ -136,8 +136,8 @@ def prune(operator: Operator, dry_run: bool) -> None:
         operator.write(pruning.prune_caches)
 
 
-def _existing(tx: Transaction, project_id: str, name: str, file: Path) -> Image | None:
-    named = [i for i in images.list_images(tx, project_id) if i.project_id == project_id and i.name == name]
+def _existing(tx: Transaction, project_id: str, name: str, file: Path) -> ImageView | None:
+    named = [i for i in views.list_images(tx, project_id) if i.project_id == project_id and i.name == name]
     if not named:
         return None
     with file.open("rb") as content:

@@ -7,8 +7,9 @@ from controller.cli.output import iso, print_json, print_row, print_rows, printa
 from controller.domain.states import State
 from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
-from controller.operations.instances import actions
-from controller.operations.instances.actions import Explanation, InstanceView
+from controller.operations.instances import actions, history, views
+from controller.operations.instances.history import InstanceHistory
+from controller.operations.instances.views import InstanceView
 
 _FIELDS = (
     "id",
@@ -49,9 +50,9 @@ def list_(operator: Operator, project: str | None, state: str | None) -> None:
     """List instances, oldest first."""
 
     def found(tx: Transaction) -> list[InstanceView]:
-        return actions.list_instances(tx, projects.get_project(tx, project).id if project else None)
+        return views.list_instances(tx, projects.get_project(tx, project).id if project else None)
 
-    rows = [_row(view) for view in operator.read(found) if state in (None, view.instance.state)]
+    rows = [_row(view) for view in operator.read(found) if state in (None, view.state)]
     print_rows(operator, rows, _COLUMNS)
 
 
@@ -61,7 +62,7 @@ def list_(operator: Operator, project: str | None, state: str | None) -> None:
 @pass_operator
 def show(operator: Operator, instance_id: str) -> None:
     """Show an instance."""
-    print_row(operator, _row(operator.read(lambda tx: actions.get_instance(tx, None, instance_id))))
+    print_row(operator, _row(operator.read(lambda tx: views.get_instance(tx, None, instance_id))))
 
 
 @instance.command()
@@ -69,13 +70,13 @@ def show(operator: Operator, instance_id: str) -> None:
 @output_option
 @pass_operator
 def explain(operator: Operator, instance_id: str) -> None:
-    """Tell the whole story of an instance: every step with its time, every refusal."""
-    story = operator.read(lambda tx: actions.explain(tx, instance_id))
-    steps = [row(s, "at", "event", "state", "detail") for s in story.steps]
+    """Tell the whole history of an instance: every event with its time, every refusal."""
+    found = operator.read(lambda tx: history.explain(tx, instance_id))
+    steps = [row(s, "at", "event", "state", "detail") for s in found.events]
     if operator.output == "json":
-        print_json({**row(story.instance, *_FIELDS), "ip": story.ip, "steps": steps})
+        print_json({**row(found.instance, *_FIELDS), "ip": found.instance.ip, "steps": steps})
         return
-    _print_history(story)
+    _print_history(found)
 
 
 @instance.command()
@@ -88,20 +89,20 @@ def terminate(operator: Operator, instance_ids: tuple[str, ...]) -> None:
 
 
 def _row(view: InstanceView) -> dict[str, object]:
-    return {**row(view.instance, *_FIELDS), "ip": view.ip, "mac": view.mac}
+    return {**row(view, *_FIELDS), "ip": view.ip, "mac": view.mac}
 
 
-def _print_history(story: Explanation) -> None:
-    about = story.instance
+def _print_history(found: InstanceHistory) -> None:
+    about = found.instance
     click.echo(f"{about.id}  {about.state} since {iso(about.state_since)}")
-    beside = f" (and {story.overhead_mib} MiB for the hypervisor)" if story.overhead_mib else ""
+    beside = f" (and {found.overhead_mib} MiB for the hypervisor)" if found.overhead_mib else ""
     size = f"{about.vcpus} vCPU, {about.memory_mib} MiB{beside}, {about.disk_gib} GiB"
     click.echo(f"{about.instance_type}: {size}; image {about.image_id}")
-    click.echo(f"host {about.host_id or '-'}, address {story.ip or '-'}, project {about.project_id}")
+    click.echo(f"host {about.host_id or '-'}, address {found.instance.ip or '-'}, project {about.project_id}")
     if about.reason:
         click.echo(f"reason: {printable(about.reason)} ({about.reason_code})")
     click.echo()
-    start = story.steps[0].at if story.steps else about.created_at
-    for step in story.steps:
+    start = found.events[0].at if found.events else about.created_at
+    for step in found.events:
         after = f"+{(step.at - start).total_seconds():.3f} s"
         click.echo(f"{iso(step.at)}  {after:>12}  {step.event:<11} {step.state:<10} {printable(step.detail)}".rstrip())

@@ -63,7 +63,7 @@ class GoodCloud:
         place(site)
         site.launch(2, client_token="another token")  # REQUESTED
         active = site.cloud.write(lambda tx: _pin_and_spread(tx, active))
-        names = {v.instance.id: v for v in site.views()}
+        names = {v.id: v for v in site.views()}
         return cls(
             site,
             active,
@@ -79,11 +79,11 @@ class GoodCloud:
                 "building": building,
                 "gone": gone,
                 "failed": failed,
-                "host": names[active[0]].instance.host_id,
-                "other": names[active[1]].instance.host_id,
-                "building_host": names[building].instance.host_id,
+                "host": names[active[0]].host_id,
+                "other": names[active[1]].host_id,
+                "building_host": names[building].host_id,
                 "free_ip": free_ip,
-                "network": names[active[0]].instance.network_id,
+                "network": names[active[0]].network_id,
             },
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from controller.db.models import Instance, Network
+from controller.db.models import Network
 from controller.domain.errors import BusUnavailable
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import (
@@ -24,6 +24,7 @@ from controller.operations.audit.run import AuditOptions, Report, run_audit
 from controller.operations.audit.violation import Violation
 from controller.operations.cloud import Cloud
 from controller.operations.instances import actions
+from controller.operations.instances.views import InstanceView
 from controller.operations.networks.leases import FIRST_OFFSET, end_offset
 from tests.labs.bus import FakeBus
 from tests.labs.cloud import TestCloud, place
@@ -108,9 +109,9 @@ class GoodSite:
         return made
 
     def show_truth(self) -> None:
-        views = [v for v in self.site.views() if v.instance.host_id and v.instance.state != State.BUILDING]
+        views = [v for v in self.site.views() if v.host_id and v.state != State.BUILDING]
         for host in ("h1", "h2"):
-            here = [v.instance for v in views if v.instance.host_id == host]
+            here = [v for v in views if v.host_id == host]
             self.bus.hosts[host] = HostObservation(
                 host,
                 tuple(GuestState(i.id, i.generation, _power(i)) for i in here),
@@ -121,7 +122,7 @@ class GoodSite:
         self.bus.mended = self.bus.network
 
     def _segment(self) -> SegmentObservation:
-        leases = [(v.mac, v.ip) for v in self.site.views() if v.instance.state != State.BUILDING]
+        leases = [(v.mac, v.ip) for v in self.site.views() if v.state != State.BUILDING]
         cidr = self.site.cloud.read(lambda tx: tx.session.query(Network).one().cidr)
         return SegmentObservation(
             network_id=self.network_id,
@@ -161,5 +162,5 @@ class GoodSite:
         ]
 
 
-def _power(instance: Instance) -> Power:
+def _power(instance: InstanceView) -> Power:
     return Power.RUNNING if instance.state == State.ACTIVE else Power.SHUT_OFF

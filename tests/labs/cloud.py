@@ -26,9 +26,11 @@ from controller.domain.wire import VERSION
 from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.database import schema
-from controller.operations.instances import actions, instance_types
-from controller.operations.instances.actions import InstanceView, LaunchRequest
+from controller.operations.instances import instance_types, views
+from controller.operations.instances.launch import launch
+from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.instances.views import InstanceView
 from controller.operations.secrets import create_key_file
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
@@ -136,9 +138,8 @@ class TestCloud:
     def report(self, instance_ids: Iterable[str], event: Event, reason: str = "") -> None:
         """The hosts of these instances report the event at the newest generation."""
         for view in self.views(instance_ids):
-            i = view.instance
-            report = GuestReport(i.id, i.generation, event, reason)
-            message = GuestsChanged(i.host_id or "", (report,))
+            report = GuestReport(view.id, view.generation, event, reason)
+            message = GuestsChanged(view.host_id or "", (report,))
             self.cloud.write(lambda tx, m=message: apply_reports(tx, [m]))  # type: ignore[misc]
 
     # --- what users do ---
@@ -156,19 +157,20 @@ class TestCloud:
 
     def launch(self, count: int = 1, **changes: Any) -> list[str]:
         request = self.request(count, **changes)
-        return self.cloud.write(lambda tx: [i.id for i in actions.launch(tx, request).instances])
+        return self.cloud.write(lambda tx: [i.id for i in launch(tx, request).instances])
 
     # --- what a test looks at ---
 
     def views(self, instance_ids: Iterable[str] | None = None) -> list[InstanceView]:
         ids = None if instance_ids is None else list(instance_ids)
-        return self.cloud.read(lambda tx: actions.list_instances(tx, None, ids))
+        return self.cloud.read(lambda tx: views.list_instances(tx, None, ids))
 
     def states(self, instance_ids: Iterable[str] | None = None) -> list[State]:
-        return [State(v.instance.state) for v in self.views(instance_ids)]
+        return [State(v.state) for v in self.views(instance_ids)]
 
     def instance(self, instance_id: str) -> Instance:
-        return self.views([instance_id])[0].instance
+        """The row, also of an instance that lists do not show any more."""
+        return self.cloud.read(lambda tx: tx.session.get_one(Instance, instance_id))
 
     def commands(self) -> list[ReconcileGuests]:
         return self.bus.take(ReconcileGuests)

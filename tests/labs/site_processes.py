@@ -18,7 +18,7 @@ from controller.db.models import DeadLetter
 from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
 from controller.operations.hosts import hosts
-from controller.operations.instances import actions
+from controller.operations.instances import views
 from tests.labs.servers.guarded import Guarded, ServerError, wait_until
 from tests.labs.servers.server import free_ports
 from tests.labs.system.running_cloud import CHECKOUT, RunningCloud, clean_environment
@@ -131,9 +131,7 @@ class SiteProcesses:
 
         def settled() -> bool:
             nonlocal seen
-            seen = self.rows.read(
-                lambda tx: {v.instance.id: str(v.instance.state) for v in actions.list_instances(tx, None)}
-            )
+            seen = self.rows.read(lambda tx: {v.id: str(v.state) for v in views.list_instances(tx, None)})
             return set(seen.values()) <= {"ACTIVE", "DELETED", "STOPPED", "ERROR"}
 
         wait_until(settled, deadline_s=deadline_s, what=lambda: f"{seen}\n{self.logs()}")

@@ -8,7 +8,8 @@ from typing import TypeVar
 from controller.domain.errors import CloudError, Unavailable
 from controller.operations.cloud import Transaction
 from controller.operations.instances import actions
-from controller.operations.instances.actions import LaunchRequest
+from controller.operations.instances import launch as launching
+from controller.operations.instances.launch_requests import LaunchRequest
 from tests.simulation.database import SimulationDatabase
 from tests.simulation.oracle import Oracle
 from tests.simulation.scenarios import Scenario, Scenarios
@@ -191,7 +192,7 @@ class Clients:
 
     def _send_launch(self, launch: Launch) -> None:
         def work(tx: Transaction) -> tuple[str, ...]:
-            return tuple(i.id for i in actions.launch(tx, launch.request).instances)
+            return tuple(i.id for i in launching.launch(tx, launch.request).instances)
 
         def answered(ids: tuple[str, ...]) -> None:
             if launch.lost:

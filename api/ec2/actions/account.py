@@ -4,7 +4,6 @@ from typing import Any
 
 from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import Project
 from controller.domain.errors import InvalidParameter, NotFound
 from controller.operations.accounts.projects import get_project
 
@@ -22,7 +21,7 @@ def describe_account_attributes(context: Context, params: Parameters) -> Result:
 
     The platform is EC2's classic one: an instance is in its project's network without naming a VPC.
     """
-    project: Project = context.cloud.read(lambda tx: get_project(tx, context.project_id))
+    project = context.cloud.read(lambda tx: get_project(tx, context.project_id))
     attributes = {
         "supported-platforms": "EC2",
         "default-vpc": "none",

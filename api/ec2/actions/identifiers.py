@@ -1,9 +1,9 @@
 """Explicit ids of a call: their form is checked before anything is looked up."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from api.ec2.protocol.errors import MalformedSubnetId, MalformedVpcId
-from controller.domain.errors import InstanceNotFound, MalformedImageId, MalformedInstanceId
+from controller.domain.errors import MalformedImageId, MalformedInstanceId
 from controller.domain.ids import IMAGE, INSTANCE, NETWORK, is_id
 
 _SUBNET, _VPC = "subnet", "vpc"
@@ -67,11 +67,3 @@ def vpc_ids(ids: Iterable[str]) -> list[str]:
         if not is_id(value, _VPC):
             raise MalformedVpcId(kind="vpc", id=value[:100], expected=f"{_VPC}-...")
     return unique
-
-
-def require_all(asked: Sequence[str], found: Iterable[str]) -> None:
-    """Raises: InstanceNotFound: not every instance that was asked for is there."""
-    there = set(found)
-    missing = [i for i in asked if i not in there]
-    if missing:
-        raise InstanceNotFound(id=", ".join(missing[:20]))

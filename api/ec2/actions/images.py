@@ -4,17 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.identifiers import image_ids
 from api.ec2.actions.instance_shape import ROOT_DEVICE, architecture, hypervisor, tag_list
 from api.ec2.actions.listing import fixed, page_of
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from api.ec2.protocol.timestamps import format_moment
-from controller.db.models import Image
 from controller.domain.errors import ImageNotFound
-from controller.operations.cloud import Transaction
-from controller.operations.images.images import list_images
+from controller.operations.images.views import ImageView, list_images
 
 _GIB = 1024**3
 # Whom clients ask for the images that everybody may use.
@@ -27,27 +24,23 @@ def describe_images(context: Context, params: Parameters) -> Result:
     The owner ``amazon`` stands for the public images, as ``ExecutableBy=all`` does; ``self`` for the project's own.
     """
     ids = image_ids(params.get("ImageIds", ()))
-
-    def read(tx: Transaction) -> tuple[Sequence[Image], dict[str, dict[str, str]]]:
-        return list_images(tx, context.project_id), queries.tags_of(tx, context.project_id, "image")
-
-    images, tags = context.cloud.read(read)
+    images = context.cloud.read(lambda tx: list_images(tx, context.project_id))
     if ids:
         images = _chosen(images, ids)
     for names in (params.get("Owners"), params.get("ExecutableUsers")):
         if names:
             images = [i for i in images if _belongs(i, names, context.project_id)]
-    matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda i: tags.get(i.id, {}))
+    matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda i: i.tags)
     items, token = page_of(context, params, (i for i in images if matches(i)), _order, ids="ImageIds")
-    return {"Images": [_shape(i, tags.get(i.id, {})) for i in items], "NextToken": token}
+    return {"Images": [_shape(i) for i in items], "NextToken": token}
 
 
-def _order(image: Image) -> str:
+def _order(image: ImageView) -> str:
     """Oldest first."""
     return f"{image.created_at.isoformat(timespec='microseconds')}/{image.id}"
 
 
-def _chosen(images: Sequence[Image], ids: Sequence[str]) -> list[Image]:
+def _chosen(images: Sequence[ImageView], ids: Sequence[str]) -> list[ImageView]:
     by_id = {i.id: i for i in images}
     missing = [i for i in ids if i not in by_id]
     if missing:
@@ -55,7 +48,7 @@ def _chosen(images: Sequence[Image], ids: Sequence[str]) -> list[Image]:
     return [by_id[i] for i in ids]
 
 
-def _belongs(image: Image, names: Iterable[str], project_id: str) -> bool:
+def _belongs(image: ImageView, names: Iterable[str], project_id: str) -> bool:
     for name in names:
         if name in _PUBLIC_OWNERS and image.public:
             return True
@@ -64,7 +57,7 @@ def _belongs(image: Image, names: Iterable[str], project_id: str) -> bool:
     return False
 
 
-def _shape(image: Image, tags: Mapping[str, str]) -> dict[str, Any]:
+def _shape(image: ImageView) -> dict[str, Any]:
     size_gib = max(1, -(-image.virtual_size_bytes // _GIB))
     return {
         "ImageId": image.id,
@@ -84,13 +77,13 @@ def _shape(image: Image, tags: Mapping[str, str]) -> dict[str, Any]:
             {"DeviceName": ROOT_DEVICE, "Ebs": {"VolumeSize": size_gib, "DeleteOnTermination": True}}
         ],
         "VirtualizationType": "hvm",
-        "Tags": tag_list(tags),
+        "Tags": tag_list(image.tags),
         "Hypervisor": hypervisor(image.hypervisor),
         "PlatformDetails": "Linux/UNIX",
     }
 
 
-_FILTERS: Mapping[str, ValuesOf[Image]] = MappingProxyType(
+_FILTERS: Mapping[str, ValuesOf[ImageView]] = MappingProxyType(
     {
         "architecture": lambda i: (architecture(i.architecture),),
         "creation-date": lambda i: (format_moment(i.created_at),),

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
-from api.ec2.actions.identifiers import instance_ids, require_all
+from api.ec2.actions.identifiers import instance_ids
 from api.ec2.actions.instance_shape import ROOT_DEVICE
-from api.ec2.queries import InstanceRow
 from controller.domain.errors import InvalidCombination, InvalidParameter
 from controller.operations.cloud import Transaction
 from controller.operations.instances.actions import set_shutdown_behavior
+from controller.operations.instances.views import InstanceView, get_instance, user_data
 
 _NO = {"Value": False}
 _SHUTDOWN = "InstanceInitiatedShutdownBehavior"
@@ -50,7 +49,7 @@ def describe_instance_attribute(context: Context, params: Parameters) -> Result:
     name = _known(params["Attribute"])
     item, own = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
     member, same = _ATTRIBUTES[name]
-    return {"InstanceId": item.row.id, member: own.get(name, same)}
+    return {"InstanceId": item.id, member: own.get(name, same)}
 
 
 def modify_instance_attribute(context: Context, params: Parameters) -> Result:
@@ -65,7 +64,7 @@ def modify_instance_attribute(context: Context, params: Parameters) -> Result:
     item, _ = context.cloud.read(lambda tx: _look_up(tx, context.project_id, params["InstanceId"]))
     if _SHUTDOWN in wanted:
         behavior = wanted[_SHUTDOWN].get("Value", "")
-        context.cloud.write(lambda tx: set_shutdown_behavior(tx, context.project_id, item.row.id, behavior))
+        context.cloud.write(lambda tx: set_shutdown_behavior(tx, context.project_id, item.id, behavior))
     return {}
 
 
@@ -88,15 +87,13 @@ def _known(attribute: str) -> str:
     return attribute
 
 
-def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[InstanceRow, Mapping[str, Any]]:
+def _look_up(tx: Transaction, project_id: str, instance_id: str) -> tuple[InstanceView, Mapping[str, Any]]:
     """The instance, and the attributes that are its own."""
-    ids = instance_ids([instance_id])
-    found = queries.instances(tx, project_id, ids=ids)
-    require_all(ids, (i.row.id for i in found))
-    row = found[0].row
-    user_data = queries.user_data(tx, row.reservation_id)
-    return found[0], {
-        "instanceInitiatedShutdownBehavior": {"Value": queries.shutdown_behavior(tx, row.id)},
-        "instanceType": {"Value": row.instance_type},
-        "userData": {"Value": user_data} if user_data else {},
+    (checked,) = instance_ids([instance_id])
+    item = get_instance(tx, project_id, checked)
+    data = user_data(tx, item.reservation_id)
+    return item, {
+        "instanceInitiatedShutdownBehavior": {"Value": item.shutdown_behavior},
+        "instanceType": {"Value": item.instance_type},
+        "userData": {"Value": data} if data else {},
     }

@@ -8,10 +8,10 @@ from api.ec2.actions.identifiers import subnet_id, vpc_id
 from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import ValuesOf
 from api.ec2.protocol.timestamps import format_moment
-from api.ec2.queries import InstanceRow
 from api.ec2.states import ec2_state, state, state_reason, transition_reason
 from controller.conf.settings import Settings
 from controller.domain.names import lease_hostname
+from controller.operations.instances.views import InstanceView
 
 ROOT_DEVICE = "/dev/vda"
 _ARCHITECTURES = {"aarch64": "arm64"}
@@ -33,63 +33,61 @@ def hypervisor(name: str | None) -> str:
     return "xen" if name == "xen" else "kvm"
 
 
-def private_dns_name(item: InstanceRow, settings: Settings) -> str:
+def private_dns_name(item: InstanceView, settings: Settings) -> str:
     """The name under which an instance finds another in its network."""
     return f"{lease_hostname(item.dns_name, item.ip)}.{settings.network.dns_domain}" if item.ip else ""
 
 
-def zone_of(item: InstanceRow, settings: Settings) -> str:
+def zone_of(item: InstanceView, settings: Settings) -> str:
     """The zone that the instance is in, or else the one that was asked for."""
-    return item.row.host_zone or item.row.zone or settings.api.zone
+    return item.host_zone or item.zone or settings.api.zone
 
 
-def state_transition_reason(item: InstanceRow, _settings: Settings) -> str:
+def state_transition_reason(item: InstanceView, _settings: Settings) -> str:
     """Why it is no longer running, and if its user wants that, since when."""
-    row = item.row
-    return transition_reason(row.state, row.reason_code, row.reason, row.state_since)
+    return transition_reason(item.state, item.reason_code, item.reason, item.state_since)
 
 
-def instance(item: InstanceRow, settings: Settings) -> dict[str, Any]:
+def instance(item: InstanceView, settings: Settings) -> dict[str, Any]:
     """EC2's ``Instance``."""
-    row = item.row
     return {
-        "InstanceId": row.id,
-        "ImageId": row.image_id,
-        "State": state(row.state),
+        "InstanceId": item.id,
+        "ImageId": item.image_id,
+        "State": state(item.state),
         "PrivateDnsName": private_dns_name(item, settings),
         "PublicDnsName": "",
         "StateTransitionReason": state_transition_reason(item, settings),
-        "KeyName": row.key_name or None,
-        "AmiLaunchIndex": row.launch_index,
+        "KeyName": item.key_name or None,
+        "AmiLaunchIndex": item.launch_index,
         "ProductCodes": [],
-        "InstanceType": row.instance_type,
-        "LaunchTime": row.created_at,
+        "InstanceType": item.instance_type,
+        "LaunchTime": item.created_at,
         "Placement": {
             "AvailabilityZone": zone_of(item, settings),
-            "GroupName": row.group_name or "",
+            "GroupName": item.group_name or "",
             "Tenancy": "default",
         },
         "Monitoring": _DISABLED,
         "PrivateIpAddress": item.ip or None,
-        "SubnetId": subnet_id(row.network_id),
-        "VpcId": vpc_id(row.project_id),
-        "Architecture": architecture(row.architecture),
+        "SubnetId": subnet_id(item.network_id),
+        "VpcId": vpc_id(item.project_id),
+        "Architecture": architecture(item.architecture),
         "RootDeviceType": "ebs",
         "RootDeviceName": ROOT_DEVICE,
         "BlockDeviceMappings": [],
         "VirtualizationType": "hvm",
-        "ClientToken": row.client_token or "",
+        "ClientToken": item.client_token or "",
         "Tags": tag_list(item.tags),
         "SecurityGroups": [],
         "NetworkInterfaces": [],
-        "Hypervisor": hypervisor(row.hypervisor),
+        "Hypervisor": hypervisor(item.hypervisor),
         "EbsOptimized": False,
-        "CpuOptions": {"CoreCount": row.vcpus, "ThreadsPerCore": 1},
-        "StateReason": state_reason(row.state, row.reason_code, row.reason),
+        "CpuOptions": {"CoreCount": item.vcpus, "ThreadsPerCore": 1},
+        "StateReason": state_reason(item.state, item.reason_code, item.reason),
     }
 
 
-def instance_filters(settings: Settings) -> dict[str, ValuesOf[InstanceRow]]:
+def instance_filters(settings: Settings) -> dict[str, ValuesOf[InstanceView]]:
     """The filters of DescribeInstances that look at the instance itself."""
     return {
         **_ROW_FILTERS,
@@ -103,39 +101,39 @@ def _given(value: str | None) -> Iterable[str]:
     return (value,) if value else ()
 
 
-def _state_reason(item: InstanceRow) -> dict[str, str]:
-    return state_reason(item.row.state, item.row.reason_code, item.row.reason) or {"Code": "", "Message": ""}
+def _state_reason(item: InstanceView) -> dict[str, str]:
+    return state_reason(item.state, item.reason_code, item.reason) or {"Code": "", "Message": ""}
 
 
-_ROW_FILTERS: Mapping[str, ValuesOf[InstanceRow]] = MappingProxyType(
+_ROW_FILTERS: Mapping[str, ValuesOf[InstanceView]] = MappingProxyType(
     {
-        "architecture": lambda i: (architecture(i.row.architecture),),
-        "client-token": lambda i: _given(i.row.client_token),
+        "architecture": lambda i: (architecture(i.architecture),),
+        "client-token": lambda i: _given(i.client_token),
         "dns-name": fixed(),
-        "hypervisor": lambda i: (hypervisor(i.row.hypervisor),),
-        "image-id": lambda i: (i.row.image_id,),
-        "instance-id": lambda i: (i.row.id,),
+        "hypervisor": lambda i: (hypervisor(i.hypervisor),),
+        "image-id": lambda i: (i.image_id,),
+        "instance-id": lambda i: (i.id,),
         "instance-lifecycle": fixed(),
-        "instance-state-code": lambda i: (str(ec2_state(i.row.state)[0]),),
-        "instance-state-name": lambda i: (ec2_state(i.row.state)[1],),
-        "instance-type": lambda i: (i.row.instance_type,),
+        "instance-state-code": lambda i: (str(ec2_state(i.state)[0]),),
+        "instance-state-name": lambda i: (ec2_state(i.state)[1],),
+        "instance-type": lambda i: (i.instance_type,),
         "ip-address": fixed(),
-        "key-name": lambda i: _given(i.row.key_name),
-        "launch-index": lambda i: (str(i.row.launch_index),),
-        "launch-time": lambda i: (format_moment(i.row.created_at),),
+        "key-name": lambda i: _given(i.key_name),
+        "launch-index": lambda i: (str(i.launch_index),),
+        "launch-time": lambda i: (format_moment(i.created_at),),
         "monitoring-state": fixed("disabled"),
-        "owner-id": lambda i: (i.row.project_id,),
-        "placement-group-name": lambda i: _given(i.row.group_name),
+        "owner-id": lambda i: (i.project_id,),
+        "placement-group-name": lambda i: _given(i.group_name),
         "private-ip-address": lambda i: _given(i.ip),
         "network-interface.addresses.private-ip-address": lambda i: _given(i.ip),
-        "reservation-id": lambda i: (i.row.reservation_id,),
+        "reservation-id": lambda i: (i.reservation_id,),
         "root-device-name": fixed(ROOT_DEVICE),
         "root-device-type": fixed("ebs"),
         "state-reason-code": lambda i: _given(_state_reason(i)["Code"]),
         "state-reason-message": lambda i: _given(_state_reason(i)["Message"]),
-        "subnet-id": lambda i: (subnet_id(i.row.network_id),),
+        "subnet-id": lambda i: (subnet_id(i.network_id),),
         "tenancy": fixed("default"),
         "virtualization-type": fixed("hvm"),
-        "vpc-id": lambda i: (vpc_id(i.row.project_id),),
+        "vpc-id": lambda i: (vpc_id(i.project_id),),
     }
 )

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.instance_shape import architecture
 from api.ec2.actions.listing import fixed, page_of
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import InstanceType
 from controller.domain.errors import InstanceTypeNotFound
 from controller.operations.cloud import Transaction
-from controller.operations.instances.instance_types import list_types
+from controller.operations.hosts.views import architectures
+from controller.operations.instances.instance_types import InstanceTypeView, list_types
 
 _MAX_PAGE = 100
 _DEFAULT_ARCHITECTURE = "x86_64"
@@ -21,30 +20,30 @@ _DEFAULT_ARCHITECTURE = "x86_64"
 def describe_instance_types(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html"""
 
-    def read(tx: Transaction) -> tuple[Sequence[InstanceType], list[str]]:
-        return list_types(tx), queries.architectures(tx)
+    def read(tx: Transaction) -> tuple[Sequence[InstanceTypeView], list[str]]:
+        return list_types(tx), architectures(tx)
 
     types, found = context.cloud.read(read)
-    architectures = [architecture(a) for a in found] or [_DEFAULT_ARCHITECTURE]
+    supported = [architecture(a) for a in found] or [_DEFAULT_ARCHITECTURE]
     names = params.get("InstanceTypes", ())
     missing = set(names) - {t.name for t in types}
     if missing:
         raise InstanceTypeNotFound(id=", ".join(sorted(missing)[:20]))
-    known = {**_FILTERS, "processor-info.supported-architecture": lambda _: architectures}
+    known = {**_FILTERS, "processor-info.supported-architecture": lambda _: supported}
     matches = compile_filters(params.get("Filters", ()), known)
     chosen = (t for t in types if (not names or t.name in names) and matches(t))
     items, token = page_of(context, params, chosen, _order, ids="InstanceTypes", maximum=_MAX_PAGE)
-    return {"InstanceTypes": [_shape(t, architectures) for t in items], "NextToken": token}
+    return {"InstanceTypes": [_shape(t, supported) for t in items], "NextToken": token}
 
 
-def _order(flavor: InstanceType) -> str:
+def _order(instance_type: InstanceTypeView) -> str:
     """The smallest first."""
-    return f"{flavor.memory_mib:012}/{flavor.vcpus:06}/{flavor.name}"
+    return f"{instance_type.memory_mib:012}/{instance_type.vcpus:06}/{instance_type.name}"
 
 
-def _shape(flavor: InstanceType, architectures: Sequence[str]) -> dict[str, Any]:
+def _shape(instance_type: InstanceTypeView, supported: Sequence[str]) -> dict[str, Any]:
     return {
-        "InstanceType": flavor.name,
+        "InstanceType": instance_type.name,
         "CurrentGeneration": True,
         "FreeTierEligible": False,
         "SupportedUsageClasses": ["on-demand"],
@@ -52,19 +51,19 @@ def _shape(flavor: InstanceType, architectures: Sequence[str]) -> dict[str, Any]
         "SupportedVirtualizationTypes": ["hvm"],
         "BareMetal": False,
         "Hypervisor": "kvm",
-        "ProcessorInfo": {"SupportedArchitectures": list(architectures)},
+        "ProcessorInfo": {"SupportedArchitectures": list(supported)},
         "VCpuInfo": {
-            "DefaultVCpus": flavor.vcpus,
-            "DefaultCores": flavor.vcpus,
+            "DefaultVCpus": instance_type.vcpus,
+            "DefaultCores": instance_type.vcpus,
             "DefaultThreadsPerCore": 1,
-            "ValidCores": [flavor.vcpus],
+            "ValidCores": [instance_type.vcpus],
             "ValidThreadsPerCore": [1],
         },
-        "MemoryInfo": {"SizeInMiB": flavor.memory_mib},
+        "MemoryInfo": {"SizeInMiB": instance_type.memory_mib},
         "InstanceStorageSupported": True,
         "InstanceStorageInfo": {
-            "TotalSizeInGB": flavor.disk_gib,
-            "Disks": [{"SizeInGB": flavor.disk_gib, "Count": 1, "Type": "hdd"}],
+            "TotalSizeInGB": instance_type.disk_gib,
+            "Disks": [{"SizeInGB": instance_type.disk_gib, "Count": 1, "Type": "hdd"}],
             "NvmeSupport": "unsupported",
             "EncryptionSupport": "unsupported",
         },
@@ -86,7 +85,7 @@ def _shape(flavor: InstanceType, architectures: Sequence[str]) -> dict[str, Any]
     }
 
 
-_FILTERS: Mapping[str, ValuesOf[InstanceType]] = MappingProxyType(
+_FILTERS: Mapping[str, ValuesOf[InstanceTypeView]] = MappingProxyType(
     {
         "auto-recovery-supported": fixed("false"),
         "bare-metal": fixed("false"),

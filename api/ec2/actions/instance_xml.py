@@ -14,29 +14,29 @@ from api.ec2.actions.instance_shape import instance, private_dns_name, state_tra
 from api.ec2.protocol.model import Shape, operation
 from api.ec2.protocol.response import Fragment, escape, fragment
 from api.ec2.protocol.timestamps import format_moment
-from api.ec2.queries import InstanceRow
 from controller.conf.settings import Settings
+from controller.operations.instances.views import InstanceView
 
 _moment = lru_cache(maxsize=4096)(format_moment)
 # The elements in which an instance differs from others like it. User text is escaped, so nothing else looks so.
-_OWN: Mapping[str, Callable[[InstanceRow, Settings], str]] = {
-    "instanceId": lambda i, _: i.row.id,
+_OWN: Mapping[str, Callable[[InstanceView, Settings], str]] = {
+    "instanceId": lambda i, _: i.id,
     "privateDnsName": private_dns_name,
     "reason": state_transition_reason,
-    "amiLaunchIndex": lambda i, _: str(i.row.launch_index),
-    "launchTime": lambda i, _: _moment(i.row.created_at),
+    "amiLaunchIndex": lambda i, _: str(i.launch_index),
+    "launchTime": lambda i, _: _moment(i.created_at),
     "privateIpAddress": lambda i, _: i.ip,
-    "clientToken": lambda i, _: i.row.client_token or "",
+    "clientToken": lambda i, _: i.client_token or "",
 }
 _OWN_ELEMENTS = re.compile(rf"<({'|'.join(_OWN)})>([^<]*)</")
 _MAX_TEMPLATES = 4096
-_Template = tuple[tuple[str, Callable[[InstanceRow, Settings], str] | None], ...]
+_Template = tuple[tuple[str, Callable[[InstanceView, Settings], str] | None], ...]
 
 
 _templates: dict[tuple[Any, ...], _Template] = {}
 
 
-def write_instance(item: InstanceRow, settings: Settings) -> Fragment:
+def write_instance(item: InstanceView, settings: Settings) -> Fragment:
     """The inside of EC2's ``Instance``: the same as ``fragment`` of ``instance_shape.instance``."""
     key = _likeness(item, settings)
     template = _templates.get(key)
@@ -47,24 +47,22 @@ def write_instance(item: InstanceRow, settings: Settings) -> Fragment:
     return Fragment("".join(text if own is None else text + escape(own(item, settings)) for text, own in template))
 
 
-def reservations(items: Sequence[InstanceRow], settings: Settings) -> list[dict[str, Any]]:
+def reservations(items: Sequence[InstanceView], settings: Settings) -> list[dict[str, Any]]:
     """EC2's ``Reservation`` for each run of instances of one; ``items`` in the order of the lists."""
     return [
         {
             "ReservationId": reservation_id,
-            "OwnerId": group[0].row.project_id,
+            "OwnerId": group[0].project_id,
             "Groups": [],
             "Instances": [write_instance(i, settings) for i in group],
         }
-        for reservation_id, group in (
-            (key, list(run)) for key, run in groupby(items, key=lambda i: i.row.reservation_id)
-        )
+        for reservation_id, group in ((key, list(run)) for key, run in groupby(items, key=lambda i: i.reservation_id))
     ]
 
 
 def _template(xml: str) -> _Template:
     """The text before each own element's value, with what gives that value; at the end the rest."""
-    pieces: list[tuple[str, Callable[[InstanceRow, Settings], str] | None]] = []
+    pieces: list[tuple[str, Callable[[InstanceView, Settings], str] | None]] = []
     begin = 0
     for found in _OWN_ELEMENTS.finditer(xml):
         pieces.append((xml[begin : found.start(2)], _OWN[found[1]]))
@@ -79,26 +77,25 @@ def _shape() -> Shape:
     return model.output_shape.members["Reservations"].member.members["Instances"].member
 
 
-def _likeness(item: InstanceRow, settings: Settings) -> tuple[Any, ...]:
+def _likeness(item: InstanceView, settings: Settings) -> tuple[Any, ...]:
     """All that an instance's text depends on, but for its own values; whether it has an address decides if there is
     an element for it."""
-    row = item.row
     return (
         settings.api.zone,
-        row.project_id,
-        row.state,
-        row.reason_code,
-        row.reason,
-        row.image_id,
-        row.instance_type,
-        row.vcpus,
-        row.key_name,
-        row.zone,
-        row.network_id,
-        row.architecture,
-        row.host_zone,
-        row.hypervisor,
-        row.group_name,
+        item.project_id,
+        item.state,
+        item.reason_code,
+        item.reason,
+        item.image_id,
+        item.instance_type,
+        item.vcpus,
+        item.key_name,
+        item.zone,
+        item.network_id,
+        item.architecture,
+        item.host_zone,
+        item.hypervisor,
+        item.group_name,
         bool(item.ip),
         tuple(item.tags.items()) if item.tags else (),
     )

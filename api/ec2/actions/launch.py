@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
 from api.ec2.actions.identifiers import image_ids, network_id, subnet_id
 from api.ec2.actions.instance_xml import reservations
@@ -18,7 +17,9 @@ from controller.domain.errors import (
     MissingParameter,
     NetworkNotFound,
 )
-from controller.operations.instances.actions import LaunchRequest
+from controller.operations.instances.launch import just_launched
+from controller.operations.instances.launch_requests import LaunchRequest
+from controller.operations.instances.views import instances_of
 
 DEFAULT_TYPE = "m1.small"
 MAX_USER_DATA = 16384
@@ -38,9 +39,9 @@ def run_instances(context: Context, params: Parameters) -> Result:
         raise SubnetNotFound(id=subnet_id(request.network_id)) from error
     reservation_id = launched.reservation.id
     if launched.repeated:
-        items = context.cloud.read(lambda tx: queries.instances_of(tx, context.project_id, reservation_id))
+        items = context.cloud.read(lambda tx: instances_of(tx, context.project_id, reservation_id))
     else:
-        items = queries.just_launched(launched, request)
+        items = just_launched(launched, request)
     answer = reservations(items, context.cloud.settings)
     # All of them may have been purged since the first time that this client token was used.
     return answer[0] if answer else {"ReservationId": reservation_id, "OwnerId": context.project_id, "Instances": []}

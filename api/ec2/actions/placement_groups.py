@@ -1,19 +1,16 @@
 """CreatePlacementGroup, DescribePlacementGroups, DeletePlacementGroup."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from api.ec2 import queries
 from api.ec2.actions.context import Context, Parameters, Result, UnsupportedParameter
 from api.ec2.actions.instance_shape import tag_list
 from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import PlacementGroup
 from controller.domain.errors import MissingParameter, PlacementGroupNotFound
 from controller.domain.placement_groups import GroupStrategy
-from controller.operations.accounts.tags import tag_new
-from controller.operations.cloud import Transaction
 from controller.operations.instances import placement_groups
+from controller.operations.instances.placement_groups import PlacementGroupView
 
 _KIND = "placement-group"
 _UNSUPPORTED = ("PartitionCount", "LinkedGroupId", "ParentGroupId", "Operator")
@@ -26,30 +23,22 @@ def create_placement_group(context: Context, params: Parameters) -> Result:
     if not name:
         raise MissingParameter(parameter="GroupName")
     tags = read_tag_specifications(params.get("TagSpecifications", ()), _KIND).get(_KIND, {})
-
-    def add(tx: Transaction) -> PlacementGroup:
-        row = placement_groups.create_placement_group(tx, context.project_id, name, strategy)
-        tag_new(tx, context.project_id, [row.id], tags)
-        return row
-
-    return {"PlacementGroup": _shape(context, context.cloud.write(add), tags)}
+    group = context.cloud.write(
+        lambda tx: placement_groups.create_placement_group(tx, context.project_id, name, strategy, tags)
+    )
+    return {"PlacementGroup": _shape(context, group)}
 
 
 def describe_placement_groups(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribePlacementGroups.html"""
-
-    def read(tx: Transaction) -> tuple[Sequence[PlacementGroup], dict[str, dict[str, str]]]:
-        rows = placement_groups.list_placement_groups(tx, context.project_id)
-        return rows, queries.tags_of(tx, context.project_id, _KIND)
-
-    rows, tags = context.cloud.read(read)
+    groups = context.cloud.read(lambda tx: placement_groups.list_placement_groups(tx, context.project_id))
     names, ids = params.get("GroupNames", ()), params.get("GroupIds", ())
-    if missing := [*(set(names) - {r.name for r in rows}), *(set(ids) - {r.id for r in rows})]:
+    if missing := [*(set(names) - {g.name for g in groups}), *(set(ids) - {g.id for g in groups})]:
         raise PlacementGroupNotFound(id=", ".join(sorted(missing)[:20]))
     if names or ids:
-        rows = [r for r in rows if r.name in names or r.id in ids]
-    matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda g: tags.get(g.id, {}))
-    return {"PlacementGroups": [_shape(context, r, tags.get(r.id, {})) for r in rows if matches(r)]}
+        groups = [g for g in groups if g.name in names or g.id in ids]
+    matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda g: g.tags)
+    return {"PlacementGroups": [_shape(context, g) for g in groups if matches(g)]}
 
 
 def delete_placement_group(context: Context, params: Parameters) -> Result:
@@ -72,20 +61,20 @@ def _refuse_unsupported(params: Parameters, strategy: str) -> None:
             raise UnsupportedParameter(parameter=name, reason="leave it out")
 
 
-def _shape(context: Context, row: PlacementGroup, tags: Mapping[str, str]) -> Result:
+def _shape(context: Context, group: PlacementGroupView) -> Result:
     region = context.cloud.settings.api.region
     return {
-        "GroupName": row.name,
-        "GroupId": row.id,
-        "GroupArn": f"arn:aws:ec2:{region}:{row.project_id}:placement-group/{row.name}",
+        "GroupName": group.name,
+        "GroupId": group.id,
+        "GroupArn": f"arn:aws:ec2:{region}:{group.project_id}:placement-group/{group.name}",
         "State": "available",
-        "Strategy": row.strategy,
-        "SpreadLevel": "host" if row.strategy == GroupStrategy.SPREAD else None,
-        "Tags": tag_list(tags),
+        "Strategy": group.strategy,
+        "SpreadLevel": "host" if group.strategy == GroupStrategy.SPREAD else None,
+        "Tags": tag_list(group.tags),
     }
 
 
-_FILTERS: Mapping[str, ValuesOf[PlacementGroup]] = MappingProxyType(
+_FILTERS: Mapping[str, ValuesOf[PlacementGroupView]] = MappingProxyType(
     {
         "group-name": lambda g: (g.name,),
         "spread-level": lambda g: ("host",) if g.strategy == GroupStrategy.SPREAD else (),

@@ -14,9 +14,7 @@ from api.ec2.actions.identifiers import network_id, subnet_id, vpc_id, vpc_ids
 from api.ec2.actions.listing import fixed, page_of
 from api.ec2.protocol.errors import SubnetNotFound, VpcNotFound
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import Network
-from controller.operations.cloud import Transaction
-from controller.operations.networks.networks import DEFAULT_NAME, free_addresses_of, usable_networks
+from controller.operations.networks.views import NetworkView, list_usable_networks, list_usable_ranges
 
 _AVAILABLE = "available"
 _DHCP_OPTIONS = "default"
@@ -25,17 +23,12 @@ _DHCP_OPTIONS = "default"
 def describe_subnets(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSubnets.html"""
     asked = {network_id(i): i for i in params.get("SubnetIds", ())}
-
-    def read(tx: Transaction) -> tuple[Sequence[Network], Mapping[str, int]]:
-        networks = usable_networks(tx, context.project_id)
-        return networks, free_addresses_of(tx, networks)
-
-    networks, free = context.cloud.read(read)
+    networks = context.cloud.read(lambda tx: list_usable_networks(tx, context.project_id))
     missing = asked.keys() - {n.id for n in networks}
     if missing:
         raise SubnetNotFound(id=", ".join(sorted(asked[m] for m in missing)[:20]))
     zone = context.cloud.settings.api.zone
-    shown = [_subnet(n, context.project_id, zone, free[n.id]) for n in networks if not asked or n.id in asked]
+    shown = [_subnet(n, context.project_id, zone) for n in networks if not asked or n.id in asked]
     matches = compile_filters(params.get("Filters", ()), _SUBNET_FILTERS, _tags)
     items, token = page_of(
         context, params, [s for s in shown if matches(s)], lambda s: str(s["SubnetId"]), ids="SubnetIds"
@@ -50,23 +43,23 @@ def describe_vpcs(context: Context, params: Parameters) -> Result:
     others = [i for i in asked if i != mine]
     if others:
         raise VpcNotFound(id=", ".join(others[:20]))
-    networks = context.cloud.read(lambda tx: usable_networks(tx, context.project_id))
-    shown = _vpc(mine, context.project_id, _blocks(context.cloud.settings.network.project_cidr_pool, networks))
+    ranges = context.cloud.read(lambda tx: list_usable_ranges(tx, context.project_id))
+    shown = _vpc(mine, context.project_id, _blocks(context.cloud.settings.network.project_cidr_pool, ranges))
     matches = compile_filters(params.get("Filters", ()), _VPC_FILTERS, _tags)
     items, token = page_of(context, params, [v for v in [shown] if matches(v)], lambda v: str(v["VpcId"]), ids="VpcIds")
     return {"Vpcs": items, "NextToken": token}
 
 
-def _subnet(network: Network, project_id: str, zone: str, free: int) -> dict[str, Any]:
+def _subnet(network: NetworkView, project_id: str, zone: str) -> dict[str, Any]:
     return {
         "SubnetId": subnet_id(network.id),
         "VpcId": vpc_id(project_id),
         "State": _AVAILABLE,
         "CidrBlock": network.cidr,
-        "AvailableIpAddressCount": free,
+        "AvailableIpAddressCount": network.free_addresses,
         "AvailabilityZone": zone,
         "AvailabilityZoneId": zone,
-        "DefaultForAz": network.project_id == project_id and network.name == DEFAULT_NAME,
+        "DefaultForAz": network.is_default,
         "MapPublicIpOnLaunch": False,
         "AssignIpv6AddressOnCreation": False,
         "Ipv6CidrBlockAssociationSet": [],
@@ -98,10 +91,10 @@ def _vpc(vpc: str, project_id: str, blocks: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _blocks(pool: str, networks: Sequence[Network]) -> list[str]:
+def _blocks(pool: str, ranges: Sequence[str]) -> list[str]:
     """The VPC's ranges: every subnet lies in one of them."""
     first = IPv4Network(pool, strict=False)
-    return [str(first), *(n.cidr for n in networks if not IPv4Network(n.cidr).subnet_of(first))]
+    return [str(first), *(cidr for cidr in ranges if not IPv4Network(cidr).subnet_of(first))]
 
 
 def _tags(item: Mapping[str, Any]) -> Mapping[str, str]:

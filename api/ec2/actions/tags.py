@@ -7,9 +7,9 @@ from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.listing import page_of
 from api.ec2.actions.tag_specifications import read_tags
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.db.models import Tag
 from controller.domain.errors import MissingParameter
 from controller.operations.accounts import tags
+from controller.operations.accounts.tags import TagView
 
 
 def create_tags(context: Context, params: Parameters) -> Result:
@@ -45,7 +45,7 @@ def describe_tags(context: Context, params: Parameters) -> Result:
     return {"Tags": shown, "NextToken": token}
 
 
-_FILTERS: Mapping[str, ValuesOf[Tag]] = MappingProxyType(
+_FILTERS: Mapping[str, ValuesOf[TagView]] = MappingProxyType(
     {
         "key": lambda t: (t.key,),
         "resource-id": lambda t: (t.resource_id,),

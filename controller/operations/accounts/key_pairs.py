@@ -4,6 +4,8 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -19,11 +21,25 @@ from controller.operations.cloud import Cloud, Transaction
 
 _TYPES = {"ssh-rsa": "rsa", "ssh-ed25519": "ed25519"}
 _MAX_BYTES = 16384
+_NO_TAGS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class KeyPairView:
+    """A key pair with its tags."""
+
+    id: str
+    name: str
+    type: str
+    fingerprint: str
+    public_key: str
+    created_at: datetime
+    tags: Mapping[str, str]
 
 
 def create_key_pair(
-    cloud: Cloud, project_id: str, name: str, key_type: str = "rsa", with_tags: Mapping[str, str] | None = None
-) -> tuple[KeyPair, str]:
+    cloud: Cloud, project_id: str, name: str, key_type: str = "rsa", with_tags: Mapping[str, str] = _NO_TAGS
+) -> tuple[KeyPairView, str]:
     """A new key pair and its private key in PEM, which is not kept; it is made before the transaction begins.
 
     The fingerprint is what EC2 shows for a key that it made: SHA-1 of the DER of an RSA private key, SHA-256
@@ -37,15 +53,15 @@ def create_key_pair(
     public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     line = f"{public.decode()} {name}"
 
-    def register(tx: Transaction) -> KeyPair:
-        row = _add(tx, project_id, name, key_type, fingerprint or _sha256(public), line)
-        tags.tag_new(tx, project_id, [row.id], with_tags or {})
-        return row
+    def register(tx: Transaction) -> KeyPairView:
+        return _add(tx, project_id, name, key_type, fingerprint or _sha256(public), line, with_tags)
 
     return cloud.write(register), pem
 
 
-def import_key_pair(tx: Transaction, project_id: str, name: str, public_key: bytes) -> KeyPair:
+def import_key_pair(
+    tx: Transaction, project_id: str, name: str, public_key: bytes, with_tags: Mapping[str, str] = _NO_TAGS
+) -> KeyPairView:
     """Keep a public key in OpenSSH's form; the fingerprint of an RSA key is the MD5 of its DER, as EC2's is.
 
     Raises:
@@ -59,23 +75,25 @@ def import_key_pair(tx: Transaction, project_id: str, name: str, public_key: byt
         fingerprint = ":".join(digest[n : n + 2] for n in range(0, 32, 2))
     else:
         fingerprint = _sha256(line.encode())
-    return _add(tx, project_id, name, key_type, fingerprint, line)
+    return _add(tx, project_id, name, key_type, fingerprint, line, with_tags)
 
 
-def list_key_pairs(tx: Transaction, project_id: str) -> Sequence[KeyPair]:
-    """The key pairs of a project, by name."""
-    return tx.session.scalars(select(KeyPair).where(KeyPair.project_id == project_id).order_by(KeyPair.name)).all()
+def list_key_pairs(tx: Transaction, project_id: str) -> Sequence[KeyPairView]:
+    """The key pairs of a project, by name. Two statements."""
+    rows = tx.session.scalars(select(KeyPair).where(KeyPair.project_id == project_id).order_by(KeyPair.name)).all()
+    tagged = tags.tags_of(tx, project_id, "key-pair")
+    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in rows]
 
 
-def delete_key_pair(tx: Transaction, project_id: str, *, name: str = "", key_pair_id: str = "") -> KeyPair | None:
-    """Delete by name or id; None where there is none, which EC2 does not call an error."""
+def delete_key_pair(tx: Transaction, project_id: str, *, name: str = "", key_pair_id: str = "") -> str | None:
+    """Delete by name or id; answers with the id, or None where there is none, which EC2 does not call an error."""
     query = select(KeyPair).where(KeyPair.project_id == project_id)
     query = query.where(KeyPair.id == key_pair_id) if key_pair_id else query.where(KeyPair.name == name)
     row = tx.session.scalar(query)
     if row is not None:
         tx.session.delete(row)
         tags.forget(tx, [row.id])
-    return row
+    return row.id if row is not None else None
 
 
 def _generate(
@@ -95,7 +113,15 @@ def _generate(
     return private, serialization.PrivateFormat.TraditionalOpenSSL, fingerprint
 
 
-def _add(tx: Transaction, project_id: str, name: str, key_type: str, fingerprint: str, public_key: str) -> KeyPair:
+def _add(
+    tx: Transaction,
+    project_id: str,
+    name: str,
+    key_type: str,
+    fingerprint: str,
+    public_key: str,
+    with_tags: Mapping[str, str],
+) -> KeyPairView:
     check_name("KeyName", name)
     if tx.session.scalar(select(KeyPair.id).where(KeyPair.project_id == project_id, KeyPair.name == name)):
         raise KeyPairExists(id=name)
@@ -110,7 +136,12 @@ def _add(tx: Transaction, project_id: str, name: str, key_type: str, fingerprint
     )
     tx.session.add(row)
     tx.session.flush()
-    return row
+    tags.tag_new(tx, project_id, [row.id], with_tags)
+    return _view(row, with_tags)
+
+
+def _view(row: KeyPair, with_tags: Mapping[str, str]) -> KeyPairView:
+    return KeyPairView(row.id, row.name, row.type, row.fingerprint, row.public_key, row.created_at, with_tags)
 
 
 def _parse(public_key: bytes) -> tuple[str, str]:

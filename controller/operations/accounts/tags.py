@@ -1,7 +1,7 @@
 """Tags: a key and a value on any resource."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, select
 
@@ -12,6 +12,15 @@ from controller.operations.cloud import Transaction
 
 MAX_TAGS = 50
 _RESOURCE_TYPES = {"i": "instance", "ami": "image", "r": "reservation", "key": "key-pair", "pg": "placement-group"}
+
+
+class TagView(NamedTuple):
+    """A tag of a resource."""
+
+    resource_id: str
+    resource_type: str
+    key: str
+    value: str
 
 
 def resource_type(resource_id: str) -> str:
@@ -76,17 +85,22 @@ def delete_tags(
         tx.session.execute(query if value is None else query.where(Tag.value == value))
 
 
-def list_tags(tx: Transaction, project_id: str) -> Sequence[Tag]:
+def list_tags(tx: Transaction, project_id: str) -> Sequence[TagView]:
     """All tags of a project, by resource and key."""
-    return tx.session.scalars(select(Tag).where(Tag.project_id == project_id).order_by(Tag.resource_id, Tag.key)).all()
+    query = select(Tag.resource_id, Tag.resource_type, Tag.key, Tag.value).where(Tag.project_id == project_id)
+    return [TagView(*row) for row in tx.session.execute(query.order_by(Tag.resource_id, Tag.key))]
 
 
-def tags_of(tx: Transaction, project_id: str, resource_types: str) -> dict[str, dict[str, str]]:
-    """The tags of all resources of one kind: resource id -> key -> value."""
+def tags_of(
+    tx: Transaction, project_id: str | None, resource_type: str, ids: Sequence[str] | None = None
+) -> dict[str, dict[str, str]]:
+    """The tags of the resources of one type, resource id -> key -> value; ``project_id`` None: of all projects."""
+    query = select(Tag.resource_id, Tag.key, Tag.value).where(Tag.resource_type == resource_type)
+    if project_id is not None:
+        query = query.where(Tag.project_id == project_id)
+    if ids is not None:
+        query = query.where(among(Tag.resource_id, ids))
     found: dict[str, dict[str, str]] = {}
-    query = select(Tag.resource_id, Tag.key, Tag.value).where(
-        Tag.project_id == project_id, Tag.resource_type == resource_types
-    )
     for resource_id, key, value in tx.session.execute(query.order_by(Tag.resource_id, Tag.key)):
         found.setdefault(resource_id, {})[key] = value
     return found

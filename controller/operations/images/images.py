@@ -3,11 +3,9 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from sqlalchemy import or_, select
 
 from controller.conf.settings import Settings
 from controller.db.models import Image
@@ -87,14 +85,6 @@ def import_image(
 
     with _copied(cloud.settings, path) as (info, sha256, size_bytes):
         return cloud.write(lambda tx: register(tx, info, sha256, size_bytes))
-
-
-def list_images(tx: Transaction, project_id: str | None = None) -> Sequence[Image]:
-    """The images that a project may use; None: all of them."""
-    query = select(Image).where(Image.state == ImageState.AVAILABLE).order_by(Image.created_at, Image.id)
-    if project_id is not None:
-        query = query.where(or_(Image.public, Image.project_id == project_id))
-    return tx.session.scalars(query).all()
 
 
 def get_image(tx: Transaction, project_id: str | None, image_id: str) -> Image:

@@ -1,54 +1,16 @@
-"""Instances: what doors and commands ask of them."""
+"""Start, stop, reboot and terminate instances, and change their attributes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import update
 
-from controller.db.bulk import among
-from controller.db.models import Claim, Instance, InstanceEvent, Lease
+from controller.db.models import Instance
 from controller.domain.errors import IncorrectInstanceState, InstanceNotFound
 from controller.domain.states import Event, State, allows
 from controller.operations.cloud import Transaction
-from controller.operations.instances.launch import MAX_COUNT, LaunchRequest, check_shutdown_behavior, launch
+from controller.operations.instances.launch_requests import check_shutdown_behavior
 from controller.operations.instances.locking import LockedInstance
 from controller.operations.instances.transitions import doorbells, lock_instances, transition
-
-__all__ = [
-    "MAX_COUNT",
-    "Explanation",
-    "InstanceView",
-    "LaunchRequest",
-    "explain",
-    "get_instance",
-    "launch",
-    "list_instances",
-    "reboot",
-    "set_shutdown_behavior",
-    "start",
-    "stop",
-    "terminate",
-]
-
-
-@dataclass(frozen=True)
-class InstanceView:
-    """An instance with what is looked up elsewhere; ``ip`` and ``mac`` are empty while there is no lease."""
-
-    instance: Instance
-    ip: str
-    mac: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The whole story of an instance; ``overhead_mib`` is what its host has promised beside its own memory."""
-
-    instance: Instance
-    ip: str
-    steps: Sequence[InstanceEvent]
-    overhead_mib: int = 0
 
 
 def start(
@@ -98,51 +60,12 @@ def set_shutdown_behavior(tx: Transaction, project_id: str | None, instance_id: 
     tx.session.execute(row.execution_options(synchronize_session=False))
 
 
-def list_instances(
-    tx: Transaction, project_id: str | None = None, ids: Sequence[str] | None = None
-) -> list[InstanceView]:
-    """Instances with their addresses, oldest first; None: of all projects. Deleted ones for a while."""
-    visible = tx.now - timedelta(seconds=tx.settings.api.deleted_visible_s)
-    query = (
-        select(Instance, Lease.ip, Lease.mac)
-        .outerjoin(Lease, Lease.instance_id == Instance.id)
-        .where(or_(Instance.deleted_at.is_(None), Instance.deleted_at > visible))
-        .order_by(Instance.created_at, Instance.reservation_id, Instance.launch_index)
-    )
-    if project_id is not None:
-        query = query.where(Instance.project_id == project_id)
-    if ids is not None:
-        query = query.where(among(Instance.id, ids))
-    return [InstanceView(i, ip or "", mac or "") for i, ip, mac in tx.session.execute(query)]
-
-
-def get_instance(tx: Transaction, project_id: str | None, instance_id: str) -> InstanceView:
-    """One instance. Raises InstanceNotFound, also for one of another project."""
-    found = list_instances(tx, project_id, [instance_id])
-    if not found:
-        raise InstanceNotFound(id=instance_id)
-    return found[0]
-
-
-def explain(tx: Transaction, instance_id: str) -> Explanation:
-    """The whole story of an instance, also of a deleted one. Raises InstanceNotFound."""
-    instance = tx.session.get(Instance, instance_id)
-    if instance is None:
-        raise InstanceNotFound(id=instance_id)
-    ip = tx.session.scalar(select(Lease.ip).where(Lease.instance_id == instance_id))
-    steps = tx.session.scalars(
-        select(InstanceEvent).where(InstanceEvent.instance_id == instance_id).order_by(InstanceEvent.id)
-    ).all()
-    overhead_mib = tx.session.scalar(select(func.sum(Claim.overhead_mib)).where(Claim.instance_id == instance_id))
-    return Explanation(instance, ip or "", steps, int(overhead_mib or 0))
-
-
 def _request(
     tx: Transaction, project_id: str | None, ids: Sequence[str], event: Event, by: str, settled: Sequence[State]
 ) -> list[tuple[LockedInstance, State]]:
-    """Apply a user's wish to all of these, or, where the table forbids it for one, to none.
+    """Apply a request to all of these, or, where the table of transitions forbids it for one, to none.
 
-    ``by`` is whose wish it is, for the instances' stories.
+    ``by`` is who requests it, for the instances' histories. Instances in a ``settled`` state are left alone.
     """
     locked = {i.id: i for i in lock_instances(tx, sorted(set(ids)))}
     for instance_id in ids:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import select
 
@@ -38,6 +39,18 @@ SEED = {
 }
 
 
+@dataclass(frozen=True)
+class InstanceTypeView:
+    """What an instance of a type is given; ``required_labels`` with commas in between."""
+
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    required_labels: str
+    enabled: bool
+
+
 def seed(tx: Transaction) -> None:
     """Add the types that are not there yet; those that an operator changed stay."""
     existing = set(tx.session.scalars(select(InstanceType.name)))
@@ -46,10 +59,11 @@ def seed(tx: Transaction) -> None:
             tx.session.add(InstanceType(name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib))
 
 
-def list_types(tx: Transaction) -> Sequence[InstanceType]:
+def list_types(tx: Transaction) -> Sequence[InstanceTypeView]:
     """All types that can be asked for, the smallest first."""
     query = select(InstanceType).where(InstanceType.enabled)
-    return tx.session.scalars(query.order_by(InstanceType.memory_mib, InstanceType.vcpus, InstanceType.name)).all()
+    rows = tx.session.scalars(query.order_by(InstanceType.memory_mib, InstanceType.vcpus, InstanceType.name))
+    return [InstanceTypeView(t.name, t.vcpus, t.memory_mib, t.disk_gib, t.required_labels, t.enabled) for t in rows]
 
 
 def add_type(

@@ -1,9 +1,7 @@
 """Launching: a request is checked, counted and written down; the scheduler does the rest."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +15,6 @@ from controller.domain.errors import (
     ImageNotFound,
     ImageUnavailable,
     InstanceTypeNotFound,
-    InvalidCombination,
     InvalidParameter,
     KeyPairNotFound,
     PlacementGroupNotFound,
@@ -31,15 +28,16 @@ from controller.domain.states import State
 from controller.operations.accounts.tags import tag_new
 from controller.operations.cloud import Transaction
 from controller.operations.instances.admission import addresses_for, check_address, room_for
+from controller.operations.instances.history import record_event
+from controller.operations.instances.launch_requests import LaunchRequest, check_launch
 from controller.operations.instances.locking import LockedInstance
-from controller.operations.instances.transitions import record_event, waiting
+from controller.operations.instances.transitions import waiting
+from controller.operations.instances.views import InstanceView
 from controller.operations.networks.networks import usable_network
 
-MAX_COUNT = 10000
 _GIB = 1024**3
-# Came after the first tokens were given: a request without them has the digest that it always had.
-_LATER = ("network_id", "wanted_ip", "group_name", "shutdown_behavior")
-
+# What an instance that was just accepted has of its view.
+_HELD = tuple(name for name in InstanceView._fields if name in LockedInstance.__slots__)
 
 # These two are part of every launch: built once, as building them costs more than running them.
 _INGREDIENTS = (
@@ -65,44 +63,6 @@ _COUNT_QUOTA = (
         used_memory_mib=_P.c.used_memory_mib + bindparam("n_memory_mib"),
     )
 )
-
-
-@dataclass(frozen=True)
-class LaunchRequest:
-    """What a client asks for. ``user_data`` is base64; ``tags`` go to each instance.
-
-    ``network_id`` empty: the project's default network. ``wanted_ip`` empty: any address of it.
-    ``shutdown_behavior`` is a ``ShutdownBehavior``; empty: stop.
-    """
-
-    project_id: str
-    user_id: str
-    image_id: str
-    instance_type: str
-    min_count: int = 1
-    max_count: int = 1
-    key_name: str = ""
-    user_data: str = ""
-    client_token: str = ""
-    zone: str = ""
-    tags: tuple[tuple[str, str], ...] = ()
-    reservation_tags: tuple[tuple[str, str], ...] = ()
-    network_id: str = ""
-    wanted_ip: str = ""
-    group_name: str = ""
-    shutdown_behavior: str = ""
-
-    @property
-    def kind(self) -> "LaunchRequest":
-        """Requests of the same kind may be launched together: what each keeps for itself is left out."""
-        return replace(
-            self, user_id="", user_data="", client_token="", tags=(), reservation_tags=(), min_count=1, max_count=1
-        )
-
-    def digest(self) -> str:
-        """Two requests with the same token must have the same."""
-        said = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class Separately(Exception):
@@ -143,7 +103,7 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
     """
     if earlier := _earlier(tx, request):
         return earlier
-    _check(request)
+    check_launch(request)
     given = _ingredients(tx, request)
     if request.wanted_ip:
         check_address(tx, given.network, request.wanted_ip)
@@ -165,13 +125,32 @@ def launch_together(tx: Transaction, requests: Sequence[LaunchRequest]) -> list[
     if len(set(tokens)) < len(tokens) or (tokens and _are_known(tx, requests[0].project_id, tokens)):
         raise Separately
     for request in requests:
-        _check(request)
+        check_launch(request)
     given, most = _ingredients(tx, requests[0]), sum(r.max_count for r in requests)
     addresses_for(tx, given.network, most, most)
     room_for(tx, given.image, given.flavor, requests[0].zone, most, most)
     if _within_quota(requests[0], given, most) < most:
         raise Separately
     return _accept(tx, given, [(r, r.max_count) for r in requests])
+
+
+def just_launched(launched: Launched, request: LaunchRequest) -> list[InstanceView]:
+    """The instances of a request that was accepted now, as ``views.instances_of`` would find them. No statement."""
+    alike: dict[str, Any] = {
+        "reason_code": "",
+        "reason": "",
+        "key_name": request.key_name,
+        "shutdown_behavior": request.shutdown_behavior or ShutdownBehavior.STOP,
+        "created_at": launched.reservation.created_at,
+        "deleted_at": None,
+        "client_token": launched.reservation.client_token,
+        "architecture": launched.image.architecture,
+        "host_zone": None,
+        "hypervisor": None,
+        "group_name": request.group_name or None,
+        "tags": dict(request.tags),
+    }
+    return [InstanceView(**alike, **{name: getattr(i, name) for name in _HELD}) for i in launched.instances]
 
 
 def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[LaunchRequest, int]]) -> list[Launched]:
@@ -240,25 +219,6 @@ def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
     rows = select(*columns).where(Instance.reservation_id == reservation.id).order_by(Instance.launch_index)
     instances = [LockedInstance(**{**r._mapping, "state": State(r.state)}) for r in tx.session.execute(rows)]
     return Launched(reservation, instances, tx.session.get_one(Image, request.image_id), repeated=True)
-
-
-def _check(request: LaunchRequest) -> None:
-    check_shutdown_behavior(request.shutdown_behavior or ShutdownBehavior.STOP)
-    if not 1 <= request.min_count <= request.max_count <= MAX_COUNT:
-        raise InvalidParameter(
-            parameter="MinCount/MaxCount",
-            value=f"{request.min_count}/{request.max_count}",
-            reason=f"they must satisfy 1 <= MinCount <= MaxCount <= {MAX_COUNT}",
-        )
-    if request.wanted_ip and request.max_count != 1:
-        raise InvalidCombination(reason="An address can be asked for one instance only, not for several")
-
-
-def check_shutdown_behavior(name: str) -> None:
-    """Raises InvalidParameter: there is no such behavior."""
-    if name not in list(ShutdownBehavior):
-        reason = f"it has to be {' or '.join(ShutdownBehavior)}"
-        raise InvalidParameter(parameter="InstanceInitiatedShutdownBehavior", value=name[:100], reason=reason)
 
 
 def _ingredients(tx: Transaction, request: LaunchRequest) -> _Ingredients:

@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from controller.domain.errors import CloudError, Unavailable
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.instances.launch import Launched, LaunchRequest, Separately, launch, launch_together
+from controller.operations.instances.launch import Launched, Separately, launch, launch_together
+from controller.operations.instances.launch_requests import LaunchRequest
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

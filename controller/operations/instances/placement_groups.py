@@ -1,6 +1,7 @@
 """Placement groups: which instances want to be together, or apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
 
@@ -18,8 +19,23 @@ from controller.domain.states import State
 from controller.operations.accounts import tags
 from controller.operations.cloud import Transaction
 
+_NO_TAGS: Mapping[str, str] = {}
 
-def create_placement_group(tx: Transaction, project_id: str, name: str, strategy: str) -> PlacementGroup:
+
+@dataclass(frozen=True)
+class PlacementGroupView:
+    """A placement group with its tags; ``strategy`` is a ``GroupStrategy``."""
+
+    id: str
+    project_id: str
+    name: str
+    strategy: str
+    tags: Mapping[str, str]
+
+
+def create_placement_group(
+    tx: Transaction, project_id: str, name: str, strategy: str, with_tags: Mapping[str, str] = _NO_TAGS
+) -> PlacementGroupView:
     """A new group; its strategy never changes.
 
     Raises:
@@ -37,16 +53,19 @@ def create_placement_group(tx: Transaction, project_id: str, name: str, strategy
     )
     tx.session.add(row)
     tx.session.flush()
-    return row
+    tags.tag_new(tx, project_id, [row.id], with_tags)
+    return _view(row, with_tags)
 
 
-def list_placement_groups(tx: Transaction, project_id: str) -> Sequence[PlacementGroup]:
-    """The groups of a project, by name."""
+def list_placement_groups(tx: Transaction, project_id: str) -> Sequence[PlacementGroupView]:
+    """The groups of a project, by name. Two statements."""
     query = select(PlacementGroup).where(PlacementGroup.project_id == project_id).order_by(PlacementGroup.name)
-    return tx.session.scalars(query).all()
+    rows = tx.session.scalars(query).all()
+    tagged = tags.tags_of(tx, project_id, "placement-group")
+    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in rows]
 
 
-def delete_placement_group(tx: Transaction, project_id: str, name: str) -> PlacementGroup:
+def delete_placement_group(tx: Transaction, project_id: str, name: str) -> None:
     """Delete a group that has no instances left.
 
     Raises:
@@ -63,7 +82,10 @@ def delete_placement_group(tx: Transaction, project_id: str, name: str) -> Place
         raise PlacementGroupInUse(kind="placement group", id=name, user=f"{members} instances")
     tx.session.delete(row)
     tags.forget(tx, [row.id])
-    return row
+
+
+def _view(row: PlacementGroup, with_tags: Mapping[str, str]) -> PlacementGroupView:
+    return PlacementGroupView(row.id, row.project_id, row.name, row.strategy, with_tags)
 
 
 def _requested(project_id: str, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -20,8 +20,9 @@ from controller.operations.hosts import heartbeats, stray_guests
 from controller.operations.hosts.fencing import acceptances
 from controller.operations.hosts.unchanged_heartbeats import Rows, rows_of
 from controller.operations.instances.generations import catch_up, is_awaited, is_believable, is_outdated
+from controller.operations.instances.history import record_event
 from controller.operations.instances.locking import LockedInstance, chunks, lock_instances
-from controller.operations.instances.transitions import doorbells, notify_later, record_event, transition
+from controller.operations.instances.transitions import doorbells, notify_later, transition
 from controller.operations.networks import quarantine
 
 log = structlog.get_logger(__name__)

@@ -12,12 +12,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, update
 from sqlalchemy.types import TypeEngine
 
-from controller.db.bulk import among, insert_rows, update_rows
-from controller.db.models import Claim, Host, Instance, InstanceEvent, Project
+from controller.db.bulk import among, update_rows
+from controller.db.models import Claim, Host, Instance, Project
 from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, UNCOUNTED, Event, State, next_state
 from controller.operations.cloud import Transaction
 from controller.operations.instances.guest_specs import reconcile_commands
+from controller.operations.instances.history import Detail, record_event
 from controller.operations.instances.locking import LockedInstance, chunks, lock_hosts, lock_instances
 from controller.operations.networks.leases import give_back
 
@@ -31,10 +32,7 @@ _HOST_ROW: Mapping[str, TypeEngine[Any]] = {
 }
 _PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": String()}
 
-# What a story says of an event: the same for all, or told of each instance.
-Detail = str | Callable[[Any], str]
-
-__all__ = ["doorbells", "lock_instances", "notify_later", "record_event", "transition", "waiting"]
+__all__ = ["doorbells", "lock_instances", "notify_later", "transition", "waiting"]
 
 
 def transition(
@@ -105,18 +103,6 @@ def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
     for rings, ids in by_count.items():
         pause_s = min(conf.ring_after_s * 2**rings, conf.ring_max_s)
         _update(tx, ids, {"rings": rings, "ring_at": tx.now + timedelta(seconds=pause_s)})
-
-
-def record_event(
-    tx: Transaction, instances: Iterable[LockedInstance | Instance], event: str, detail: Detail = ""
-) -> None:
-    """Add a line to the story of each instance."""
-    text = detail if callable(detail) else lambda _: detail
-    lines = [
-        {"instance_id": i.id, "at": tx.now, "event": str(event), "state": str(i.state), "detail": text(i)}
-        for i in instances
-    ]
-    insert_rows(tx.session, InstanceEvent.__table__, lines)
 
 
 def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Message]:

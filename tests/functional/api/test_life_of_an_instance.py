@@ -9,8 +9,8 @@ import pytest
 from controller.domain.messages import GuestReport, GuestsChanged
 from controller.domain.states import DEADLINE_S, Event, State
 from controller.operations.instances import sweeps
-from controller.operations.instances.actions import get_instance
 from controller.operations.instances.reports import apply_reports
+from controller.operations.instances.views import get_instance
 from tests.labs.api_site import TYPE, Site, ids_of, run
 
 SOON = {"Delay": 0.1, "MaxAttempts": 100}
@@ -130,7 +130,7 @@ def test_user_data_and_attributes(site: Site, ec2: Any) -> None:
 
 def go_off(site: Site, instance_id: str, cause: str) -> None:
     """What its agent says of a guest that is off though nobody told it to be."""
-    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id).instance)
+    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id))
     report = GuestReport(instance_id, row.generation, Event.SHUT_OFF, f"off ({cause})", cause)
     site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
 
@@ -204,7 +204,7 @@ def test_a_start_that_fails_says_why(site: Site, ec2: Any) -> None:
     ec2.stop_instances(InstanceIds=[instance_id])
     site.work()
     ec2.start_instances(InstanceIds=[instance_id])
-    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id).instance)
+    row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id))
     report = GuestReport(instance_id, row.generation, Event.FAILED, "its disk is gone")
     site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
     assert shown(ec2, instance_id) == ("stopped", "Server.InternalError")

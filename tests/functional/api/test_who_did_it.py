@@ -7,14 +7,14 @@ from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 
 from controller.domain.states import Event
-from controller.operations.instances import actions
+from controller.operations.instances import history
 from tests.labs.api_site import Site, ids_of, run
 
 
 def test_the_story_says_whose_wish_it_was(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2))
     ec2.terminate_instances(InstanceIds=[instance_id])
-    steps = site.cloud.read(lambda tx: actions.explain(tx, instance_id).steps)
+    steps = site.cloud.read(lambda tx: history.explain(tx, instance_id).events)
     assert [s.detail for s in steps if s.event == Event.DELETE] == ["asked for by alice"]
 
 

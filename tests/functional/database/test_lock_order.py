@@ -71,7 +71,7 @@ def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) 
     site.clock.advance(60)
     # Heartbeats that mend: one guest is off, another is gone; then the hosts fall silent, and come back.
     for host in ("h1", "h2"):
-        mine = [v.instance for v in site.views(ids) if v.instance.host_id == host]
+        mine = [v for v in site.views(ids) if v.host_id == host]
         guests = tuple(GuestState(i.id, i.generation, Power.SHUT_OFF) for i in mine[:1])
         site.heartbeat(host, guests=guests, sequence=1)
     site.clock.advance(60)

@@ -14,7 +14,7 @@ from controller.db.database import Database
 from controller.db.models import Base, Instance, Lease
 from controller.domain.states import Event, State
 from controller.operations.database import schema
-from controller.operations.instances import actions, transitions
+from controller.operations.instances import history, transitions
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.labs.cloud import TestCloud, make_settings
@@ -61,8 +61,8 @@ def test_every_released_revision_upgrades_with_data_in_it(tmp_path: Path, databa
         schema.downgrade(settings, revision)
         assert schema.current(settings) == revision
         schema.upgrade(settings)
-    assert [v.instance.id for v in site.views()] == ids
-    story = site.cloud.read(lambda tx: actions.explain(tx, ids[0]).steps)
+    assert [v.id for v in site.views()] == ids
+    story = site.cloud.read(lambda tx: history.explain(tx, ids[0]).events)
     assert [s.event for s in story] == ["REQUESTED"]
     site.close()
 
@@ -92,7 +92,7 @@ def test_a_delete_that_release_01_gave_up_is_awaited_again(tmp_path: Path, datab
     site = TestCloud.create(tmp_path, database_url)
     site.heartbeat()
     ids = site.launch(3)
-    reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
+    reservations = [v.reservation_id for v in site.views(ids[:1])]
     assert site.cloud.write(lambda tx: schedule(tx, reservations, HostCache())) == 3
     site.report(ids, Event.FAILED, "no space left")
     because = "its host did not report it gone in time; terminate it again, or `pileus host remove --force` (DELETING)"
@@ -145,7 +145,7 @@ def test_an_older_release_finds_claims_of_its_own_size(tmp_path: Path, database_
     site.heartbeat("h1", guest_overhead_mib=64)
     site.heartbeat("h2")
     ids = site.launch(3)
-    reservations = [v.instance.reservation_id for v in site.views(ids[:1])]
+    reservations = [v.reservation_id for v in site.views(ids[:1])]
     assert site.cloud.write(lambda tx: schedule(tx, reservations, HostCache())) == 3
     site.close()
     schema.downgrade(site.cloud.settings, "0004")

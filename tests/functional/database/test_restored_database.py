@@ -24,7 +24,7 @@ from controller.domain.messages import (
 )
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
-from controller.operations.instances import actions, sweeps
+from controller.operations.instances import actions, history, sweeps
 from controller.operations.instances.reports import apply_heartbeats, apply_reports
 from network import queries
 from scheduler.host_cache import HostCache
@@ -199,7 +199,7 @@ def test_what_was_deleted_since_the_backup_is_not_made_again_from_its_image(rest
     assert site.states([one]) == [State.STOPPED]
     restorable.wish(actions.start, one)
     assert (site.instance(one).state, restorable.power(one)) == (State.STOPPED, None)
-    story = site.cloud.read(lambda tx: [(s.event, s.detail) for s in actions.explain(tx, one).steps])
+    story = site.cloud.read(lambda tx: [(s.event, s.detail) for s in history.explain(tx, one).events])
     assert story[-1] == (Event.FAILED, "Starting the guest failed on this host: its disk is gone.")
     restorable.wish(actions.terminate, one)
     assert site.states([one]) == [State.DELETED]

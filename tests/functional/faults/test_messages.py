@@ -16,7 +16,7 @@ from controller.domain.states import State
 from controller.domain.wire import encode
 from controller.operations import dead_letters
 from controller.operations.hosts import hosts
-from controller.operations.instances import actions
+from controller.operations.instances import history
 from tests.faults import Row, each_row, row
 from tests.labs.faults.fault_site import VETERANS
 from tests.labs.faults.faulty_relay import Fate, FaultyRelay
@@ -148,7 +148,7 @@ def test_heartbeats_come_late(site: SiteProcesses, workload: Workload) -> None:
         wait_until(lambda: system_clock() > settled, deadline_s=2 * SETTLED_S, what=site.logs)
     _wait_until_events_are_applied(site)
     for instance_id in workload.launched:
-        steps = site.rows.read(lambda tx, i=instance_id: actions.explain(tx, i).steps)  # type: ignore[misc]
+        steps = site.rows.read(lambda tx, i=instance_id: history.explain(tx, i).events)  # type: ignore[misc]
         assert [s.event for s in steps] == ["REQUESTED", "PLACED", "RUNNING"]
     workload.prove()
 

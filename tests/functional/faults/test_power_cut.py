@@ -18,7 +18,7 @@ from controller.cli.health import api_problem
 from controller.conf import load_settings
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import hosts
-from controller.operations.instances import actions
+from controller.operations.instances import views
 from tests.faults import row
 from tests.labs.agent import instance
 from tests.labs.servers.forgetful_disk import ForgetfulDisk
@@ -88,7 +88,7 @@ class Machine:
 
     def rows(self) -> dict[str, str]:
         """The instances of the database and their states."""
-        return self._read(lambda tx: {v.instance.id: str(v.instance.state) for v in actions.list_instances(tx, None)})
+        return self._read(lambda tx: {v.id: str(v.state) for v in views.list_instances(tx, None)})
 
     def _hosts(self) -> int:
         return self._read(lambda tx: len(hosts.list_hosts(tx)))

@@ -17,7 +17,7 @@ from controller.operations.audit.audit import audit
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
 from controller.operations.instances import actions
-from controller.operations.instances.actions import launch
+from controller.operations.instances.launch import launch
 from controller.operations.networks import networks
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
@@ -83,10 +83,10 @@ def test_many_schedulers_never_claim_twice(site: TestCloud) -> None:
 
     race(place_all, 8)
     views = site.views()
-    assert {v.instance.state for v in views} == {State.BUILDING}
+    assert {v.state for v in views} == {State.BUILDING}
     assert len({v.ip for v in views}) == len({v.mac for v in views}) == 2 * RACERS
     for host in site.cloud.read(hosts.list_hosts):
-        carried = [v for v in views if v.instance.host_id == host.id]
+        carried = [v for v in views if v.host_id == host.id]
         assert host.vcpus_used == len(carried)
         assert host.memory_used_mib == 128 * len(carried)
 
@@ -135,7 +135,7 @@ def test_the_last_capacity_goes_to_as_many_as_fit(site: TestCloud) -> None:
     site.heartbeat(vcpus=0, memory_mib=16384)
     site.heartbeat("h2", vcpus=1, memory_mib=3 * 2 * 128)
     race(lambda n: site.cloud.write(lambda tx: schedule(tx, [reservations[n].reservation_id], HostCache())), 4)
-    states = [v.instance.state for v in site.views()]
+    states = [v.state for v in site.views()]
     assert states.count(State.BUILDING) == 6
     assert states.count(State.ERROR) == 2
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h2").memory_used_mib) == 6 * 128
@@ -238,13 +238,13 @@ def _network_with_one_address_left(site: TestCloud) -> str:
 
 def _one_of_them_is_built(site: TestCloud, reservation_ids: list[str], reason_code: str) -> None:
     """And the others have ended with this code, hold nothing, and nothing is half-made."""
-    racers = [v for v in site.views() if v.instance.reservation_id in reservation_ids]
+    racers = [v for v in site.views() if v.reservation_id in reservation_ids]
     assert len(racers) == len(reservation_ids)
-    (winner,) = [v for v in racers if v.instance.state == State.BUILDING]
+    (winner,) = [v for v in racers if v.state == State.BUILDING]
     losers = [v for v in racers if v is not winner]
-    assert {v.instance.state for v in losers} <= {State.ERROR}
-    assert {v.instance.reason_code for v in losers} <= {reason_code}
-    assert {(v.ip, v.instance.host_id) for v in losers} <= {("", None)}
+    assert {v.state for v in losers} <= {State.ERROR}
+    assert {v.reason_code for v in losers} <= {reason_code}
+    assert {(v.ip, v.host_id) for v in losers} <= {("", None)}
     assert winner.ip
     assert site.cloud.read(audit) == []
 
@@ -257,9 +257,9 @@ def test_the_last_addresses_go_to_as_many_as_there_are(site: TestCloud) -> None:
     bells = [b.reservation_id for b in site.bus.take(ScheduleReservation)]
     race(lambda n: site.cloud.write(lambda tx: schedule(tx, bells[n * 5 : n * 5 + 5], HostCache())), 4)
     views = site.views()
-    placed = [v for v in views if v.instance.state == State.BUILDING]
+    placed = [v for v in views if v.state == State.BUILDING]
     assert len(placed) == len({v.ip for v in placed}) == 13
-    refused = [v for v in views if v.instance.state == State.ERROR]
+    refused = [v for v in views if v.state == State.ERROR]
     assert [v.ip for v in refused] == [""] * 7
-    assert {v.instance.reason_code for v in refused} == {"Server.InsufficientFreeAddresses"}
+    assert {v.reason_code for v in refused} == {"Server.InsufficientFreeAddresses"}
     assert site.cloud.read(lambda tx: audit(tx)) == []

@@ -17,7 +17,7 @@ from controller.db.database import Database
 from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import hosts
-from controller.operations.instances import actions
+from controller.operations.instances import views
 from tests.labs.bus import FakeBus
 from tests.labs.servers.guarded import find_program, wait_until
 from tests.labs.servers.server import free_ports
@@ -196,7 +196,7 @@ class FaultsLab:
 
     def states(self) -> dict[str, State]:
         """The state of every instance there is, deleted ones too."""
-        return self.read(lambda tx: {v.instance.id: State(v.instance.state) for v in actions.list_instances(tx)})
+        return self.read(lambda tx: {v.id: State(v.state) for v in views.list_instances(tx)})
 
     def wait_state(self, state: State, *ids: str, deadline_s: float = 120) -> None:
         self.wait(

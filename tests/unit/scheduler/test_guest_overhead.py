@@ -18,7 +18,7 @@ from controller.domain.messages import ScheduleReservation
 from controller.domain.states import Event, State
 from controller.operations.audit.hosts import CHECKS
 from controller.operations.hosts.hosts import show_host
-from controller.operations.instances import actions
+from controller.operations.instances import actions, history
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.labs.cloud import TestCloud
@@ -111,7 +111,7 @@ def test_the_audit_knows_what_a_claim_has_beside_the_guests_memory(site: TestClo
 def test_it_is_explained(site: TestCloud) -> None:
     (instance_id,) = site.launch(1)
     place(site)
-    story = site.cloud.read(lambda tx: actions.explain(tx, instance_id))
+    story = site.cloud.read(lambda tx: history.explain(tx, instance_id))
     assert story.overhead_mib == OVERHEAD_MIB
 
 

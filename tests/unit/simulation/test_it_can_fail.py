@@ -14,6 +14,7 @@ from controller.domain.states import Event, State
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.hosts import fencing, force_removal, heartbeats, stray_guests
 from controller.operations.instances import launch, reports, sweeps, transitions
+from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.networks import pooled_leases
 from controller.operations.networks.leases import is_free
 from controller.operations.networks.pooled_leases import Addresses, claim_addresses
@@ -53,7 +54,7 @@ def _old_commands_are_carried_out(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_lost_token(patch: pytest.MonkeyPatch) -> None:
-    def earlier(tx: Transaction, request: launch.LaunchRequest) -> None:
+    def earlier(tx: Transaction, request: LaunchRequest) -> None:
         """No request is known."""
 
     patch.setattr(launch, "_earlier", earlier)

@@ -14,8 +14,8 @@ from api.ec2.actions.instances import position_text, read_position
 from api.ec2.actions.table import ACTIONS
 from api.ec2.actions.tag_specifications import read_tag_specifications, read_tags
 from api.ec2.protocol.model import operation
-from api.ec2.queries import Position
 from controller.domain.errors import InvalidPage, InvalidParameter, InvalidUserData, MissingParameter
+from controller.operations.instances.views import Position
 
 
 def members(action: str) -> set[str]:

@@ -13,12 +13,11 @@ from flask.testing import FlaskClient
 
 from api.metadata.app import LOCAL_ADDRESS, create_app
 from api.metadata.caller_cache import CallerCache
-from api.metadata.facts import Facts
-from api.metadata.queries import find_caller
 from controller.db.models import Instance, Reservation
 from controller.domain.errors import DatabaseUnavailable
 from controller.domain.states import State
 from controller.operations.cloud import Cloud
+from controller.operations.instances.metadata import GuestMetadata, find_guest
 from tests.labs.network_rows import GATEWAYS, INSTANCES, IPS, MACS, PUBLIC_KEY, make_cloud
 
 USER_DATA = b"#!/bin/sh\necho \xff\x00\n"
@@ -34,7 +33,7 @@ def cloud(tmp_path: Path) -> Cloud:
 @pytest.fixture
 def client(cloud: Cloud) -> Iterator[FlaskClient]:
     with create_app(
-        cloud, CallerCache(lambda r, local: cloud.read(lambda tx: find_caller(tx, r, local)), ttl_s=0)
+        cloud, CallerCache(lambda r, local: cloud.read(lambda tx: find_guest(tx, r, local)), ttl_s=0)
     ).test_client() as c:
         yield c
 
@@ -188,7 +187,7 @@ def test_unknown_paths(client: FlaskClient, path: str) -> None:
 
 
 def test_without_a_database_come_back_later(cloud: Cloud) -> None:
-    def gone(remote: str, local: str) -> Facts | None:
+    def gone(remote: str, local: str) -> GuestMetadata | None:
         raise DatabaseUnavailable(what="The database", reason="gone")
 
     answer = create_app(cloud, CallerCache(gone)).test_client().get("/latest/", **ends())
@@ -200,15 +199,15 @@ def test_recent_asks_once_in_a_while(cloud: Cloud) -> None:
     asked: list[str] = []
     now = [0.0]
 
-    def find(remote: str, local: str) -> Facts | None:
+    def find(remote: str, local: str) -> GuestMetadata | None:
         asked.append(remote)
-        return cloud.read(lambda tx: find_caller(tx, remote, local))
+        return cloud.read(lambda tx: find_guest(tx, remote, local))
 
     recent = CallerCache(find, ttl_s=2, monotonic=lambda: now[0])
     for _ in range(3):
         found = recent.find(IPS[0], GATEWAYS[0])
         assert found is not None
-        assert found.instance_id == INSTANCES[0]
+        assert found.instance.id == INSTANCES[0]
     assert asked == [IPS[0]]
     now[0] = 2.0
     recent.find(IPS[0], GATEWAYS[0])

@@ -32,13 +32,13 @@ def test_who_holds_an_address(command: Command, site: TestCloud, ips: list[str])
     told = leases(command)
     assert {ip: x["state"] for ip, x in told.items()} == {used: "USED", free: "FREE"}
     holder = told[used]
-    assert (holder["instance_id"], holder["host_id"]) == (view.instance.id, "h1")
-    assert (holder["project_id"], holder["mac"]) == (view.instance.project_id, view.mac)
+    assert (holder["instance_id"], holder["host_id"]) == (view.id, "h1")
+    assert (holder["project_id"], holder["mac"]) == (view.project_id, view.mac)
     assert (told[free]["instance_id"], bool(told[free]["released_at"])) == (None, True)
     assert set(leases(command, "--ip", used)) == {used}
     assert set(leases(command, "--state", "free", "--network", holder["network"])) == {free}
     line = next(line for line in command("lease", "list").splitlines() if used in line)
-    assert all(part in line for part in ("USED", view.instance.id, "h1"))
+    assert all(part in line for part in ("USED", view.id, "h1"))
     assert command.result("lease", "list", "--ip", "10.0.0").exit_code == 2
     assert command.json("lease", "list", "--ip", "192.0.2.1") == []
 
@@ -58,7 +58,7 @@ def test_an_address_in_quarantine_names_the_guest_and_the_host(
 def test_an_address_rests_until_dhcp_has_forgotten_it(command: Command, site: TestCloud, ips: list[str]) -> None:
     object.__setattr__(site.cloud.settings.network, "driver", "linux")
     object.__setattr__(site.cloud.settings.network, "lease_s", 10**9)  # the command has another clock
-    (left,) = [v.instance.id for v in site.views() if v.ip == ips[0]]
+    (left,) = [v.id for v in site.views() if v.ip == ips[0]]
     site.cloud.write(lambda tx: actions.terminate(tx, None, [left]))
     site.cloud.write(lambda tx: transition(tx, lock_instances(tx, [left]), Event.GONE))
     told = leases(command, "--ip", ips[0])[ips[0]]

@@ -36,9 +36,7 @@ def test_each_breach_is_told_and_nothing_else(good: GoodCloud, name: str) -> Non
 
 def test_spread(good: GoodCloud) -> None:
     same = next(
-        v.instance.id
-        for v in good.site.views(good.active[2:])
-        if v.instance.host_id in (good.names["host"], good.names["other"])
+        v.id for v in good.site.views(good.active[2:]) if v.host_id in (good.names["host"], good.names["other"])
     )
     good.run(f"UPDATE instances SET group_id = 'pg-1' WHERE id = '{same}'")
     (violation,) = good.violations()

@@ -9,7 +9,7 @@ from tests.labs.cloud import TestCloud
 
 
 def schedule_all(site: TestCloud) -> int:
-    reservations = {v.instance.reservation_id for v in site.views()}
+    reservations = {v.reservation_id for v in site.views()}
     return site.cloud.write(lambda tx: schedule(tx, reservations, HostCache()))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain.errors import CloudError, ImageNotFound, ImageRejected, InvalidParameter, NotAuthorized
 from controller.operations.images import images
+from controller.operations.images import views as image_views
 from controller.operations.images.urls import check_image_url, image_url
 from tests.labs.cloud import TestCloud
 from tests.labs.image_headers import header
@@ -79,11 +80,11 @@ def test_what_is_refused_leaves_nothing(
     site = TestCloud.create(tmp_path / "state", images__max_bytes=1024)
     file = tmp_path / "disk"
     file.write_bytes(content)
-    before = len(site.cloud.read(images.list_images))
+    before = len(site.cloud.read(image_views.list_images))
     with pytest.raises(error):
         images.import_image(site.cloud, file, **{"name": "bad", "project_id": site.project_id, **change})
     assert store(site) == []
-    assert len(site.cloud.read(images.list_images)) == before
+    assert len(site.cloud.read(image_views.list_images)) == before
     site.close()
 
 
@@ -102,7 +103,7 @@ def test_a_private_image_is_seen_by_its_project_alone(site: TestCloud, tmp_path:
     with pytest.raises(ImageNotFound):
         site.cloud.write(lambda tx: images.deregister(tx, "210987654321", image.id))
     site.cloud.write(lambda tx: images.deregister(tx, site.project_id, image.id))
-    assert image.id not in [i.id for i in site.cloud.read(images.list_images)]
+    assert image.id not in [i.id for i in site.cloud.read(image_views.list_images)]
 
 
 def test_an_image_url_is_valid_for_its_file_and_its_time_alone(site: TestCloud) -> None:

@@ -24,7 +24,7 @@ from controller.domain.messages import PrepareNetworks, ReconcileGuests, Schedul
 from controller.domain.states import Event, State
 from controller.operations.accounts import projects
 from controller.operations.hosts import hosts
-from controller.operations.instances import actions
+from controller.operations.instances import actions, history
 from controller.operations.instances.guest_specs import reconcile_commands
 from controller.operations.instances.transitions import lock_instances
 from scheduler.host_cache import HostCache
@@ -47,7 +47,7 @@ def test_from_request_to_active(site: TestCloud) -> None:
     assert {g.nics[0].ip for g in command.guests} == {v.ip for v in views}
     site.report(ids, Event.RUNNING)
     assert site.states() == [State.ACTIVE] * 3
-    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, ids[0]).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in history.explain(tx, ids[0]).events])
     assert story == ["REQUESTED", "PLACED", "RUNNING"]
 
 

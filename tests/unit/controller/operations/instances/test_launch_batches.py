@@ -16,9 +16,9 @@ from controller.operations.accounts import projects
 from controller.operations.audit.audit import audit
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.instances import launch_batches as launches_module
-from controller.operations.instances.actions import LaunchRequest
 from controller.operations.instances.launch import Launched, launch_together
 from controller.operations.instances.launch_batches import LaunchBatcher
+from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.networks import networks
 from tests.labs.cloud import TestCloud
 from tests.labs.servers.guarded import wait_until

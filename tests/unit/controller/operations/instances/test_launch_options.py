@@ -23,7 +23,7 @@ from controller.domain.placement_groups import GroupStrategy
 from controller.operations.accounts import projects
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import hosts
-from controller.operations.instances.actions import LaunchRequest
+from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.networks import networks
 from controller.operations.networks.pinned_leases import import_leases
 from tests.labs.cloud import TestCloud

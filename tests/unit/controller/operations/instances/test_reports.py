@@ -18,7 +18,7 @@ from controller.domain.messages import (
 from controller.domain.states import Event, State
 from controller.operations.audit.instances import overdue_deletes
 from controller.operations.hosts import heartbeats, hosts
-from controller.operations.instances import actions, sweeps
+from controller.operations.instances import actions, history, sweeps
 from controller.operations.instances.reports import apply_reports
 from controller.operations.instances.transitions import lock_instances, transition
 from controller.workers.service import ControllerService
@@ -62,7 +62,7 @@ def test_a_report_from_another_host_changes_nothing(site: TestCloud) -> None:
 def test_a_report_twice_is_once(site: TestCloud) -> None:
     ids = active(site, 2)
     site.report(ids, Event.RUNNING)
-    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, ids[0]).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in history.explain(tx, ids[0]).events])
     assert story == ["REQUESTED", "PLACED", "RUNNING"]
 
 
@@ -201,7 +201,7 @@ def test_a_delete_that_is_overdue_waits_for_its_host_and_ends_deleted(site: Test
         site.cloud.write(sweeps.expire)
     assert site.states() == [State.DELETING]
     assert site.instance(one).state_since == since
-    story = site.cloud.read(lambda tx: [s.event for s in actions.explain(tx, one).steps])
+    story = site.cloud.read(lambda tx: [s.event for s in history.explain(tx, one).events])
     assert story.count("EXPIRED") == 1
     (violation,) = site.cloud.read(overdue_deletes)
     assert site.cloud.read(status._count)["overdue"] == {State.DELETING: 1}
@@ -235,7 +235,7 @@ def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestC
         site.cloud.write(sweeps.notify)
         told = {g.instance_id: (g.generation, g.desired) for c in site.commands() for g in c.guests}
         assert told[deleted] == (before + 1, Desired.ABSENT)
-    story = site.cloud.read(lambda tx: [s.detail for s in actions.explain(tx, deleted).steps if s.event == "FAILED"])
+    story = site.cloud.read(lambda tx: [s.detail for s in history.explain(tx, deleted).events if s.event == "FAILED"])
     assert len(story) == 10
     site.report([deleted, failed], Event.GONE)
     assert site.states([deleted, failed]) == [State.DELETED] * 2
@@ -421,4 +421,4 @@ def test_deleted_rows_are_purged_with_all_that_hangs_on_them(site: TestCloud) ->
     site.clock.advance(86400)
     assert site.cloud.write(sweeps.purge) == 2
     with pytest.raises(InstanceNotFound):
-        site.cloud.read(lambda tx: actions.explain(tx, ids[0]))
+        site.cloud.read(lambda tx: history.explain(tx, ids[0]))

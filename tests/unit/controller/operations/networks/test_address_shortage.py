@@ -53,7 +53,7 @@ def held(site: TestCloud, ids: Sequence[str]) -> tuple[int, int]:
 def by_state(site: TestCloud) -> dict[State, list[str]]:
     found: dict[State, list[str]] = {}
     for view in site.views():
-        found.setdefault(State(view.instance.state), []).append(view.instance.id)
+        found.setdefault(State(view.state), []).append(view.id)
     return found
 
 

@@ -8,7 +8,7 @@ from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
 from controller.operations.hosts import force_removal, heartbeats, hosts
-from controller.operations.instances.actions import launch
+from controller.operations.instances.launch import launch
 from controller.operations.networks import networks, quarantine
 from tests.labs.cloud import TestCloud, active, place
 

@@ -1,0 +1,25 @@
+"""What doors show of all hosts together."""
+
+from sqlalchemy import func, select
+
+from controller.db.models import Host
+from controller.operations.cloud import Transaction
+
+
+def zones(tx: Transaction) -> dict[str, bool]:
+    """Every zone that a host is in, or would be in, and whether a host of it is up; by name."""
+    found = {tx.settings.api.zone: False}
+    for zone, up in tx.session.execute(select(Host.zone, Host.up).distinct()):
+        found[zone] = found.get(zone, False) or up
+    return dict(sorted(found.items()))
+
+
+def architectures(tx: Transaction) -> list[str]:
+    """The architectures of the hosts."""
+    return list(tx.session.scalars(select(Host.architecture).distinct().order_by(Host.architecture)))
+
+
+def count_by_up(tx: Transaction) -> dict[bool, int]:
+    """How many hosts are up, and how many down; what there is none of is left out."""
+    counted = tx.session.execute(select(Host.up, func.count()).group_by(Host.up))
+    return {bool(row[0]): row[1] for row in counted}
