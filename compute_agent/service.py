@@ -6,14 +6,15 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
 
-from compute_agent.agent import Agent, HostOptions, facts
+from compute_agent.agent import Agent
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned
+from compute_agent.heartbeat import HostOptions, facts
 from compute_agent.journal import file
 from compute_agent.journal.journal import Journal
 from compute_agent.libvirt_driver import libvirtd
@@ -28,17 +29,7 @@ from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Settings
 from controller.domain.clock import Clock
 from controller.domain.errors import ConfigurationError, PoisonMessage
-from controller.domain.messages import (
-    HostAccepted,
-    HostReported,
-    Message,
-    ObserveHost,
-    ReadConsole,
-    ReconcileGuests,
-    RemoveImages,
-    RemoveTaps,
-    host_queue,
-)
+from controller.domain.messages import AgentCommand, GuestSpec, HostReported, Message, host_queue
 from controller.health import thread_problem
 
 log = structlog.get_logger(__name__)
@@ -47,7 +38,6 @@ _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
 _MAX_THREADS = 64
-_COMMANDS = (ReconcileGuests, HostAccepted, ReadConsole, ObserveHost, RemoveImages, RemoveTaps)
 _DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 
@@ -216,24 +206,23 @@ class ComputeService:
             raise WorkAbandoned
 
     def _handle(self, message: Message) -> Message | None:
-        if not isinstance(message, _COMMANDS) or message.host not in self._agents:
+        if not isinstance(message, AgentCommand) or message.host not in self._agents:
             raise PoisonMessage(reason=f"{message.KIND} is not for an agent of this process")
         agent = self._agents[message.host]
-        answer = agent.handle(message)
-        if isinstance(message, HostAccepted):
-            self._offer_pending(agent)
-        if isinstance(message, ReconcileGuests):
-            assert self._pool is not None
-            for spec in agent.heeded(message.guests):
-                self._pool.offer(agent, spec)
-            self._reporter.is_dirty(agent)  # what was done before is reported again
-        return answer
+        handled = agent.handle(message)
+        self._offer(agent, handled.work)
+        if handled.reports:
+            self._reporter.is_dirty(agent)
+        return handled.answer
+
+    def _offer(self, agent: Agent, specs: Iterable[GuestSpec]) -> None:
+        assert self._pool is not None
+        for spec in specs:
+            self._pool.offer(agent, spec)
 
     def _offer_pending(self, agent: Agent) -> None:
         """What waited is work now."""
-        assert self._pool is not None
-        for spec in agent.pending():
-            self._pool.offer(agent, spec)
+        self._offer(agent, agent.pending())
         self._reporter.is_dirty(agent)
 
     def _make_crew(self, hosts: int) -> WorkerPool:
@@ -294,7 +283,6 @@ class ComputeService:
 
     def _begin(self) -> None:
         """Every agent knows its guests before the first command is taken."""
-        assert self._pool is not None
         assert self._consumer is not None
         for agent in self._agents.values():
             while guarded(agent, agent.begin) is None:
@@ -304,8 +292,7 @@ class ComputeService:
             while (pending := guarded(agent, agent.pending)) is None:
                 if self._stop.wait(_RETRY_S):
                     return
-            for spec in pending:
-                self._pool.offer(agent, spec)
+            self._offer(agent, pending)
             self._reporter.is_dirty(agent)
         if not self._stop.is_set():
             self._consuming = True

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import structlog
 
-from compute_agent.agent import REPORTS_IN_A_MESSAGE, Agent
+from compute_agent.agent import Agent
+from compute_agent.unreported import REPORTS_IN_A_MESSAGE
 from compute_agent.workers.pool import WorkerPool
 from controller.bus.bus import Sender
 from controller.domain.errors import BusUnavailable, CloudError
@@ -81,7 +82,7 @@ class Reporter:
         again: list[Agent] = []
         news: list[tuple[Agent, GuestsChanged]] = []
         for agent in agents:
-            asked = guarded(agent, lambda a=agent: (a.news(),))  # type: ignore[misc]
+            asked = guarded(agent, lambda a=agent: (a.unreported(),))  # type: ignore[misc]
             if asked is None:
                 again.append(agent)  # its journal could not be read: there may be news
             elif (message := asked[0]) is not None:
@@ -92,8 +93,8 @@ class Reporter:
             log.warning("not reported yet", hosts=len(news), reason=str(error))
             return again + [agent for agent, _ in news]
         for agent, message in news:
-            told = guarded(agent, lambda a=agent, m=message: (a.told(m),))  # type: ignore[misc]
-            if told is None or max(len(message.reports), len(message.outdated)) >= REPORTS_IN_A_MESSAGE:
+            marked = guarded(agent, lambda a=agent, m=message: (a.mark_reported(m),))  # type: ignore[misc]
+            if marked is None or max(len(message.reports), len(message.outdated)) >= REPORTS_IN_A_MESSAGE:
                 again.append(agent)
         return again
 

@@ -15,15 +15,7 @@ from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, PoisonMessage, Unavailable
 from controller.domain.guests import OffCause, Power
-from controller.domain.messages import (
-    GuestSpec,
-    HostAccepted,
-    Message,
-    ObserveHost,
-    ReconcileGuests,
-    RemoveTaps,
-    host_queue,
-)
+from controller.domain.messages import AgentCommand, GuestSpec, Message, ReconcileGuests, host_queue
 from tests.simulation.bus import Broker
 from tests.simulation.faults import Fault
 from tests.simulation.simulator import Process, Simulator
@@ -32,7 +24,6 @@ T = TypeVar("T")
 
 _RETRY_S = 1.0
 _LINGER_S = 0.01
-_COMMANDS = (ReconcileGuests, HostAccepted, ObserveHost, RemoveTaps)
 # Hardware, instance, what it was, what it is (None where there is no guest), its address.
 Watcher = Callable[[str, str, Power | None, Power | None, str], None]
 
@@ -299,18 +290,17 @@ class AgentProcess:
         self._simulator.every(self._process, lambda: self._heartbeat_s, self._watch)
 
     def _take(self, message: Message) -> Message | None:
-        if not isinstance(message, _COMMANDS) or message.host != self._agent.host:
+        if not isinstance(message, AgentCommand) or message.host != self._agent.host:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
-        answer = self._agent.handle(message)
+        handled = self._agent.handle(message)
         for spec in message.guests if isinstance(message, ReconcileGuests) else ():
             if spec.instance_id not in self._taken or self._taken[spec.instance_id].generation < spec.generation:
                 self._taken[spec.instance_id] = Taken(spec.generation, self._simulator.now)
-        if isinstance(message, ReconcileGuests | HostAccepted):
-            offered = self._agent.heeded(message.guests) if isinstance(message, ReconcileGuests) else None
-            for spec in self._agent.pending() if offered is None else offered:
-                self._offer(spec)
+        for spec in handled.work:
+            self._offer(spec)
+        if handled.reports:
             self._is_dirty()
-        return answer
+        return handled.answer
 
     def _watch(self) -> None:
         if self._guarded(self._agent.watch):

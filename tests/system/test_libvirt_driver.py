@@ -16,7 +16,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from compute_agent.agent import Agent, HostOptions
+from compute_agent.agent import Agent
+from compute_agent.heartbeat import HostOptions
 from compute_agent.journal.journal import Journal
 from compute_agent.libvirt_driver import connect, libvirtd
 from compute_agent.libvirt_driver.connection import _EventLoop, answers

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from controller.db.bulk import among
 from controller.db.models import Cloud, Host, Service
-from controller.domain.messages import Message, host_queue
+from controller.domain.messages import AgentCommand, Message
 from controller.domain.release import FIRST_SEEN, OLDEST_VERSION, oldest_that_speaks, parts, speaks
 
 # A service that has not renewed its row for so long is taken for gone.
@@ -52,5 +52,4 @@ def services_read(session: Session, now: datetime) -> int:
 
 def _host(message: Message) -> str:
     """The host whose agent a message is for; empty: it is for a service."""
-    host = getattr(message, "host", "")
-    return host if isinstance(host, str) and host and message.queue == host_queue(host) else ""
+    return message.host if isinstance(message, AgentCommand) else ""

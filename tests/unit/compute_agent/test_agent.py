@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from compute_agent import agent as agent_module
-from compute_agent.agent import ATTEMPTS, Agent
+from compute_agent import heartbeat
+from compute_agent.agent import Agent
+from compute_agent.commands import Handled
 from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
 from compute_agent.journal.journal import Journal
+from compute_agent.retries import ATTEMPTS
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from controller.bus.unread import Unread
 from controller.domain.errors import DriverError, PoisonMessage, Unavailable
@@ -18,6 +20,7 @@ from controller.domain.guests import Desired, OffCause, Power
 from controller.domain.messages import (
     ConsoleRead,
     GuestsChanged,
+    GuestSpec,
     GuestState,
     HostAccepted,
     HostReported,
@@ -37,8 +40,8 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-def order(agent: Agent, *specs: object) -> None:
-    agent.handle(ReconcileGuests(HOST, specs))  # type: ignore[arg-type]
+def order(agent: Agent, *specs: GuestSpec) -> Handled:
+    return agent.handle(ReconcileGuests(HOST, specs))
 
 
 def events(bus: FakeBus) -> list[tuple[str, int, Event]]:
@@ -316,15 +319,14 @@ def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bu
     bus.down = False
     assert agent.report()
     assert [m.outdated for m in bus.sent if isinstance(m, GuestsChanged)] == [(OutdatedRequest(instance(1), 4, 7),)]
-    assert agent.news() is None
+    assert agent.unreported() is None
 
 
-def test_a_late_command_is_not_heeded(agent: Agent) -> None:
-    """Nor does it turn a removal that waits for a thread into a boot that waits for a place."""
-    order(agent, guest(1, 2, Desired.ABSENT))
-    order(agent, guest(1), guest(2))
-    assert [s.instance_id for s in agent.heeded([guest(1), guest(2)])] == [instance(2)]
-    assert agent.heeded([guest(1, 2, Desired.ABSENT)]) == [guest(1, 2, Desired.ABSENT)]
+def test_outdated_request_is_no_work(agent: Agent) -> None:
+    """It does not turn a removal that waits for a thread into a boot that waits for a slot."""
+    assert order(agent, guest(1, 2, Desired.ABSENT)).work == (guest(1, 2, Desired.ABSENT),)
+    assert order(agent, guest(1), guest(2)).work == (guest(2),)
+    assert order(agent, guest(1, 2, Desired.ABSENT)).work == (guest(1, 2, Desired.ABSENT),)
 
 
 def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
@@ -406,10 +408,10 @@ def test_guests_of_a_lost_journal_are_taken_in(
 def test_the_console_is_read(agent: Agent) -> None:
     order(agent, guest())
     work_all(agent)
-    answer = agent.handle(ReadConsole(HOST, instance(1), 9))
+    answer = agent.handle(ReadConsole(HOST, instance(1), 9)).answer
     assert isinstance(answer, ConsoleRead)
     assert base64.b64decode(answer.data) == b"10.0.0.1\n"
-    assert agent.handle(ReadConsole(HOST, instance(2))) == ConsoleRead(instance(2), "")
+    assert agent.handle(ReadConsole(HOST, instance(2))).answer == ConsoleRead(instance(2), "")
 
 
 def test_a_message_for_somebody_else_is_poison(agent: Agent) -> None:
@@ -440,7 +442,7 @@ def test_a_heartbeat_says_what_the_agent_cannot_read(
     agent: Agent, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unread = Unread()
-    monkeypatch.setattr(agent_module, "UNREAD", unread)
+    monkeypatch.setattr(heartbeat, "UNREAD", unread)
     unread.note("MoveGuests")
     agent.begin()
     agent.heartbeat()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.agent import Agent, HostOptions
+from compute_agent.agent import Agent
+from compute_agent.heartbeat import HostOptions
 from compute_agent.journal.journal import Journal
 from compute_agent.simulated.driver import SimulatedDriver
 from controller.domain.guests import Desired, Power

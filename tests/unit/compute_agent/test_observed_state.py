@@ -17,7 +17,7 @@ from tests.labs.agent import HOST, guest, instance, work_all
 
 
 def seen(agent: Agent) -> HostObservation:
-    answer = agent.handle(ObserveHost(HOST))
+    answer = agent.handle(ObserveHost(HOST)).answer
     assert isinstance(answer, HostObservation)
     return answer
 
@@ -68,13 +68,13 @@ def test_a_hypervisor_that_cannot_be_asked_is_said(
 def test_taps_that_cannot_be_removed_are_said(
     agent: Agent, driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert agent.handle(RemoveTaps(HOST, ("x",))) == HostObservation(HOST)
+    assert agent.handle(RemoveTaps(HOST, ("x",))).answer == HostObservation(HOST)
 
     def refuses(_: object) -> None:
         raise DriverError(what="Removing interface x", reason="busy")
 
     monkeypatch.setattr(driver, "remove_taps", refuses)
-    answer = agent.handle(RemoveTaps(HOST, ("x",)))
+    answer = agent.handle(RemoveTaps(HOST, ("x",))).answer
     assert isinstance(answer, HostObservation)
     assert "busy" in answer.error
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, inspect
 
-from controller.domain import messages
+from controller.domain import guests
 from controller.domain.errors import InvalidParameter
 from controller.domain.messages import MESSAGES
 from controller.domain.release import RELEASE, SPOKEN, oldest_that_speaks, parts, speaks
+from controller.domain.states import Event
 from controller.domain.wire import VERSION, decode, encode
 from controller.operations.database import schema
 from tests.labs.cloud import make_settings
@@ -157,7 +158,7 @@ def _restricted(new: Any, old: Any) -> Any:
 
 
 def _members(name: str) -> list[str]:
-    return [str(member) for member in getattr(messages, name)]
+    return [str(member) for member in (Event if name == "Event" else getattr(guests, name))]
 
 
 def _with(value: Any, field: str, word: str) -> Any:
