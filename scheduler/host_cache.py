@@ -15,10 +15,11 @@ from sqlalchemy import ColumnElement, select
 from controller.db import models
 from controller.db.bulk import among
 from controller.db.models import Lease, LeasePin
+from controller.domain.host_facts import CAPACITIES
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import chunks
 from controller.operations.networks.leases import is_free
-from scheduler.placement.host_row import HostRow
+from scheduler.placement.host_row import FREE_FIELDS, HostRow
 from scheduler.placement.host_table import HostTable
 from scheduler.placement.pinned_leases import PinnedLeases
 from scheduler.placement.place import Placement, commit
@@ -30,6 +31,8 @@ _ALL_VALID_S = 30.0
 # A change dated up to so long before the last read may have been committed after it. Slower commits are found when
 # everything is read again.
 _OVERLAP = timedelta(seconds=1)
+_FREE = {FREE_FIELDS[c.name]: getattr(models.Host, c.limit) - getattr(models.Host, c.used) for c in CAPACITIES}
+_COLUMNS = [_FREE[name] if name in _FREE else getattr(models.Host, name) for name in HostRow._fields]
 
 
 @dataclass
@@ -148,28 +151,7 @@ class HostCache:
 
 
 def _hosts(tx: Transaction, *where: ColumnElement[bool]) -> list[HostRow]:
-    h = models.Host
-    rows = tx.session.execute(
-        select(
-            h.id,
-            h.up,
-            h.mode,
-            h.hypervisor,
-            h.architecture,
-            h.zone,
-            h.vcpus_limit,
-            h.vcpus_limit - h.vcpus_used,
-            h.memory_limit_mib,
-            h.memory_limit_mib - h.memory_used_mib,
-            h.disk_limit_gib,
-            h.disk_limit_gib - h.disk_used_gib,
-            h.labels,
-            h.images,
-            h.guest_overhead_mib,
-        )
-        .where(*where)
-        .order_by(h.id)
-    )
+    rows = tx.session.execute(select(*_COLUMNS).where(*where).order_by(models.Host.id))
     return [HostRow._make(row) for row in rows]
 
 

@@ -9,6 +9,7 @@ from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import counted, print_row, print_rows, row
 from controller.db.models import Host
 from controller.domain.errors import HostNotFound
+from controller.domain.host_facts import FACTS, columns_of, list_columns_of
 from controller.domain.hosts import HostMode
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import force_removal, hosts, stray_guests
@@ -18,21 +19,7 @@ _FIELDS = (
     "id",
     "mode",
     "up",
-    "hypervisor",
-    "architecture",
-    "zone",
-    "labels",
-    "disk_backends",
-    "vcpus",
-    "vcpus_limit",
-    "vcpus_used",
-    "memory_mib",
-    "memory_limit_mib",
-    "memory_used_mib",
-    "guest_overhead_mib",
-    "disk_gib",
-    "disk_limit_gib",
-    "disk_used_gib",
+    *(column for fact in FACTS if fact.shown for column in columns_of(fact)),
     "drift",
     "release",
     "speaks",
@@ -46,13 +33,7 @@ _COLUMNS = (
     "id",
     "mode",
     "up",
-    "hypervisor",
-    "zone",
-    "labels",
-    "vcpus_used",
-    "vcpus_limit",
-    "memory_used_mib",
-    "memory_limit_mib",
+    *(column for fact in FACTS if fact.listed for column in list_columns_of(fact)),
     "release",
     "last_seen_at",
     "drift",

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from controller.conf.settings import Scheduler
+from controller.domain.host_facts import CAPACITIES
 from controller.domain.hosts import HostMode
 from controller.domain.placement_groups import GroupStrategy
 from scheduler.placement.host_table import Bools, Hosts, Ints
@@ -17,7 +18,7 @@ from scheduler.placement.request import Request
 
 # More than any request asks for.
 ANY_NUMBER = 1 << 40
-_LACKS = ("too few free vCPUs", "too little free memory", "too little free disk")
+_LACKS = tuple(capacity.lacking for capacity in CAPACITIES)
 
 
 class Verdict(NamedTuple):

@@ -1,6 +1,9 @@
 """A host as placement reads it."""
 
+from operator import itemgetter
 from typing import NamedTuple
+
+from controller.domain.host_facts import CAPACITIES
 
 
 class HostRow(NamedTuple):
@@ -25,6 +28,15 @@ class HostRow(NamedTuple):
     labels: str | None = ""
     images: str | None = ""
     guest_overhead_mib: int = 0
+
+
+# The field of what is free of each capacity; its limit has the name of the host's column.
+FREE_FIELDS = {c.name: c.limit.replace("_limit", "_free") for c in CAPACITIES}
+limits_of = itemgetter(*(HostRow._fields.index(c.limit) for c in CAPACITIES))
+free_of = itemgetter(*(HostRow._fields.index(FREE_FIELDS[c.name]) for c in CAPACITIES))
+_LOAD = {*(c.limit for c in CAPACITIES), *FREE_FIELDS.values()}
+# What a host is, whatever it carries.
+description_of = itemgetter(*(n for n, name in enumerate(HostRow._fields) if name != "id" and name not in _LOAD))
 
 
 def listed(text: str | None) -> frozenset[str]:

@@ -6,8 +6,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from controller.domain.host_facts import CAPACITIES
 from scheduler.placement.changes import Changes
-from scheduler.placement.host_row import HostRow, listed
+from scheduler.placement.host_row import HostRow, description_of, free_of, limits_of, listed
 from scheduler.placement.request import Request
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -16,12 +17,14 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 _ALL = slice(None)
 _KEPT_CHANGES = 4096
+# The capacity of which each guest takes its host's overhead, too.
+_MEMORY = next(n for n, capacity in enumerate(CAPACITIES) if capacity.overhead)
 
 
 class HostTable:
     """The hosts by index. An index stays a host's own; ``rank`` orders them by id, for ties.
 
-    ``free`` and ``limit`` have a row for vCPUs, memory and disk each; ``overhead`` is the memory that each guest takes
+    ``free`` and ``limit`` have a row for each of ``CAPACITIES``; ``overhead`` is the memory that each guest takes
     beside its own. ``epoch`` rises when a host's description changes; ``changes`` logs hosts whose load changed.
     Not for use by two threads at once.
     """
@@ -35,8 +38,8 @@ class HostTable:
         self.known: Bools = np.zeros(0, bool)
         self.up: Bools = np.zeros(0, bool)
         self.rank: Ints = np.zeros(0, np.int64)
-        self.free: Ints = np.zeros((3, 0), np.int64)
-        self.limit: Ints = np.zeros((3, 0), np.int64)
+        self.free: Ints = np.zeros((len(CAPACITIES), 0), np.int64)
+        self.limit: Ints = np.zeros((len(CAPACITIES), 0), np.int64)
         self.overhead: Ints = np.zeros(0, np.int64)
         # mode, hypervisor, architecture, zone: indexes of words
         self.codes: Ints = np.zeros((4, 0), np.int64)
@@ -55,14 +58,14 @@ class HostTable:
             return
         self._append([row.id for row in rows if row.id not in self.index])
         at = np.fromiter((self.index[row.id] for row in rows), np.int64, len(rows))
-        numbers = np.array([row[6:12] for row in rows], np.int64).T
-        limit, free = numbers[0::2], numbers[1::2]
+        limit = np.array([limits_of(row) for row in rows], np.int64).T
+        free = np.array([free_of(row) for row in rows], np.int64).T
         changed = ((self.limit[:, at] != limit) | (self.free[:, at] != free)).any(axis=0)
         self.limit[:, at] = limit
         self.free[:, at] = free
         self.changes.add(at[changed].tolist())
         for i, row in zip(at.tolist(), rows, strict=True):
-            description = (*row[1:6], *row[12:])
+            description = description_of(row)
             if self._described[i] != description:
                 self._described[i] = description
                 self._describe(i, row)
@@ -82,10 +85,8 @@ class HostTable:
     def take(self, host_id: str, request: Request, count: int = 1) -> None:
         """The host carries ``count`` more of the request's instances (negative: fewer)."""
         i = self.index[host_id]
-        vcpus, memory_mib, disk_gib = request.need
-        self.free[0, i] -= count * vcpus
-        self.free[1, i] -= count * (memory_mib + int(self.overhead[i]))
-        self.free[2, i] -= count * disk_gib
+        for n, need in enumerate(request.need):
+            self.free[n, i] -= count * (need + int(self.overhead[i]) if n == _MEMORY else need)
         self.changes.add((i,))
 
     def give_back(self, host_id: str, request: Request, count: int = 1) -> None:
@@ -136,7 +137,7 @@ class HostTable:
             items += [frozenset()] * more
         self.known = np.append(self.known, np.zeros(more, bool))
         self.up = np.append(self.up, np.zeros(more, bool))
-        blank = np.zeros((3, more), np.int64)
+        blank = np.zeros((len(CAPACITIES), more), np.int64)
         self.free = np.append(self.free, blank, axis=1)
         self.limit = np.append(self.limit, blank, axis=1)
         self.overhead = np.append(self.overhead, blank[0])
@@ -200,7 +201,7 @@ class Hosts:
 
     @property
     def free(self) -> Ints:
-        """What may still be claimed: vCPUs, memory in MiB, disk in GiB."""
+        """What may still be claimed of each of ``CAPACITIES``: vCPUs, memory in MiB, disk in GiB."""
         return self._host_table.free[:, self._at]
 
     @property
@@ -211,9 +212,9 @@ class Hosts:
     def need(self, request: Request) -> Ints:
         """What one instance takes of each of them: vCPUs, memory in MiB, disk in GiB."""
         overhead = self._host_table.overhead[self._at]
-        need: Ints = np.empty((3, len(overhead)), np.int64)
+        need: Ints = np.empty((len(CAPACITIES), len(overhead)), np.int64)
         need[:] = np.array(request.need, np.int64)[:, None]
-        need[1] += overhead
+        need[_MEMORY] += overhead
         return need
 
     @property

@@ -25,7 +25,8 @@ class Request:
 
     @property
     def need(self) -> tuple[int, int, int]:
-        """What one instance gets: vCPUs, MiB of memory, GiB of disk. ``Hosts.need`` adds the host's overhead."""
+        """What one instance gets of each of ``CAPACITIES``: vCPUs, MiB of memory, GiB of disk. ``Hosts.need`` adds the
+        host's overhead."""
         return self.vcpus, self.memory_mib, self.disk_gib
 
     @property

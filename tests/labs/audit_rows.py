@@ -147,7 +147,7 @@ BREAKS: dict[str, tuple[Sequence[str], Sequence[int], str, str]] = {
     ),
     "counter too high": (
         ["UPDATE hosts SET vcpus_used = vcpus_used + 1 WHERE id = :host"],
-        [3], "", "vCPU as used, its claims add up to",
+        [3], "", "vCPUs as used, its claims add up to",
     ),
     "beyond the limit": (
         ["UPDATE hosts SET memory_limit_mib = 1 WHERE id = :host"],

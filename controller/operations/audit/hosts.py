@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Executable, and_, func, not_, or_, select
 
 from controller.db.models import Claim, Host, Instance
+from controller.domain.host_facts import CAPACITIES
 from controller.domain.states import MAYBE_PLACED, PLACED
 from controller.operations.audit.violation import KNOWN, Remedy, Repair, Violation
 from controller.operations.cloud import Transaction
 
-_RESOURCES = ("vCPU", "MiB of memory", "GiB of disk")
 _RECOUNT = "`pileus audit --repair` sets the counters to the sum of the claims"
 
 
@@ -19,16 +19,14 @@ def counters(tx: Transaction) -> list[Violation]:
     claims = (
         select(
             Claim.host_id,
-            func.sum(Claim.vcpus).label("vcpus"),
-            func.sum(Claim.memory_mib).label("memory_mib"),
-            func.sum(Claim.disk_gib).label("disk_gib"),
+            *(func.sum(getattr(Claim, c.name)).label(c.name) for c in CAPACITIES),
         )
         .group_by(Claim.host_id)
         .subquery()
     )
-    sums = [func.coalesce(c, 0) for c in (claims.c.vcpus, claims.c.memory_mib, claims.c.disk_gib)]
-    used = (Host.vcpus_used, Host.memory_used_mib, Host.disk_used_gib)
-    limits = (Host.vcpus_limit, Host.memory_limit_mib, Host.disk_limit_gib)
+    sums = [func.coalesce(claims.c[c.name], 0) for c in CAPACITIES]
+    used = [getattr(Host, c.used) for c in CAPACITIES]
+    limits = [getattr(Host, c.limit) for c in CAPACITIES]
     wrong = [u != s for u, s in zip(used, sums, strict=True)] + [
         u > limit for u, limit in zip(used, limits, strict=True)
     ]
@@ -41,14 +39,14 @@ def counters(tx: Transaction) -> list[Violation]:
 def _counters(row: Sequence[Any]) -> list[Violation]:
     host, *numbers = row
     found = []
-    for n, resource in enumerate(_RESOURCES):
-        used, claimed, limit = int(numbers[n]), int(numbers[3 + n]), int(numbers[6 + n])
+    for n, capacity in enumerate(CAPACITIES):
+        used, claimed, limit = map(int, numbers[n :: len(CAPACITIES)])
         subject = f"host {host}"
         if used != claimed:
             found.append(
                 Violation(
                     3,
-                    f"it counts {used} {resource} as used, its claims add up to {claimed}",
+                    f"it counts {used} {capacity.unit} as used, its claims add up to {claimed}",
                     subject,
                     _RECOUNT,
                     Remedy(Repair.RECOUNT_HOST, subject=host),
@@ -56,7 +54,9 @@ def _counters(row: Sequence[Any]) -> list[Violation]:
             )
         if used > limit:
             advice = "it has shrunk, or a ratio was lowered: `pileus host drain`, move instances away, or give it more"
-            found.append(Violation(3, f"{used} {resource} are promised of it, the limit is {limit}", subject, advice))
+            found.append(
+                Violation(3, f"{used} {capacity.unit} are promised of it, the limit is {limit}", subject, advice)
+            )
     return found
 
 

@@ -11,6 +11,7 @@ from controller.db.bulk import among
 from controller.db.models import Claim, Host, Instance, Project, RemovedHost
 from controller.domain.errors import BusUnavailable, PoisonMessage
 from controller.domain.guests import Desired, Power
+from controller.domain.host_facts import CAPACITIES
 from controller.domain.messages import (
     GuestReport,
     GuestsChanged,
@@ -72,9 +73,10 @@ def recount_hosts(tx: Transaction, host_ids: Iterable[str]) -> None:
     """
     locked = select(Host).where(among(Host.id, sorted(host_ids))).order_by(Host.id).with_for_update()
     for host in tx.session.scalars(locked.execution_options(populate_existing=True)).all():
-        sums = (func.coalesce(func.sum(c), 0) for c in (Claim.vcpus, Claim.memory_mib, Claim.disk_gib))
+        sums = (func.coalesce(func.sum(getattr(Claim, c.name)), 0) for c in CAPACITIES)
         counted = tx.session.execute(select(*sums).where(Claim.host_id == host.id)).one()
-        host.vcpus_used, host.memory_used_mib, host.disk_used_gib = map(int, counted)
+        for capacity, claimed in zip(CAPACITIES, counted, strict=True):
+            setattr(host, capacity.used, int(claimed))
 
 
 def recount_projects(tx: Transaction, project_ids: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from controller.db.models import Host, Instance
 from controller.domain.agent_messages import check
 from controller.domain.checks import one_line
 from controller.domain.drift import drift
+from controller.domain.host_facts import CAPACITIES, DRIFTING
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
@@ -228,16 +229,7 @@ def _seen(tx: Transaction, heard: Sequence[tuple[Host, int]]) -> None:
 
 
 def _registered(host: Host) -> dict[str, str]:
-    return {
-        "vcpus": str(host.vcpus),
-        "memory_mib": str(host.memory_mib),
-        "disk_gib": str(host.disk_gib),
-        "hypervisor": host.hypervisor,
-        "architecture": host.architecture,
-        "zone": host.zone,
-        "disk_backends": host.disk_backends,
-        "labels": host.labels,
-    }
+    return {fact.name: str(getattr(host, fact.name)) for fact in DRIFTING}
 
 
 def _notes(host: Host, message: HostReported) -> list[str]:
@@ -245,13 +237,10 @@ def _notes(host: Host, message: HostReported) -> list[str]:
     notes = []
     if message.probe_error not in ("", PROBE_PENDING):
         notes.append(f"MAC probe: {one_line(message.probe_error[:200]).replace(';', ',')}")
-    for what, used, limit in (
-        ("vCPUs", host.vcpus_used, host.vcpus_limit),
-        ("MiB of memory", host.memory_used_mib, host.memory_limit_mib),
-        ("GiB of disk", host.disk_used_gib, host.disk_limit_gib),
-    ):
+    for capacity in CAPACITIES:
+        used, limit = getattr(host, capacity.used), getattr(host, capacity.limit)
         if used > limit:
-            notes.append(f"{used} {what} are claimed, {limit} may be")
+            notes.append(f"{used} {capacity.unit} are claimed, {limit} may be")
     return notes
 
 

@@ -10,6 +10,7 @@ from controller.db.models import Claim, Host, Instance, LeasePin
 from controller.domain.checks import LARGEST
 from controller.domain.drift import accepted
 from controller.domain.errors import HostInUse
+from controller.domain.host_facts import CAPACITIES, FACTS, Capacity
 from controller.domain.hosts import HostMode
 from controller.domain.messages import HostReported
 from controller.operations.cloud import Transaction
@@ -32,8 +33,6 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-# The free space of a disk is never twice the same: a smaller change than this share of it is none.
-_DISK_CHANGE = 0.05
 _END_INSTANCES = "terminate them, or --force where the host is down for good"
 _IMPORT_LEASES = "import the leases with other hosts (`pileus network import-leases`)"
 
@@ -115,12 +114,10 @@ def register(tx: Transaction, facts: HostReported) -> Host:
         id=facts.host,
         mode=HostMode.READY,
         created_at=tx.now,
-        vcpus_used=0,
-        memory_used_mib=0,
-        disk_used_gib=0,
         drift="",
         up=True,
         epoch=new_epoch(tx, facts.host, facts.epoch),
+        **{capacity.used: 0 for capacity in CAPACITIES},
     )
     set_facts(tx, host, facts)
     host.last_seen_at, host.heartbeat_sequence = tx.now, facts.sequence
@@ -132,25 +129,25 @@ def register(tx: Transaction, facts: HostReported) -> Host:
 def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
     """Write what the host is, and what may be promised of it, into its row."""
     conf = tx.settings.scheduler
-    host.hypervisor, host.architecture = facts.hypervisor, facts.architecture
-    host.zone = facts.zone or tx.settings.api.zone
-    host.labels, host.disk_backends = _csv(facts.labels), _csv(facts.disk_backends)
-    host.boot_id = facts.boot_id
-    host.release, host.speaks = facts.release, facts.speaks
-    host.images = _csv(facts.images)
+    for fact in FACTS:
+        value = getattr(facts, fact.name)
+        if isinstance(fact, Capacity):
+            value = _steady(fact, getattr(host, fact.name), value)
+            setattr(host, fact.limit, min(int(value * getattr(conf, fact.ratio)), LARGEST))
+        elif isinstance(value, tuple):
+            value = _csv(value)
+        elif fact.name == "zone":
+            value = value or tx.settings.api.zone
+        setattr(host, fact.name, value)
     if facts.allowed_macs is not None:
         host.allowed_macs = _csv(facts.allowed_macs)
     elif not facts.probe_error:
         host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
-    host.vcpus, host.memory_mib, host.disk_gib = facts.vcpus, facts.memory_mib, _steady(host.disk_gib, facts.disk_gib)
-    host.guest_overhead_mib = facts.guest_overhead_mib
-    host.vcpus_limit = min(int(host.vcpus * conf.cpu_ratio), LARGEST)
-    host.memory_limit_mib = min(int(host.memory_mib * conf.memory_ratio), LARGEST)
-    host.disk_limit_gib = min(int(host.disk_gib * conf.disk_ratio), LARGEST)
 
 
-def _steady(known: int | None, now: int) -> int:
-    return known if known is not None and abs(now - known) <= known * _DISK_CHANGE else now
+def _steady(capacity: Capacity, known: int | None, now: int) -> int:
+    """The capacity after a heartbeat: a change that is too small to count is none."""
+    return known if known is not None and abs(now - known) <= known * capacity.steady else now
 
 
 def _csv(values: Iterable[str]) -> str:

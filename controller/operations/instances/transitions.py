@@ -9,27 +9,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, String, Update, delete, select, update
+from sqlalchemy import ColumnElement, String, Update, update
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import among, update_rows
-from controller.db.models import Claim, Host, Instance, Project
+from controller.db.models import Instance, Project
 from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
 from controller.domain.states import DEADLINE_S, TRANSITIONAL, UNCOUNTED, Event, State, next_state
 from controller.operations.cloud import Transaction
+from controller.operations.hosts import claims
 from controller.operations.instances.guest_specs import reconcile_commands
 from controller.operations.instances.history import Detail, record_event
-from controller.operations.instances.locking import LockedInstance, chunks, lock_hosts, lock_instances
+from controller.operations.instances.locking import LockedInstance, chunks, lock_instances
 from controller.operations.networks.leases import give_back
 
 _RELEASING = frozenset({Event.GONE, Event.HOST_GONE})
-_HOST_ROW: Mapping[str, TypeEngine[Any]] = {
-    "host": String(),
-    "now": Host.__table__.c.changed_at.type,
-    "n_vcpus": Integer(),
-    "n_memory_mib": Integer(),
-    "n_disk_gib": Integer(),
-}
 _PLACE_ROW: Mapping[str, TypeEngine[Any]] = {"instance": String(), "host": String()}
 
 __all__ = ["doorbells", "lock_instances", "notify_later", "transition", "waiting"]
@@ -59,9 +53,9 @@ def transition(
     if not moved:
         return
     # Leases, projects, hosts: the order of all locks (see ``held``).
-    given_back = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
+    released = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
     _count_quota(tx, moved)
-    _give_back(tx, given_back)
+    claims.give_back(tx, released)
     alike: dict[tuple[Any, ...], list[LockedInstance]] = defaultdict(list)
     for instance, before, after in moved:
         newer = new_generation or (after is State.ERROR and before is not State.ERROR)
@@ -188,45 +182,18 @@ def _update(tx: Transaction, ids: Sequence[str], values: Mapping[str, Any]) -> N
         )
 
 
-def _release(tx: Transaction, instances: Sequence[LockedInstance]) -> Mapping[str, Mapping[str, int]]:
-    """Give back the claims and leases of instances whose guests are gone; answers with what each host gets back."""
-    freed: set[str] = set()
-    given_back: dict[str, Counter[str]] = defaultdict(Counter)
-    for ids in chunks([i.id for i in instances]):
-        for claim in tx.session.scalars(select(Claim).where(among(Claim.instance_id, ids))):
-            back = given_back[claim.host_id]
-            back["n_vcpus"] += claim.vcpus
-            back["n_memory_mib"] += claim.memory_mib
-            back["n_disk_gib"] += claim.disk_gib
-        tx.session.execute(
-            delete(Claim).where(among(Claim.instance_id, ids)).execution_options(synchronize_session=False)
-        )
-        freed |= give_back(tx, ids)
+def _release(tx: Transaction, instances: Sequence[LockedInstance]) -> claims.Released:
+    """Release claims and leases of instances whose guests are gone; answers with what their hosts get back."""
+    ids = [i.id for i in instances]
+    released = claims.delete_claims(tx, ids)
+    networks: set[str] = set()
+    for chunk in chunks(ids):
+        networks |= give_back(tx, chunk)
     for instance in instances:
         instance.host_id = None
-    if freed:
-        tx.outbox.append(PrepareNetworks(tuple(sorted(freed))))
-    return given_back
-
-
-def _give_back(tx: Transaction, given_back: Mapping[str, Mapping[str, int]]) -> None:
-    rows = [{"host": host, "now": tx.now, **given_back[host]} for host in sorted(given_back)]
-    lock_hosts(tx, sorted(given_back))
-    update_rows(tx.session, _less, _HOST_ROW, rows)
-
-
-def _less(row: Callable[[str], ColumnElement[Any]]) -> Update:
-    table = Host.__table__
-    return (
-        update(table)  # type: ignore[arg-type]
-        .where(table.c.id == row("host"))
-        .values(
-            vcpus_used=table.c.vcpus_used - row("n_vcpus"),
-            memory_used_mib=table.c.memory_used_mib - row("n_memory_mib"),
-            disk_used_gib=table.c.disk_used_gib - row("n_disk_gib"),
-            changed_at=row("now"),
-        )
-    )
+    if networks:
+        tx.outbox.append(PrepareNetworks(tuple(sorted(networks))))
+    return released
 
 
 def _count_quota(tx: Transaction, moved: Iterable[tuple[LockedInstance, State, State]]) -> None:

@@ -12,8 +12,8 @@ from controller.domain import states
 from controller.domain.sightings import SIGHTINGS, Sight
 from controller.domain.states import Event, State
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.hosts import fencing, force_removal, heartbeats, stray_guests
-from controller.operations.instances import launch, reports, sweeps, transitions
+from controller.operations.hosts import claims, fencing, force_removal, heartbeats, stray_guests
+from controller.operations.instances import launch, reports, sweeps
 from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.networks import pooled_leases
 from controller.operations.networks.leases import is_free
@@ -36,7 +36,7 @@ def _claims_are_kept(patch: pytest.MonkeyPatch) -> None:
     def forget(tx: Transaction, given_back: object) -> None:
         """Nothing is given back."""
 
-    patch.setattr(transitions, "_give_back", forget)
+    patch.setattr(claims, "give_back", forget)
 
 
 def _old_commands_are_carried_out(patch: pytest.MonkeyPatch) -> None:
