@@ -7,15 +7,15 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from api.ec2.door import Ec2Door
+from api.errors import row_for
 from api.health import health
 from api.images.download import download
 from api.metrics import CONTENT_TYPE, Metrics
 from api.rest.door import create_door, http_problem, is_rest
-from controller.domain.errors import CloudError, NotAuthorized, NotFound, Unavailable
+from controller.domain.errors import CloudError
 from controller.operations.cloud import Cloud
 
 log = structlog.get_logger(__name__)
-_STATUS: tuple[tuple[type[CloudError], int], ...] = ((NotAuthorized, 403), (NotFound, 404), (Unavailable, 503))
 
 
 def create_app(cloud: Cloud) -> Flask:
@@ -47,10 +47,8 @@ def _answer(status: int, code: str, message: str) -> tuple[Response, int]:
 
 
 def _cloud_error(error: CloudError) -> Any:
-    status = next((s for cls, s in _STATUS if isinstance(error, cls)), 500)
-    if status == 500:
-        return _unexpected(error)
-    return _answer(status, error.code, str(error))
+    row = row_for(error)
+    return _unexpected(error) if row.internal else _answer(row.rest, error.code, str(error))
 
 
 def _http_error(error: HTTPException) -> Any:

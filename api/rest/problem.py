@@ -1,4 +1,4 @@
-"""How REST says what went wrong: problem+json (RFC 9457), by one table from the errors of the domain to statuses."""
+"""Errors as problem+json (RFC 9457); the statuses are those of the table of all doors (``api/errors.py``)."""
 
 import json
 from collections.abc import Mapping
@@ -7,50 +7,35 @@ from types import MappingProxyType
 
 from flask import Response
 
-from controller.domain import errors as domain
-from controller.domain.errors import CloudError
+from api.errors import row_for
+from controller.domain.errors import BadRequest, CloudError
 
 CONTENT_TYPE = "application/problem+json"
 _INTERNAL = "An internal error has occurred; see the log."
 
 
-class TooLarge(domain.BadRequest):
+class TooLarge(BadRequest):
     code = "request.too_large"
     message = "The body has more than {limit} bytes."
 
 
-class UnsupportedMediaType(domain.BadRequest):
+class UnsupportedMediaType(BadRequest):
     code = "request.media_type"
     message = "The body must be application/json, not '{found}'."
 
 
-STATUS: Mapping[type[CloudError], int] = MappingProxyType(
-    {
-        CloudError: 500,
-        TooLarge: 413,
-        UnsupportedMediaType: 415,
-        domain.BadRequest: 400,
-        domain.AuthenticationFailed: 401,
-        domain.NotAuthorized: 403,
-        domain.NotFound: 404,
-        domain.Conflict: 409,
-        domain.QuotaExceeded: 403,
-        domain.Exhausted: 503,
-        domain.Unavailable: 503,
-        domain.ClaimConflict: 503,
-    }
-)
+PROTOCOL_STATUS: Mapping[type[CloudError], int] = MappingProxyType({TooLarge: 413, UnsupportedMediaType: 415})
 
 
 def status_of(error: CloudError) -> int:
-    """The status of the nearest class that the table has."""
-    return next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
+    """The status of an error: of the protocol's own by the table here, of the domain's by that of all doors."""
+    return PROTOCOL_STATUS.get(type(error)) or row_for(error).rest
 
 
 def problem_of(error: CloudError) -> Response:
-    """The answer to an error of the domain; of an internal one nothing is told."""
+    """The answer to an error of the domain; of an internal one its text stays in the log."""
     status = status_of(error)
-    if status == 500:
+    if row_for(error).internal:
         return problem(500, "internal", _INTERNAL)
     field = error.fields.get("parameter")
     return problem(status, error.code, str(error), **({} if field is None else {"field": str(field)}))

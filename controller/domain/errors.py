@@ -1,6 +1,6 @@
 """Everything that can go wrong, by a public and permanent code.
 
-An error is raised where it is known and translated once, at a door (see ``api/ec2/faults.py``).
+An error is raised where it is known and translated once, at a door; ``api/errors.py`` has what each door answers.
 Each class names the fields of its message; a missing field is a programming error, found by the tests.
 """
 
@@ -231,7 +231,7 @@ class AddressInUse(InUse):
 
 
 class IncorrectInstanceState(Conflict):
-    """No row of the transition table; ``id`` is added by whoever knows the instance."""
+    """The transition table has no row for this state and event."""
 
     code = "instance.incorrect_state"
     message = "An instance that is {state} does not allow {event}."
@@ -313,7 +313,7 @@ class AgentAway(Unavailable):
 
 
 class ClaimConflict(CloudError):
-    """Somebody else was faster; whoever catches it takes a new look and tries again."""
+    """Another transaction took it first; the operation is to be tried again on a new snapshot."""
 
     code = "claim.conflict"
     message = "The {kind} '{id}' was taken by somebody else meanwhile."
