@@ -11,6 +11,7 @@ from controller.domain.errors import AddressInUse, ClaimConflict, NoFreeAddress
 from controller.domain.messages import PrepareNetworks
 from controller.domain.networks import NetworkKind
 from controller.domain.placement_groups import GroupStrategy
+from controller.domain.reasons import ReasonCode
 from controller.domain.states import Event
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.claims import claim_hosts
@@ -216,7 +217,7 @@ def _no_address(pool: Network, wanted_ip: str, room: int, asked: int) -> tuple[s
         if wanted_ip
         else NoFreeAddress(network=pool.name, cidr=pool.cidr, free=room, asked=asked)
     )
-    return "Server.InsufficientFreeAddresses", str(error)
+    return ReasonCode.NO_FREE_ADDRESS, str(error)
 
 
 def _no_room(request: Request, placement: Placement) -> tuple[str, str]:
@@ -226,7 +227,7 @@ def _no_room(request: Request, placement: Placement) -> tuple[str, str]:
         room = f"there was room for {len(placement.host_ids)} of {request.count}"
         alone = "; the group takes one a host" if request.group_strategy == GroupStrategy.SPREAD else ""
     return (
-        "Server.InsufficientInstanceCapacity",
+        ReasonCode.NO_CAPACITY,
         f"{room} of {request.vcpus} vCPU / {request.memory_mib} MiB / {request.disk_gib} GiB: "
         f"{placement.explain_refusals()}{alone}",
     )

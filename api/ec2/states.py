@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from api.ec2.reasons import INSTANCE_INITIATED, USER_INITIATED, ec2_reason
 from controller.domain.states import TRAITS, State
 
 EC2_STATE: Mapping[str, tuple[int, str]] = MappingProxyType({state: t.ec2 for state, t in TRAITS.items()})
 RUNNING = EC2_STATE[State.ACTIVE]
 _CHECK: Mapping[str, str] = MappingProxyType({state: t.ec2_check for state, t in TRAITS.items()})
-_FAILED = "Server.InternalError"
-_USER_INITIATED = "Client.UserInitiatedShutdown"
-_INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"
 _BY_USER = frozenset(state for state, t in TRAITS.items() if t.by_user)
 # The one detail of both checks, reachability, by their status.
 _REACHABILITY = MappingProxyType({"ok": "passed", "initializing": "initializing", "impaired": "failed"})
@@ -35,19 +33,19 @@ def state(name: str) -> dict[str, Any]:
 def state_reason(name: str, code: str, reason: str) -> dict[str, str] | None:
     """EC2's ``StateReason``: why an instance is not running; None where there is no reason."""
     if reason or name == State.ERROR:
-        code = code or _FAILED
-        return {"Code": code, "Message": f"{code}: {reason or 'it failed'}"}
+        ec2_code = ec2_reason(code)
+        return {"Code": ec2_code, "Message": f"{ec2_code}: {reason or 'it failed'}"}
     if name in _BY_USER:
-        return {"Code": _USER_INITIATED, "Message": f"{_USER_INITIATED}: User initiated shutdown"}
+        return {"Code": USER_INITIATED, "Message": f"{USER_INITIATED}: User initiated shutdown"}
     return None
 
 
 def transition_reason(name: str, code: str, reason: str, since: datetime) -> str:
     """EC2's ``StateTransitionReason``. Clients read in it since when an instance has been stopped by its user."""
     said = state_reason(name, code, reason)
-    if said is None or said["Code"] == _INSTANCE_INITIATED:
+    if said is None or said["Code"] == INSTANCE_INITIATED:
         return ""
-    if said["Code"] == _USER_INITIATED:
+    if said["Code"] == USER_INITIATED:
         return f"User initiated ({since.astimezone(UTC):%Y-%m-%d %H:%M:%S} GMT)"
     return said["Message"]
 

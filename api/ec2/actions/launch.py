@@ -9,11 +9,8 @@ from api.ec2.actions.identifiers import image_ids, network_id, subnet_id
 from api.ec2.actions.instance_xml import reservations
 from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.errors import SubnetNotFound
-from api.ec2.protocol.request import decode_base64
 from controller.domain.errors import (
     InvalidCombination,
-    InvalidParameter,
-    InvalidUserData,
     MissingParameter,
     NetworkNotFound,
 )
@@ -22,7 +19,6 @@ from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.instances.views import instances_of
 
 DEFAULT_TYPE = "m1.small"
-MAX_USER_DATA = 16384
 HEEDED = frozenset({
     "ClientToken", "DryRun", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceType", "KeyName", "MaxCount",
     "MinCount", "NetworkInterfaces", "Placement", "PrivateIpAddress", "SubnetId", "TagSpecifications", "UserData",
@@ -62,13 +58,13 @@ def _request(context: Context, params: Parameters) -> LaunchRequest:
         min_count=params["MinCount"],
         max_count=params["MaxCount"],
         key_name=params.get("KeyName", ""),
-        user_data=read_user_data(params.get("UserData", "")),
+        user_data="".join(params.get("UserData", "").split()),  # clients wrap base64
         client_token=params.get("ClientToken", ""),
         zone=placement.get("AvailabilityZone", ""),
         tags=tuple(sorted(tags.get("instance", {}).items())),
         reservation_tags=tuple(sorted(tags.get("reservation", {}).items())),
         network_id=network_id(interface["SubnetId"]) if interface.get("SubnetId") else "",
-        wanted_ip=interface.get("PrivateIpAddress", ""),
+        address=interface.get("PrivateIpAddress", ""),
         group_name=placement.get("GroupName", ""),
         shutdown_behavior=_shutdown_behavior(params),
     )
@@ -78,17 +74,6 @@ def _shutdown_behavior(params: Parameters) -> str:
     """Empty for EC2's default: a token that was first sent without it is the same request with it."""
     name: str = params.get("InstanceInitiatedShutdownBehavior", "")
     return "" if name == "stop" else name
-
-
-def read_user_data(text: str) -> str:
-    """The user data, in base64 still, without white space."""
-    try:
-        data = decode_base64(text, "UserData")
-    except InvalidParameter as error:
-        raise InvalidUserData(reason="it has to be base64") from error
-    if len(data) > MAX_USER_DATA:
-        raise InvalidUserData(reason=f"it has {len(data)} bytes, {MAX_USER_DATA} are accepted")
-    return "".join(text.split())
 
 
 def read_interface(params: Parameters) -> Mapping[str, str]:

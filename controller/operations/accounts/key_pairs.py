@@ -103,7 +103,7 @@ def _generate(
     if key_type == "ed25519":
         return ed25519.Ed25519PrivateKey.generate(), serialization.PrivateFormat.OpenSSH, ""
     if key_type != "rsa":
-        raise InvalidParameter(parameter="KeyType", value=key_type, reason="it must be rsa or ed25519")
+        raise InvalidParameter(parameter="key_type", value=key_type, reason="it must be rsa or ed25519")
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     der = private.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -122,7 +122,7 @@ def _add(
     public_key: str,
     with_tags: Mapping[str, str],
 ) -> KeyPairView:
-    check_name("KeyName", name)
+    check_name("key_name", name)
     if tx.session.scalar(select(KeyPair.id).where(KeyPair.project_id == project_id, KeyPair.name == name)):
         raise KeyPairExists(id=name)
     row = KeyPair(

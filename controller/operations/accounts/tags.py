@@ -121,12 +121,12 @@ def _check_count(resource_id: str, asked: int) -> None:
 
 def _check(key: str, value: str) -> None:
     if not 1 <= len(key) <= 127:
-        raise InvalidParameter(parameter="Tag.Key", value=key[:140], reason="a key has 1 to 127 characters")
+        raise InvalidParameter(parameter="tag_key", value=key[:140], reason="a key has 1 to 127 characters")
     if key.startswith("aws:"):
-        raise InvalidParameter(parameter="Tag.Key", value=key, reason="keys that begin with aws: are reserved")
+        raise InvalidParameter(parameter="tag_key", value=key, reason="keys that begin with aws: are reserved")
     if len(value) > 255:
         raise InvalidParameter(
-            parameter="Tag.Value", value=value[:20] + "...", reason="a value has 255 characters at most"
+            parameter="tag_value", value=value[:20] + "...", reason="a value has 255 characters at most"
         )
 
 

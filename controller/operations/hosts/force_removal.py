@@ -5,6 +5,7 @@ from sqlalchemy import delete, select
 from controller.db.bulk import among
 from controller.db.models import Host, Instance, Lease, LeasePin
 from controller.domain.errors import Conflict, InUse
+from controller.domain.reasons import ReasonCode
 from controller.domain.states import Event
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import missing_host
@@ -45,7 +46,7 @@ def force_remove(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         instances,
         Event.HOST_GONE,
         detail=f"host {host_id} was given up, and its disk there with it",
-        reason_code="Server.InternalError",
+        reason_code=ReasonCode.HOST_FORCE_REMOVED,
     )
     if fenced:
         quarantines.lock_kept_by(tx, host_id)

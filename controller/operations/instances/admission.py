@@ -61,7 +61,7 @@ def check_address(tx: Transaction, network: Network, ip: str) -> None:
     ).one_or_none()
     if lease is None and network.kind == NetworkKind.PINNED:
         reason = f"network '{network.name}' has no lease for it"
-        raise InvalidParameter(parameter="PrivateIpAddress", value=ip, reason=reason)
+        raise InvalidParameter(parameter="address", value=ip, reason=reason)
     if lease is not None and lease.instance_id is not None:
         raise AddressInUse(id=ip, user="an instance")
     if lease is not None and lease.quarantine_host is not None:
@@ -80,10 +80,10 @@ def _check_range(network: Network, ip: str) -> None:
         offset = int(IPv4Address(ip)) - int(cidr.network_address)
     except AddressValueError as error:
         reason = "it is no IPv4 address"
-        raise InvalidParameter(parameter="PrivateIpAddress", value=ascii(ip[:40]).strip("'"), reason=reason) from error
+        raise InvalidParameter(parameter="address", value=ascii(ip[:40]).strip("'"), reason=reason) from error
     if not FIRST_OFFSET <= offset < end_offset(network.cidr):
         reason = f"a guest of network '{network.name}' has one from {cidr[FIRST_OFFSET]} to {cidr[-2]}"
-        raise InvalidParameter(parameter="PrivateIpAddress", value=ip, reason=reason)
+        raise InvalidParameter(parameter="address", value=ip, reason=reason)
 
 
 def room_for(tx: Transaction, image: Image, flavor: InstanceType, zone: str, least: int, most: int) -> int:

@@ -97,16 +97,16 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
     The same client token gives the same instances.
 
     Raises:
-        InvalidParameter, InvalidCombination, ImageNotFound, ImageUnavailable, InstanceTypeNotFound, KeyPairNotFound,
-        NetworkNotFound, PlacementGroupNotFound, IdempotentParameterMismatch, QuotaExceeded, NoFreeAddress,
-        AddressInUse, NoValidHost
+        InvalidParameter, InvalidCombination, InvalidUserData, ImageNotFound, ImageUnavailable, InstanceTypeNotFound,
+        KeyPairNotFound, NetworkNotFound, PlacementGroupNotFound, IdempotentParameterMismatch, QuotaExceeded,
+        NoFreeAddress, AddressInUse, NoValidHost
     """
     if earlier := _earlier(tx, request):
         return earlier
     check_launch(request)
     given = _ingredients(tx, request)
-    if request.wanted_ip:
-        check_address(tx, given.network, request.wanted_ip)
+    if request.address:
+        check_address(tx, given.network, request.address)
     free = addresses_for(tx, given.network, request.min_count, request.max_count)
     room = room_for(tx, given.image, given.flavor, request.zone, request.min_count, request.max_count)
     count = _within_quota(request, given, min(free, room))
@@ -205,7 +205,7 @@ def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
     if not request.client_token:
         return None
     if len(request.client_token) > 64:
-        raise InvalidParameter(parameter="ClientToken", value=request.client_token, reason="64 characters at most")
+        raise InvalidParameter(parameter="client_token", value=request.client_token, reason="64 characters at most")
     reservation = tx.session.scalar(
         select(Reservation).where(
             Reservation.project_id == request.project_id, Reservation.client_token == request.client_token
@@ -232,11 +232,11 @@ def _ingredients(tx: Transaction, request: LaunchRequest) -> _Ingredients:
         raise InstanceTypeNotFound(id=request.instance_type)
     if flavor.memory_mib < image.min_memory_mib:
         reason = f"image {image.id} needs {image.min_memory_mib} MiB of memory, the type has {flavor.memory_mib}"
-        raise InvalidParameter(parameter="InstanceType", value=flavor.name, reason=reason)
+        raise InvalidParameter(parameter="instance_type", value=flavor.name, reason=reason)
     needed_gib = max(image.min_disk_gib, -(-image.virtual_size_bytes // _GIB))
     if flavor.disk_gib < needed_gib:
         reason = f"image {image.id} needs a disk of {needed_gib} GiB, the type has {flavor.disk_gib}"
-        raise InvalidParameter(parameter="InstanceType", value=flavor.name, reason=reason)
+        raise InvalidParameter(parameter="instance_type", value=flavor.name, reason=reason)
     public_key, group_id = _public_key(tx, request), _group_id(tx, request)
     network = usable_network(tx, request.project_id, request.network_id)
     return _Ingredients(project, image, flavor, public_key, network, group_id)
@@ -306,7 +306,7 @@ def _rows(
         "key_name": request.key_name,
         "zone": request.zone,
         "group_id": given.group_id,
-        "wanted_ip": request.wanted_ip,
+        "wanted_ip": request.address,
         "shutdown_behavior": request.shutdown_behavior or ShutdownBehavior.STOP,
         "network_id": given.network.id,
         "host_id": None,

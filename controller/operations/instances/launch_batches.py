@@ -50,7 +50,7 @@ class LaunchBatcher:
 
     def __call__(self, request: LaunchRequest) -> Launched:
         """Accept a request; see ``launch`` for what it raises."""
-        if request.wanted_ip or request.group_name:
+        if request.address or request.group_name:
             return self._alone(request)
         turn, kind = _Turn(request), request.kind
         with self._lock:

@@ -1,12 +1,11 @@
 """What the guest of an instance may know of it, and which guest asks: the read model of the metadata service."""
 
-import base64
-import binascii
 from dataclasses import dataclass
 
 from controller.db.models import Instance, Lease, Network, Reservation
 from controller.domain.names import lease_hostname
 from controller.domain.states import State
+from controller.domain.user_data import user_data_bytes
 from controller.operations.cloud import Transaction
 from controller.operations.instances.views import InstanceView, select_views
 from controller.operations.networks.leases import gateway
@@ -51,14 +50,6 @@ def find_guest(tx: Transaction, remote: str, local: str) -> GuestMetadata | None
                 cidr=cidr,
                 domain=tx.settings.network.dns_domain,
                 public_key=public_key.strip(),
-                user_data=_decoded(user_data),
+                user_data=user_data_bytes(user_data),
             )
     return None
-
-
-def _decoded(text: str) -> bytes:
-    """User data is kept in base64; what an earlier release kept otherwise is given as it is."""
-    try:
-        return base64.b64decode(text)
-    except (binascii.Error, ValueError):
-        return text.encode()

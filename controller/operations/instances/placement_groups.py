@@ -41,10 +41,10 @@ def create_placement_group(
     Raises:
         PlacementGroupExists, InvalidParameter
     """
-    check_name("GroupName", name)
+    check_name("group_name", name)
     if strategy not in set(GroupStrategy):
         raise InvalidParameter(
-            parameter="Strategy", value=strategy[:40], reason=f"it must be {' or '.join(GroupStrategy)}"
+            parameter="strategy", value=strategy[:40], reason=f"it must be {' or '.join(GroupStrategy)}"
         )
     if tx.session.scalar(select(PlacementGroup.id).where(*_requested(project_id, name))):
         raise PlacementGroupExists(kind="placement group", id=name)

@@ -13,6 +13,7 @@ from controller.domain.checks import storable
 from controller.domain.guests import OffCause, Power
 from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import UNTOLD, GuestReport, GuestsChanged, GuestState, HostReported, OutdatedRequest
+from controller.domain.reasons import ReasonCode
 from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
 from controller.domain.states import REFUSALS, Event, State
 from controller.operations.cloud import Transaction
@@ -31,7 +32,6 @@ log = structlog.get_logger(__name__)
 # it may have been written before the last event. The age of the heartbeat counts in addition.
 _SETTLED_S = 30
 _SEEN, _NOT_SEEN = "seen in its host's heartbeat", "its host has no such guest running"
-_INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown"  # EC2's code
 _BY_ITSELF = "the guest powered itself off, and is to be terminated then"
 _REMOVED = "its host has removed it with its disk, by a wish that is not known here: was the database restored?"
 # An agent says 500.
@@ -163,14 +163,26 @@ def _apply(tx: Transaction, instances: Sequence[LockedInstance], event: Event, r
     moving, removed, again, known = _sort(instances, event)
     by_itself = event is Event.SHUT_OFF and cause == OffCause.SHUTDOWN
     went_off = [i for i in moving if by_itself and i.state is not State.STOPPING]
-    code = _INSTANCE_INITIATED if by_itself else "Server.InternalError" if event is Event.FAILED else ""
-    transition(tx, moving, event, detail=reason, reason_code=code)
-    transition(tx, removed, event, detail=reason or _REMOVED, reason_code="Server.InternalError")
+    by_code: dict[str, list[LockedInstance]] = defaultdict(list)
+    for instance in moving:
+        by_code[_reason_code(event, instance.state, by_itself)].append(instance)
+    for code, alike in by_code.items():
+        transition(tx, alike, event, detail=reason, reason_code=code)
+    transition(tx, removed, event, detail=reason or _REMOVED, reason_code=ReasonCode.GUEST_REMOVED)
     failed = [i for i in moving if i.state is State.ERROR and i.host_id is not None]
     tx.outbox += doorbells(tx, failed)  # what is left of them is to go
     _remove_again(tx, again, reason)
     if by_itself:
         _terminate(tx, went_off + _explain(tx, known, reason))
+
+
+def _reason_code(event: Event, state: State, by_itself: bool) -> str:
+    """The code of what is reported of an instance in this state; empty: there is none but the reported reason."""
+    if by_itself:
+        return ReasonCode.INSTANCE_INITIATED_SHUTDOWN
+    if event is not Event.FAILED:
+        return ""
+    return ReasonCode.BUILD_FAILED if state is State.BUILDING else ReasonCode.START_FAILED
 
 
 def _sort(instances: Iterable[LockedInstance], event: Event) -> tuple[list[LockedInstance], ...]:
@@ -216,7 +228,7 @@ def _explain(tx: Transaction, stopped: Sequence[LockedInstance], reason: str) ->
         where = among(Instance.id, ids), Instance.reason.in_((_SEEN, _NOT_SEEN)), Instance.reason_code == ""
         found = list(tx.session.scalars(select(Instance.id).where(*where)))
         explained = update(Instance).where(among(Instance.id, found))
-        explained = explained.values(reason=reason, reason_code=_INSTANCE_INITIATED)
+        explained = explained.values(reason=reason, reason_code=ReasonCode.INSTANCE_INITIATED_SHUTDOWN)
         tx.session.execute(explained.execution_options(synchronize_session=False))
         unexplained.update(found)
     return [i for i in stopped if i.id in unexplained]
@@ -229,7 +241,14 @@ def _terminate(tx: Transaction, stopped: Sequence[LockedInstance]) -> None:
         wants = Instance.shutdown_behavior == ShutdownBehavior.TERMINATE
         wanted.update(tx.session.scalars(select(Instance.id).where(among(Instance.id, ids), wants)))
     ending = [i for i in stopped if i.id in wanted]
-    transition(tx, ending, Event.DELETE, detail=_BY_ITSELF, reason_code=_INSTANCE_INITIATED, new_generation=True)
+    transition(
+        tx,
+        ending,
+        Event.DELETE,
+        detail=_BY_ITSELF,
+        reason_code=ReasonCode.INSTANCE_INITIATED_SHUTDOWN,
+        new_generation=True,
+    )
     tx.outbox += doorbells(tx, ending)
 
 

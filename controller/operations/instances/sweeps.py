@@ -6,6 +6,7 @@ from sqlalchemy import delete, func, or_, select
 
 from controller.db.bulk import among
 from controller.db.models import Instance, Reservation
+from controller.domain.reasons import ReasonCode
 from controller.domain.states import TRAITS, Event, State
 from controller.operations.accounts import tags
 from controller.operations.cloud import Transaction
@@ -33,7 +34,7 @@ def expire(tx: Transaction) -> int:
         by_state.setdefault(instance.state, []).append(instance)
     for state, of_state in by_state.items():
         reason = f"{TRAITS[state].overdue} ({state})"
-        transition(tx, of_state, Event.EXPIRED, detail=reason, reason_code="Server.InternalError")
+        transition(tx, of_state, Event.EXPIRED, detail=reason, reason_code=ReasonCode.TIMED_OUT)
     return len(instances)
 
 

@@ -71,7 +71,7 @@ def test_what_an_instance_shows(site: Site, ec2: Any) -> None:
 
 def test_a_failure_says_why(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2))
-    site.happen(Event.FAILED, instance_id, detail="no host has room", reason_code="Server.InsufficientInstanceCapacity")
+    site.happen(Event.FAILED, instance_id, detail="no host has room", reason_code="no_capacity")
     (shown,) = ec2.describe_instances()["Reservations"][0]["Instances"]
     assert shown["State"]["Name"] == "terminated"
     assert shown["StateReason"] == {

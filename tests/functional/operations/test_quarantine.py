@@ -63,7 +63,7 @@ def test_pooled(site: TestCloud) -> None:
     assert kept(site) == [(ip, "h1", one), (other_ip, "h1", two)]
     assert site.cloud.read(quarantine.count) == 2
     with pytest.raises(AddressInUse, match="host h1, which was removed"):
-        site.cloud.write(lambda tx: launch(tx, site.request(1, wanted_ip=ip)))
+        site.cloud.write(lambda tx: launch(tx, site.request(1, address=ip)))
     again = site.launch(5)
     place(site)
     assert site.states(again) == [State.BUILDING] * 5
@@ -75,14 +75,14 @@ def test_pooled(site: TestCloud) -> None:
     assert kept(site) == [(ip, "h1", one)]
     site.heartbeat(epoch=3, sequence=7)
     assert kept(site) == []
-    assert site.cloud.write(lambda tx: launch(tx, site.request(1, wanted_ip=ip))).instances
+    assert site.cloud.write(lambda tx: launch(tx, site.request(1, address=ip))).instances
 
 
 def test_pinned(site: TestCloud) -> None:
     """A lease in use cannot be imported without its host: that goes with the host, if others may carry the lease."""
     pinned = PinnedSite(site)
     pinned.take(PINNED.format(more=""))
-    one, ip = running(site, network_id=pinned.network, wanted_ip=KEPT)
+    one, ip = running(site, network_id=pinned.network, address=KEPT)
     assert (site.instance(one).host_id, ip) == ("h1", KEPT)
     with pytest.raises(InUse, match="1 pinned lease"):
         lose(site)
@@ -98,7 +98,7 @@ def test_pinned(site: TestCloud) -> None:
         "10.20.0.12": ("h2", "h3"),
     }
     with pytest.raises(AddressInUse, match="host h1, which was removed"):
-        site.cloud.write(lambda tx: launch(tx, site.request(1, network_id=pinned.network, wanted_ip=KEPT)))
+        site.cloud.write(lambda tx: launch(tx, site.request(1, network_id=pinned.network, address=KEPT)))
     others = [running(site, network_id=pinned.network)[1] for _ in range(2)]
     assert sorted(others) == ["10.20.0.11", "10.20.0.12"]
     with pytest.raises(NoFreeAddress):
@@ -112,15 +112,15 @@ def test_pinned(site: TestCloud) -> None:
         site.cloud.write(lambda tx: networks.delete_network(tx, pinned.network))
     assert site.cloud.read(audit) == []
     assert site.cloud.write(lambda tx: quarantine.fence(tx, "h1")) == 1
-    taken, ip = running(site, network_id=pinned.network, wanted_ip=KEPT)
+    taken, ip = running(site, network_id=pinned.network, address=KEPT)
     assert (site.instance(taken).host_id, ip) == ("h2", KEPT)
 
 
 def test_pinned_and_fenced_at_once(site: TestCloud) -> None:
     pinned = PinnedSite(site)
     pinned.take(PINNED.format(more=" h3"))
-    running(site, network_id=pinned.network, wanted_ip=KEPT)
+    running(site, network_id=pinned.network, address=KEPT)
     lose(site, fenced=True)
     assert kept(site) == []
-    again, ip = running(site, network_id=pinned.network, wanted_ip=KEPT)
+    again, ip = running(site, network_id=pinned.network, address=KEPT)
     assert (site.instance(again).host_id, ip) == ("h3", KEPT)

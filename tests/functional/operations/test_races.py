@@ -173,7 +173,7 @@ def test_the_last_vlan(site: TestCloud) -> None:
 @row(
     fault=f"{RACERS} racers for the last address of a network",
     strikes="all are accepted before, and scheduled at the same moment",
-    seen="one is built; the others end in ERROR, Server.InsufficientFreeAddresses, and hold nothing",
+    seen="one is built; the others end in ERROR, no_free_address, and hold nothing",
 )
 def test_the_last_address(site: TestCloud) -> None:
     network = _network_with_one_address_left(site)
@@ -182,7 +182,7 @@ def test_the_last_address(site: TestCloud) -> None:
         site.launch(1, network_id=network)
         bells += site.bus.take(ScheduleReservation)
     race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], HostCache())))
-    _one_of_them_is_built(site, [b.reservation_id for b in bells], "Server.InsufficientFreeAddresses")
+    _one_of_them_is_built(site, [b.reservation_id for b in bells], "no_free_address")
 
 
 @row(
@@ -194,7 +194,7 @@ def test_the_last_address_by_name(site: TestCloud) -> None:
     network = _network_with_one_address_left(site)
 
     def ask(n: int) -> str:
-        request = site.request(1, network_id=network, wanted_ip="10.9.0.14")
+        request = site.request(1, network_id=network, address="10.9.0.14")
         return site.cloud.write(lambda tx: launch(tx, request).reservation.id)
 
     results = race(ask)
@@ -202,13 +202,13 @@ def test_the_last_address_by_name(site: TestCloud) -> None:
     assert accepted
     assert {type(r) for r in results if not isinstance(r, str)} <= {AddressInUse}
     race(lambda n: site.cloud.write(lambda tx: schedule(tx, [accepted[n]], HostCache())), len(accepted))
-    _one_of_them_is_built(site, accepted, "Server.InsufficientFreeAddresses")
+    _one_of_them_is_built(site, accepted, "no_free_address")
 
 
 @row(
     fault=f"{RACERS} racers for the last vCPU of the site",
     strikes="all are accepted before, and scheduled at the same moment",
-    seen="one is built; the others end in ERROR, Server.InsufficientInstanceCapacity, and hold nothing",
+    seen="one is built; the others end in ERROR, no_capacity, and hold nothing",
 )
 def test_the_last_vcpu(site: TestCloud) -> None:
     site.heartbeat("h2", vcpus=0)
@@ -223,7 +223,7 @@ def test_the_last_vcpu(site: TestCloud) -> None:
         site.cloud.write(lambda tx, b=bell: schedule(tx, [b.reservation_id], HostCache()))  # type: ignore[misc]
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 7
     race(lambda n: site.cloud.write(lambda tx: schedule(tx, [bells[n].reservation_id], HostCache())))
-    _one_of_them_is_built(site, [b.reservation_id for b in bells], "Server.InsufficientInstanceCapacity")
+    _one_of_them_is_built(site, [b.reservation_id for b in bells], "no_capacity")
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 8
 
 
@@ -261,5 +261,5 @@ def test_the_last_addresses_go_to_as_many_as_there_are(site: TestCloud) -> None:
     assert len(placed) == len({v.ip for v in placed}) == 13
     refused = [v for v in views if v.state == State.ERROR]
     assert [v.ip for v in refused] == [""] * 7
-    assert {v.reason_code for v in refused} == {"Server.InsufficientFreeAddresses"}
+    assert {v.reason_code for v in refused} == {"no_free_address"}
     assert site.cloud.read(lambda tx: audit(tx)) == []

@@ -14,7 +14,7 @@ from api.ec2.actions.instances import position_text, read_position
 from api.ec2.actions.table import ACTIONS
 from api.ec2.actions.tag_specifications import read_tag_specifications, read_tags
 from api.ec2.protocol.model import operation
-from controller.domain.errors import InvalidPage, InvalidParameter, InvalidUserData, MissingParameter
+from controller.domain.errors import InvalidPage, InvalidParameter, MissingParameter
 from controller.operations.instances.views import Position
 
 
@@ -40,13 +40,6 @@ def test_what_run_instances_heeds_or_passes_over_is_a_parameter_of_it() -> None:
 def test_every_other_parameter_of_run_instances_is_refused_by_name(name: str) -> None:
     with pytest.raises(UnsupportedParameter, match=name[:8]):
         launch.refuse_what_has_no_effect({name: "x"})
-
-
-def test_user_data_may_be_wrapped() -> None:
-    assert launch.read_user_data("YWJj\nZGVm\n") == "YWJjZGVm"
-    assert launch.read_user_data("") == ""
-    with pytest.raises(InvalidUserData, match="16384"):
-        launch.read_user_data("AAAA" * 5462)
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 10_000))

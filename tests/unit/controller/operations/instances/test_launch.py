@@ -157,7 +157,7 @@ def test_what_was_accepted_and_fits_no_more_ends_with_the_reason(site: TestCloud
     reason = site.instance(ids[0]).reason
     assert "no host fits" in reason
     assert "1 by in_service (draining)" in reason
-    assert site.instance(ids[0]).reason_code == "Server.InsufficientInstanceCapacity"
+    assert site.instance(ids[0]).reason_code == "no_capacity"
     assert site.cloud.read(lambda tx: projects.get_project(tx, "demo").used_instances) == 0
     site.cloud.write(lambda tx: actions.terminate(tx, None, ids))
     assert site.states(ids) == [State.DELETED] * 2

@@ -79,34 +79,34 @@ def test_a_batch_larger_than_the_free_leases_is_told_how_many_there_are(site: Te
 
 def test_an_address_of_a_pinned_network(site: TestCloud) -> None:
     network = pinned(site, 2)
-    (instance_id,) = site.launch(1, network_id=network, wanted_ip="10.20.0.11")
+    (instance_id,) = site.launch(1, network_id=network, address="10.20.0.11")
     assert site.instance(instance_id).wanted_ip == "10.20.0.11"
     with pytest.raises(AddressInUse, match=r"10\.20\.0\.11 is in use by an instance that is about to start"):
-        site.launch(1, network_id=network, wanted_ip="10.20.0.11")
+        site.launch(1, network_id=network, address="10.20.0.11")
     held = update(Lease).where(Lease.ip == "10.20.0.10").values(instance_id=instance_id)
     site.cloud.write(lambda tx: tx.session.execute(held))
     with pytest.raises(AddressInUse, match="in use by an instance"):
-        site.launch(1, network_id=network, wanted_ip="10.20.0.10")
+        site.launch(1, network_id=network, address="10.20.0.10")
 
 
 def test_an_address_of_a_pooled_network(site: TestCloud) -> None:
-    (instance_id,) = site.launch(1, wanted_ip="10.128.0.77")
+    (instance_id,) = site.launch(1, address="10.128.0.77")
     assert site.instance(instance_id).wanted_ip == "10.128.0.77"
     with pytest.raises(AddressInUse):
-        site.launch(1, wanted_ip="10.128.0.77")
+        site.launch(1, address="10.128.0.77")
 
 
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"wanted_ip": "10.20.0.99"}, InvalidParameter, "no lease for it"),
-        ({"wanted_ip": "10.20.0.1"}, InvalidParameter, "from 10.20.0.2 to 10.20.0.254"),
-        ({"wanted_ip": "10.20.0.255"}, InvalidParameter, "from 10.20.0.2"),
-        ({"wanted_ip": "10.20.1.10"}, InvalidParameter, "from 10.20.0.2"),
-        ({"wanted_ip": "0.0.0.0"}, InvalidParameter, "from 10.20.0.2"),
-        ({"wanted_ip": "10.20.0.10/24"}, InvalidParameter, "no IPv4"),
-        ({"wanted_ip": "x" * 500 + "\n"}, InvalidParameter, "no IPv4"),
-        ({"wanted_ip": "10.20.0.10", "max_count": 2}, InvalidCombination, "one instance only"),
+        ({"address": "10.20.0.99"}, InvalidParameter, "no lease for it"),
+        ({"address": "10.20.0.1"}, InvalidParameter, "from 10.20.0.2 to 10.20.0.254"),
+        ({"address": "10.20.0.255"}, InvalidParameter, "from 10.20.0.2"),
+        ({"address": "10.20.1.10"}, InvalidParameter, "from 10.20.0.2"),
+        ({"address": "0.0.0.0"}, InvalidParameter, "from 10.20.0.2"),
+        ({"address": "10.20.0.10/24"}, InvalidParameter, "no IPv4"),
+        ({"address": "x" * 500 + "\n"}, InvalidParameter, "no IPv4"),
+        ({"address": "10.20.0.10", "max_count": 2}, InvalidCombination, "one instance only"),
         ({"group_name": "nobody"}, PlacementGroupNotFound, "nobody"),
     ],
 )
@@ -138,9 +138,7 @@ def test_a_token_of_before_the_options_is_still_good() -> None:
     """The digest of a request without them is stored in the reservations of older clouds."""
     old = LaunchRequest("123456789012", "u-1", "ami-1", "p1.tiny", client_token="once", tags=(("Name", "web"),))
     assert old.digest() == "1127bae7323b1f12b97ce382c87c61bad95e6d38aff00c978c55f5ccb0b7b25e"
-    assert (
-        len({old.digest(), *(_with(old, **{o: "x"}).digest() for o in ("network_id", "wanted_ip", "group_name"))}) == 4
-    )
+    assert len({old.digest(), *(_with(old, **{o: "x"}).digest() for o in ("network_id", "address", "group_name"))}) == 4
 
 
 def _with(request: LaunchRequest, **changes: str) -> LaunchRequest:

@@ -284,7 +284,7 @@ def test_off_before_running_was_reported_is_stopped_with_its_disk(site: TestClou
     site.bus.sent.clear()
     if seen == "report":
         off(site, one)
-        assert site.instance(one).reason_code == "Client.InstanceInitiatedShutdown"
+        assert site.instance(one).reason_code == "instance_initiated_shutdown"
     else:
         guests = (GuestState(one, site.instance(one).generation, Power.SHUT_OFF),)
         site.heartbeat(guests=guests)
@@ -325,7 +325,7 @@ def test_only_a_guests_own_shutdown_terminates(site: TestCloud, cause: str, beha
     off(site, one, cause)
     assert site.states() == [after]
     if after is State.DELETING:
-        assert site.instance(one).reason_code == "Client.InstanceInitiatedShutdown"
+        assert site.instance(one).reason_code == "instance_initiated_shutdown"
         off(site, one, cause)  # delivered twice
         site.report([one], Event.GONE)
         assert site.states() == [State.DELETED]

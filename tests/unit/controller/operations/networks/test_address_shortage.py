@@ -66,7 +66,7 @@ def test_of_twenty_singles_thirteen_are_placed(site: TestCloud, pool: str) -> No
     assert held(site, states[State.ERROR]) == (0, 0)
     assert len({v.ip for v in site.views(states[State.BUILDING])}) == 13
     refused = [site.instance(i) for i in states[State.ERROR]]
-    assert {i.reason_code for i in refused} == {"Server.InsufficientFreeAddresses"}
+    assert {i.reason_code for i in refused} == {"no_free_address"}
     assert all("pool" in i.reason and "10.9.0.0/28" in i.reason for i in refused)
     assert site.cloud.read(lambda tx: audit(tx)) == []
 
@@ -114,13 +114,13 @@ def test_addresses_that_were_given_back_count(site: TestCloud, pool: str) -> Non
 def test_a_wanted_address_that_another_took_is_refused_with_nothing_held(site: TestCloud, pool: str) -> None:
     site.launch(8, network_id=pool)
     bells = site.bus.take(ScheduleReservation)
-    wanted = site.launch(1, network_id=pool, wanted_ip="10.9.0.4")
+    wanted = site.launch(1, network_id=pool, address="10.9.0.4")
     mine = site.bus.take(ScheduleReservation)
     site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in bells], HostCache()))
     site.cloud.write(lambda tx: schedule(tx, [b.reservation_id for b in mine], HostCache()))
     assert site.states(wanted) == [State.ERROR]
     refused = site.instance(wanted[0])
-    assert refused.reason_code == "Server.InsufficientFreeAddresses"
+    assert refused.reason_code == "no_free_address"
     assert "10.9.0.4" in refused.reason
     assert held(site, wanted) == (0, 0)
     assert site.cloud.read(lambda tx: audit(tx)) == []
@@ -128,7 +128,7 @@ def test_a_wanted_address_that_another_took_is_refused_with_nothing_held(site: T
 
 def test_a_wanted_address_is_not_given_to_another_that_is_placed_with_it(site: TestCloud, pool: str) -> None:
     others = site.launch(8, network_id=pool)
-    wanted = site.launch(1, network_id=pool, wanted_ip="10.9.0.4")
+    wanted = site.launch(1, network_id=pool, address="10.9.0.4")
     assert place_together(site) == 9
     assert site.views(wanted)[0].ip == "10.9.0.4"
     assert "10.9.0.4" not in {v.ip for v in site.views(others)}

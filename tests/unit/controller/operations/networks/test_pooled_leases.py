@@ -71,7 +71,7 @@ def test_an_address_rests_until_its_lease_has_run_out(served: TestCloud) -> None
     with pytest.raises(NoFreeAddress, match="0 free addresses"):
         pool.launch(1)
     with pytest.raises(AddressInUse, match="DHCP for an instance that is gone"):
-        pool.launch(1, wanted_ip=last)
+        pool.launch(1, address=last)
     served.clock.advance(LEASE_S - 1)
     with pytest.raises(NoFreeAddress):
         pool.launch(1)
@@ -90,7 +90,7 @@ def test_an_address_that_dhcp_has_forgotten_is_free_at_once(served: TestCloud) -
     assert pool.free() == 1
     assert pool.ips(pool.launch(1)) == [other]
     pool.forget([one])
-    assert pool.ips(pool.launch(1, wanted_ip=one)) == [one]
+    assert pool.ips(pool.launch(1, address=one)) == [one]
 
 
 def test_news_of_an_older_rest_ends_no_newer_one(served: TestCloud) -> None:
@@ -101,7 +101,7 @@ def test_news_of_an_older_rest_ends_no_newer_one(served: TestCloud) -> None:
     old = served.cloud.read(lambda tx: tx.session.scalars(select(Lease.free_after)).one())
     assert old is not None
     served.clock.advance(LEASE_S)
-    again = pool.launch(1, wanted_ip=ips[0])
+    again = pool.launch(1, address=ips[0])
     pool.end(again)
     served.cloud.write(lambda tx: leases.forgotten(tx, pool.network, ips, old))
     assert pool.free() == 12

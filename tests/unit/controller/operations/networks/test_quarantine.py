@@ -49,7 +49,7 @@ def test_nobody_gets_an_address_that_may_still_be_used(closed: TestCloud) -> Non
     assert kept(site) == [(addresses[i], i) for i in sorted(addresses, key=lambda i: addresses[i])]
     assert free(site) == before
     with pytest.raises(AddressInUse, match="host h1, which was removed"):
-        site.cloud.write(lambda tx: launch(tx, site.request(1, wanted_ip=addresses[one])))
+        site.cloud.write(lambda tx: launch(tx, site.request(1, address=addresses[one])))
     network_id = site.cloud.read(lambda tx: networks.usable_networks(tx, site.project_id)[0].id)
     with pytest.raises(InUse):
         site.cloud.write(lambda tx: networks.delete_network(tx, network_id))
