@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from controller.domain.errors import InvalidParameter
 from controller.operations.audit.audit import audit
 from controller.operations.audit.observed_state import TIMEOUT_S, MakeExecutor, ObservedState, observe
 from controller.operations.audit.repair import MOST_REMOVALS, repair
@@ -16,18 +17,30 @@ from controller.operations.networks import quarantine
 
 # Looks after a repair until what was mended must be seen to be.
 _LOOKS = 5
+# Longer than this an audit neither waits between two looks nor for an answer.
+MOST_S = 120.0
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """How to run: ``settle_s`` is between two looks; ``most_removals``: more guests than that are not removed."""
+    """How to run: ``settle_s`` is between two looks; ``most_removals``: more guests than that are not removed.
+
+    Raises:
+        InvalidParameter: a time is out of its range.
+    """
 
     repair: bool = False
     observed: bool = True
     settle_s: float = 3.0
     timeout_s: float = TIMEOUT_S
     most_removals: int = MOST_REMOVALS
+
+    def __post_init__(self) -> None:
+        for name in ("settle_s", "timeout_s"):
+            value = getattr(self, name)
+            if not 0 <= value <= MOST_S:
+                raise InvalidParameter(parameter=name, value=str(value), reason=f"it lies between 0 and {MOST_S:g}")
 
 
 @dataclass(frozen=True)
