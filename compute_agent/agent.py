@@ -19,7 +19,7 @@ from compute_agent.heartbeat import Heartbeats, HostOptions
 from compute_agent.journal.journal import Journal, PendingRequest
 from compute_agent.retries import Retries
 from compute_agent.unreported import Unreported
-from controller.bus.bus import Sender
+from controller.bus.sender import Sender
 from controller.domain.clock import Clock, uptime_s
 from controller.domain.errors import BusUnavailable, CloudError, Unavailable
 from controller.domain.guests import Desired, OffCause, Power

@@ -24,8 +24,8 @@ from compute_agent.workers.boot_limiter import BootLimiter
 from compute_agent.workers.boot_timer import BootMonitor
 from compute_agent.workers.pool import WorkerPool
 from compute_agent.workers.reporter import Reporter, guarded
-from controller.bus.bus import Sender
 from controller.bus.consumer import QueueConsumer
+from controller.bus.sender import Sender
 from controller.conf.settings import Settings
 from controller.domain.clock import Clock
 from controller.domain.errors import ConfigurationError, PoisonMessage

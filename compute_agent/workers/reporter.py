@@ -9,7 +9,7 @@ import structlog
 from compute_agent.agent import Agent
 from compute_agent.unreported import REPORTS_IN_A_MESSAGE
 from compute_agent.workers.pool import WorkerPool
-from controller.bus.bus import Sender
+from controller.bus.sender import Sender
 from controller.domain.errors import BusUnavailable, CloudError
 from controller.domain.messages import GuestsChanged
 

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from kombu import Connection, Consumer
@@ -14,6 +14,7 @@ from controller.bus import memory
 from controller.bus.connection import BROKER_ERRORS, connect, drain
 from controller.bus.notifier import BATCH, Notifier
 from controller.bus.publisher import Envelope, Publisher, RefusedError
+from controller.bus.sender import NoReceiverError
 from controller.bus.topology import Topology, is_light
 from controller.conf.settings import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage
@@ -24,26 +25,6 @@ log = structlog.get_logger(__name__)
 
 # Between attempts while the broker refuses.
 _REFUSED_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
-
-
-class Sender(Protocol):
-    """What handlers and operations need of a bus: the real one, or a simulation's."""
-
-    def send(self, message: Message) -> None:
-        """Deliver to the broker; returns once the broker has it. Raises BusUnavailable."""
-
-    def send_all(self, messages: Sequence[Message]) -> None:
-        """Deliver all of them as ``send`` does one, for the price of one wait. Raises BusUnavailable."""
-
-    def notify(self, messages: Iterable[Message]) -> None:
-        """Try to deliver; never raises, for a sweep rings again."""
-
-    def call(self, message: Message, timeout_s: float) -> Message:
-        """Send and wait for the answer. Raises BusUnavailable, TimeoutError, NoReceiverError."""
-
-
-class NoReceiverError(TimeoutError):
-    """No queue takes the question: there is no use in waiting for an answer."""
 
 
 class Bus:

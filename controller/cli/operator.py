@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from controller.cli.late_bus import LateBus
 from controller.conf import Settings, load_settings
 from controller.conf.load import FILE_NAME, default_state_dir
+from controller.db.database import Database
 from controller.domain.errors import CloudError, ConfigurationError
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.database import schema
@@ -90,7 +92,7 @@ class Operator:
     def cloud(self) -> Cloud:
         """The cloud's engines. Raises ConfigurationError: this machine is a host, and has none."""
         self.require_database()
-        return Cloud.connect(self.settings)
+        return Cloud(self.settings, Database(self.settings), LateBus(self.settings))
 
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation that only looks."""

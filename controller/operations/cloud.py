@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from controller.bus.bus import Bus, Sender
+from controller.bus.sender import Sender
 from controller.conf.settings import Settings
 from controller.db.database import Database
 from controller.domain.clock import Clock, system_clock
@@ -57,6 +57,8 @@ class Cloud:
 
         ``health`` is of the process that it is part of.
         """
+        from controller.bus.bus import Bus  # half of the time that a command takes to start
+
         return cls(settings, Database(settings), Bus(settings), health=health or Health())
 
     def write(self, operation: Callable[[Transaction], T]) -> T:

@@ -32,6 +32,7 @@ from controller.operations.secrets import create_key_file
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.labs.bus import FakeBus
+from tests.labs.empty_database import create_tables
 
 REGION = "pileus"
 _OUTCOME = {
@@ -54,7 +55,7 @@ class Site:
             quota=Quota(instances=500),
         )
         create_key_file(self.settings.secret_key_file)
-        schema.upgrade(self.settings)
+        create_tables(self.settings)
         self.offset = timedelta()
         self.bus = FakeBus()
         self.cloud = Cloud(self.settings, database.Database(self.settings), self.bus, self.now)

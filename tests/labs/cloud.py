@@ -35,6 +35,7 @@ from controller.operations.secrets import create_key_file
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
 from tests.labs.bus import FakeBus
+from tests.labs.empty_database import create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -84,7 +85,7 @@ class TestCloud:
     def create(cls, state: Path, database_url: str = "", **options: Any) -> "TestCloud":
         settings = make_settings(state, database_url, **options)
         create_key_file(settings.secret_key_file)
-        schema.upgrade(settings)
+        create_tables(settings)
         clock, bus = TurnedClock(), FakeBus()
         cloud = Cloud(settings, Database(settings), bus, clock, IdSource(Random(7)), clock)
         made = cls(cloud, clock, bus)

@@ -13,6 +13,7 @@ from controller.domain.states import State
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.secrets import create_key_file
 from tests.labs.bus import FakeBus
+from tests.labs.empty_database import create_tables
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NETWORKS = ("net-00000000000000001", "net-00000000000000002")
@@ -31,8 +32,8 @@ def make_cloud(state_dir: Path, *, driver: str = "none", metadata_port: int = 87
         network=replace(Network(), driver=driver, metadata_port=metadata_port),
     )
     create_key_file(settings.secret_key_file)
+    create_tables(settings)
     cloud = Cloud(settings, Database(settings), FakeBus(), clock=lambda: NOW)
-    models.Base.metadata.create_all(cloud.database.engine)
     cloud.write(lambda tx: _fill(tx, user_data))
     return cloud
 

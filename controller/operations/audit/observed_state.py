@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from controller.bus.bus import NoReceiverError, Sender
+from controller.bus.sender import NoReceiverError, Sender
 from controller.db.models import Host
 from controller.domain.agent_messages import check
 from controller.domain.errors import BusUnavailable, PoisonMessage

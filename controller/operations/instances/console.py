@@ -1,6 +1,6 @@
 """The serial console of an instance, read from its host's agent: the one operation that waits for an agent."""
 
-from controller.bus.bus import NoReceiverError
+from controller.bus.sender import NoReceiverError
 from controller.domain.errors import AgentAway, AgentTimeout, Unavailable
 from controller.domain.messages import ConsoleRead, ReadConsole
 from controller.operations.cloud import Cloud

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from controller.bus.bus import Bus, NoReceiverError
+from controller.bus.bus import Bus
 from controller.bus.connection import connect
 from controller.bus.consumer import QueueConsumer
+from controller.bus.sender import NoReceiverError
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.messages import (

@@ -1,5 +1,6 @@
 """What a process says of itself: problems, probes, and the file in which others on the machine read them."""
 
+import secrets
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_a_consumer_without_its_broker(tmp_path: Path) -> None:
 
 
 def test_a_consumer_whose_handler_waits_for_the_database(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path)
+    settings = make_settings(tmp_path, DEFAULT__cloud_id=secrets.token_hex(4))  # queues of its own in this process
     there = threading.Event()
 
     def handle(_message: Message) -> None:

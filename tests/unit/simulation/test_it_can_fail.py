@@ -150,7 +150,14 @@ _BUGS: Mapping[Patch, Collection[Scenario] | None] = {
 }
 
 
-@pytest.mark.parametrize("bug", _BUGS, ids=lambda b: b.__name__.strip("_"))
+# Found within few seeds; the others are not among the fast tests.
+_FAST_BUGS = {_nobody_rings_again, _claims_are_kept, _old_commands_are_carried_out}
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [pytest.param(b, id=b.__name__.strip("_"), marks=[] if b in _FAST_BUGS else [pytest.mark.slow]) for b in _BUGS],
+)
 def test_a_bug_is_found(bug: Patch, sim_database: SimulationDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """A story that all of these seeds tell is told by as many of five times so many that draw theirs: of 200."""
     with monkeypatch.context() as patched:

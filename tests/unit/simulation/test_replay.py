@@ -1,9 +1,11 @@
-"""A seed is one story: told again, in another process too, it is the same to the last step."""
+"""A seed is one history: run again, in another process too, it is the same to the last step."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.simulation.database import SimulationDatabase
 from tests.simulation.site import run
@@ -19,6 +21,7 @@ def test_the_same_seed_twice_is_the_same(sim_database: SimulationDatabase) -> No
     assert first.steps == second.steps > 500
 
 
+@pytest.mark.slow
 def test_another_process_tells_the_same(sim_database: SimulationDatabase) -> None:
     """Whatever the order in which its sets are iterated."""
     told = subprocess.run(

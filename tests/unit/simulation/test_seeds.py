@@ -7,13 +7,13 @@ from tests.simulation.site import run
 
 _SEEDS = 300
 # The first ones are among the fast tests; there is no time for more there.
-_FAST_SEEDS = 60
-_IN_A_TEST = 20
+_FAST_SEEDS = 10
+_IN_A_TEST = 10
 
 
 @pytest.mark.parametrize(
     "first",
-    [pytest.param(n, marks=[pytest.mark.functional] if n >= _FAST_SEEDS else []) for n in range(0, _SEEDS, _IN_A_TEST)],
+    [pytest.param(n, marks=[pytest.mark.slow] if n >= _FAST_SEEDS else []) for n in range(0, _SEEDS, _IN_A_TEST)],
 )
 def test_every_promise_is_kept(first: int, sim_database: SimulationDatabase) -> None:
     outcomes = [run(seed, sim_database) for seed in range(first, first + _IN_A_TEST)]

@@ -1,5 +1,6 @@
 """A cloud of simulated hosts below a temporary folder, and the command that an operator would type."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -22,10 +23,20 @@ def nowhere(tmp_path: Path) -> Command:
     return Command(tmp_path / "state")
 
 
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a new cloud with three simulated hosts, to be copied."""
+    state = tmp_path_factory.mktemp("new") / "state"
+    Command(state)("init", "--simulated", "3")
+    return state
+
+
 @pytest.fixture
-def command(nowhere: Command) -> Command:
+def command(nowhere: Command, new_state: Path) -> Command:
     """The command on a new cloud with three simulated hosts, not up."""
-    nowhere("init", "--simulated", "3")
+    shutil.copytree(new_state, nowhere.state)
+    for file in (nowhere.state / "pileus.conf", nowhere.state / "cloudrc"):
+        file.write_text(file.read_text().replace(str(new_state), str(nowhere.state)))
     return nowhere
 
 

@@ -59,6 +59,7 @@ def test_up_and_down(cloud: Cloud) -> None:
     assert "not up" in cloud.run("down")
 
 
+@pytest.mark.slow
 def test_up_after_a_kill(cloud: Cloud) -> None:
     cloud.run("up")
     pid = cloud.daemon.pid()
@@ -70,6 +71,7 @@ def test_up_after_a_kill(cloud: Cloud) -> None:
     assert cloud.daemon.pid() not in (None, pid)
 
 
+@pytest.mark.slow
 def test_what_cannot_come_up_says_why_and_leaves_nothing_running(cloud: Cloud) -> None:
     port = json.loads(cloud.run("--output", "json", "status", status=1))["url"].rpartition(":")[2]
     with socket.create_server(("127.0.0.1", int(port))):
@@ -79,6 +81,7 @@ def test_what_cannot_come_up_says_why_and_leaves_nothing_running(cloud: Cloud) -
     assert cloud.daemon.pid() is None
 
 
+@pytest.mark.slow
 def test_destroy_removes_what_was_made_and_nothing_else(cloud: Cloud) -> None:
     (cloud.state / "venv").mkdir()
     (cloud.state / "letters").mkdir()
