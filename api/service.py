@@ -12,8 +12,10 @@ from waitress.server import create_server
 
 from api.app import create_app
 from api.ec2.protocol import model
+from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
 from controller.health import thread_problem
+from controller.needs import Needs
 from controller.operations.cloud import Cloud
 from controller.operations.images.pruning import prune
 from controller.workers.periodic import Periodic
@@ -23,6 +25,10 @@ log = structlog.get_logger(__name__)
 # what is larger still, waitress refuses by itself.
 _READ_FACTOR = 4
 _CONNECTIONS = 500
+# A socket, and what waitress writes to files: a large body, a large answer.
+_FILES_OF_A_CONNECTION = 3
+# The socket that listens, and the two ends of waitress's trigger.
+_OWN_FILES = 3
 _IDLE_S = 60
 _MAX_HEADER_BYTES = 65536
 _STOP_S = 5.0
@@ -35,6 +41,12 @@ class ApiService:
 
     name = "api"
     needs_database = True
+
+    @staticmethod
+    def needs(settings: Settings) -> Needs:
+        """Its connections, with files where a body or an answer is too large for memory; image files that are sent."""
+        threads = settings.api.threads
+        return Needs(database_threads=threads, files=_CONNECTIONS * _FILES_OF_A_CONNECTION + _OWN_FILES + threads)
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud

@@ -15,11 +15,11 @@ from compute_agent.agent import Agent
 from compute_agent.driver import Driver
 from compute_agent.errors import WorkAbandoned
 from compute_agent.heartbeat import HostOptions, facts
+from compute_agent.hypervisor import make_hypervisor
 from compute_agent.journal import file
 from compute_agent.journal.journal import Journal
 from compute_agent.libvirt_driver import libvirtd
 from compute_agent.mac_probe import MacProbe, make_probe
-from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
 from compute_agent.workers.boot_limiter import BootLimiter
 from compute_agent.workers.boot_timer import BootMonitor
 from compute_agent.workers.pool import WorkerPool
@@ -28,17 +28,16 @@ from controller.bus.consumer import QueueConsumer
 from controller.bus.sender import Sender
 from controller.conf.settings import Settings
 from controller.domain.clock import Clock
-from controller.domain.errors import ConfigurationError, PoisonMessage
+from controller.domain.errors import PoisonMessage
 from controller.domain.messages import AgentCommand, GuestSpec, HostReported, Message, host_queue
 from controller.health import thread_problem
+from controller.needs import FILES_OF_SQLITE, Needs
 
 log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _TIDY_EVERY_S = 30.0
-_MAX_THREADS = 64
-_DISK_BACKENDS = {"libvirt": ("qcow2",), "simulated": ("simulated",)}
 
 
 def _journal_path(settings: Settings) -> Path:
@@ -47,18 +46,20 @@ def _journal_path(settings: Settings) -> Path:
 
 def host_names(settings: Settings) -> tuple[str, ...]:
     """The hosts whose agents this process is."""
-    simulated = settings.compute.driver == "simulated"
-    known = settings.general.host or file.known_host(_journal_path(settings), simulated=simulated)
-    name = known or socket.gethostname()
-    if not simulated:
-        return (name,)
-    return tuple(f"{name}-{number:04d}" for number in range(1, settings.compute.simulated_hosts + 1))
+    hypervisor = make_hypervisor(settings, time.sleep)
+    known = settings.general.host or file.known_host(_journal_path(settings), simulated=hypervisor.is_simulated)
+    return hypervisor.hosts(known or socket.gethostname())
 
 
 class ComputeService:
-    """Takes commands off the queues of its hosts, works on them with a bounded crew, reports and watches."""
+    """Takes commands off the queues of its hosts, works on them with a bounded worker pool, reports and watches."""
 
     name = "compute"
+
+    @staticmethod
+    def needs(settings: Settings) -> Needs:
+        """A consumer, and the files of its journal and of the hypervisor's drivers; an agent has no database."""
+        return Needs(consumers=1, files=FILES_OF_SQLITE + make_hypervisor(settings, time.sleep).open_files())
 
     def __init__(self, settings: Settings, bus: Sender, clock: Clock) -> None:
         self._settings = settings
@@ -67,12 +68,12 @@ class ComputeService:
         self._bus = bus
         self._clock = clock
         self._stop = threading.Event()
+        self._hypervisor = make_hypervisor(settings, self._pause)
         self._reporter = Reporter(bus, self._stop)
         self._agents: dict[str, Agent] = {}
         self._drivers: Sequence[Driver] = ()
         self._threads: list[threading.Thread] = []
         self._journal: Journal | None = None
-        self._site: SimulatedSite | None = None
         self._consumer: QueueConsumer | None = None
         self._consuming = False
         self._pool: WorkerPool | None = None
@@ -85,19 +86,19 @@ class ComputeService:
         """
         hosts, options = self._hosts, self._host_options()
         self._journal = Journal(_journal_path(self._settings))
-        self._drivers = self._make_drivers(hosts)
+        self._drivers = self._hypervisor.drivers(hosts)
         self._agents = {
             host: Agent(host, driver, self._journal, self._bus, self._clock, options=options)
             for host, driver in zip(hosts, self._drivers, strict=True)
         }
-        self._pool = self._make_crew(len(hosts))
+        self._pool = self._make_pool()
         self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
         self._consumer.declare()  # before the first heartbeat: who is heard of is sent commands
         timers = [self._report, self._watch, self._tidy]
         if self._probe is not None:
             timers.append(self._refresh_probe)
-        if self._has_window():
-            timers.append(self._pace_boots)
+        if not self._hypervisor.is_simulated:
+            timers.append(self._watch_boots)
         for target in timers:
             thread = threading.Thread(target=target, name=f"compute{target.__name__}", daemon=True)
             self._threads.append(thread)
@@ -141,7 +142,7 @@ class ComputeService:
         options = self._host_options()
         if self._probe is not None:
             self._probe.refresh()
-        self._drivers = self._make_drivers(self._hosts)
+        self._drivers = self._hypervisor.drivers(self._hosts)
         try:
             at = self._clock()
             return [facts(h, driver, options, at) for h, driver in zip(self._hosts, self._drivers, strict=True)]
@@ -155,9 +156,8 @@ class ComputeService:
             DriverError: something is left.
         """
         folder = self._settings.state_dir
-        simulated = self._settings.compute.driver == "simulated"
-        if simulated or (folder / "libvirt").exists() or self._settings.compute.libvirt_uri:
-            self._drivers = self._make_drivers(self._hosts)
+        if self._hypervisor.may_have_guests():
+            self._drivers = self._hypervisor.drivers(self._hosts)
             try:
                 for driver in self._drivers:
                     driver.destroy_all()
@@ -174,30 +174,16 @@ class ComputeService:
         return HostOptions(
             zone=compute.zone or self._settings.api.zone,
             labels=compute.labels,
-            disk_backends=_DISK_BACKENDS[compute.driver],
+            disk_backends=self._hypervisor.disk_backends,
             mac_probe=self._probe,
             start_unconfirmed_after_s=compute.start_unconfirmed_after_min * 60,
             keep_disks_s=compute.keep_removed_disks_s,
         )
 
-    def _make_drivers(self, hosts: Sequence[str]) -> Sequence[Driver]:
-        if self._settings.compute.driver == "simulated":
-            self._site = SimulatedSite(self._settings.state_dir / "agent" / "simulated.db")
-            compute, site = self._settings.compute, self._site
-            return [SimulatedDriver(host, compute, site, pause=self._pause) for host in hosts]
-        # Only where it is used: a simulated site has no libvirt.
-        try:
-            from compute_agent.libvirt_driver.driver import LibvirtDriver
-        except ImportError as error:
-            reason = f"[compute] driver = libvirt needs libvirt-python: pip install 'pileus[compute]' ({error})"
-            raise ConfigurationError(reason=reason) from error
-        return [LibvirtDriver(self._settings, pause=self._pause)]
-
     def _close(self) -> None:
         for driver in self._drivers:
             driver.close()
-        if self._site is not None:
-            self._site.close()
+        self._hypervisor.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -225,20 +211,13 @@ class ComputeService:
         self._offer(agent, agent.pending())
         self._reporter.is_dirty(agent)
 
-    def _make_crew(self, hosts: int) -> WorkerPool:
-        conf = self._settings.compute
-        if conf.driver == "simulated" and not conf.simulated_boot_s:
-            # Nothing is ever waited for: more threads would only wait for each other.
-            return WorkerPool(1, self._reporter.is_dirty, waiters=1)
-        workers = min(conf.workers * hosts, _MAX_THREADS)
-        limiter = BootLimiter(os.cpu_count() or 1, fixed=conf.boots_at_once) if self._has_window() else None
-        return WorkerPool(workers, self._reporter.is_dirty, limiter=limiter)
+    def _make_pool(self) -> WorkerPool:
+        hypervisor, limiter = self._hypervisor, None
+        if not hypervisor.is_simulated:  # simulated guests share no cores
+            limiter = BootLimiter(os.cpu_count() or 1, fixed=self._settings.compute.boots_at_once)
+        return WorkerPool(hypervisor.boot_threads(), self._reporter.is_dirty, hypervisor.other_threads(), limiter)
 
-    def _has_window(self) -> bool:
-        """Whether guests cost CPU here: simulated ones share no cores."""
-        return self._settings.compute.driver != "simulated"
-
-    def _pace_boots(self) -> None:
+    def _watch_boots(self) -> None:
         """The thread that lets as many guests boot at once as the cores carry."""
         assert self._pool is not None
         BootMonitor(self._pool, self._hosts[0], self._drivers[0]).run(self._stop)

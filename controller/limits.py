@@ -1,4 +1,4 @@
-"""What a process of these services needs - database connections, open files - and whether it has it.
+"""What a process of some services needs - database connections, open files - and whether it has it.
 
 The two failures that hit large sites again and again are "QueuePool limit reached" and "Too many open files": both are
 computed here, before the first request.
@@ -11,32 +11,20 @@ import structlog
 
 from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
+from controller.installed_services import needs
+from controller.needs import FILES_OF_SQLITE
 
 log = structlog.get_logger(__name__)
 
-# waitress: a socket each, and a file where a body or an answer is too large for memory.
-_API_CONNECTIONS, _FILES_OF_A_CONNECTION = 500, 3
-_METADATA_CONNECTIONS, _METADATA_THREADS = 500, 4
-# The crew's threads that wait for guests, and the most that it has for boots.
-_WAITERS, _MAX_BOOTS = 16, 64
-# A worker downloads an image or runs a program: a socket, files, pipes.
-_FILES_OF_A_WORKER = 8
 # Standard streams, log, libraries, /proc, the interpreter's own.
 _FILES_OF_A_PROCESS = 64
-_FILES_OF_SQLITE = 3
 # Beyond the need: a soft limit of millions makes programs slow that close every file they might have.
 _PLENTY = 65536
 
 
 def database_threads(name: str, settings: Settings) -> int:
     """How many threads of a service may want a database connection at once."""
-    return {
-        "api": settings.api.threads,
-        "scheduler": settings.scheduler.consumers,
-        "controller": 6,  # events, heartbeats, dead letters, sweep, queues, purge
-        "network": 2 if settings.network.driver == "none" else 3,  # the queue, the auditor's calls, the sweep
-        "metadata": 0 if settings.network.driver == "none" else _METADATA_THREADS,
-    }.get(name, 0)
+    return needs(name, settings).database_threads
 
 
 def connections(names: Iterable[str], settings: Settings) -> int:
@@ -70,12 +58,12 @@ def open_files(names: Iterable[str], settings: Settings) -> Mapping[str, int]:
     sqlite = settings.database_url.startswith("sqlite")
     pool = settings.database.pool_size + settings.database.max_overflow
     if any(database_threads(n, settings) for n in names):
-        found["database"] = pool * (_FILES_OF_SQLITE if sqlite else 1)
+        found["database"] = pool * (FILES_OF_SQLITE if sqlite else 1)
     if not settings.embedded_bus:
         # The process's publisher and its answers; each consumer has a connection, and one to publish.
-        found["bus"] = 2 + 2 * sum(_consumers(n, settings) for n in names)
+        found["bus"] = 2 + 2 * sum(needs(n, settings).consumers for n in names)
     for name in names:
-        if files := _own_files(name, settings):
+        if files := needs(name, settings).files:
             found[name] = files
     return found
 
@@ -86,26 +74,26 @@ def check_open_files(names: Iterable[str], settings: Settings) -> None:
     Raises:
         ConfigurationError: the hard limit is too low; says how many are missing.
     """
-    needs = open_files(names, settings)
-    needed = sum(needs.values())
+    by_use = open_files(names, settings)
+    needed = sum(by_use.values())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _covers(soft, needed):
         return
     if not _covers(hard, needed):
-        raise ConfigurationError(reason=missing_files(needs, hard))
+        raise ConfigurationError(reason=missing_files(by_use, hard))
     wanted = max(needed, _PLENTY if hard == resource.RLIM_INFINITY else min(hard, _PLENTY))
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     log.info("limit of open files raised", was=soft, now=wanted, needed=needed)
 
 
-def missing_files(needs: Mapping[str, int], hard: int) -> str:
-    """What to say where the hard limit is too low; empty where it is not."""
-    needed = sum(needs.values())
+def missing_files(by_use: Mapping[str, int], hard: int) -> str:
+    """What to say if the hard limit is too low; empty if it is not."""
+    needed = sum(by_use.values())
     if _covers(hard, needed):
         return ""
     enough = 1 << (needed - 1).bit_length()
     return (
-        f"this process may need {needed} open files ({_shares(needs)}), its hard limit is {hard}: {needed - hard} are "
+        f"this process may need {needed} open files ({_shares(by_use)}), its hard limit is {hard}: {needed - hard} are "
         f"missing. Set LimitNOFILE={enough} in its systemd unit, or `ulimit -n {enough}` before it is started"
     )
 
@@ -117,30 +105,9 @@ def check_at_start(names: Iterable[str], settings: Settings) -> None:
     check_open_files(names, settings)
 
 
-def _consumers(name: str, settings: Settings) -> int:
-    return {"scheduler": settings.scheduler.consumers, "controller": 3, "network": 2, "compute": 1}.get(name, 0)
-
-
-def _own_files(name: str, settings: Settings) -> int:
-    compute = settings.compute
-    match name:
-        case "api":  # connections, the socket that listens, the trigger, image files that are sent
-            return _API_CONNECTIONS * _FILES_OF_A_CONNECTION + 3 + settings.api.threads
-        case "metadata":
-            return 0 if settings.network.driver == "none" else _METADATA_CONNECTIONS + 3
-        case "network":
-            return 0 if settings.network.driver == "none" else 2 * _FILES_OF_A_WORKER
-        case "compute":
-            simulated = compute.driver == "simulated"
-            boots = min(compute.workers * (compute.simulated_hosts if simulated else 1), _MAX_BOOTS)
-            # Journal, simulated hardware; simulated hosts share both, and need no file of their own.
-            return 2 * _FILES_OF_SQLITE + (0 if simulated else (boots + _WAITERS) * _FILES_OF_A_WORKER)
-    return 0
-
-
 def _covers(limit: int, needed: int) -> bool:
     return limit == resource.RLIM_INFINITY or limit >= needed
 
 
-def _shares(needs: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in needs.items())
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

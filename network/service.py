@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import structlog
 
 from controller.bus.consumer import BatchConsumer, QueueConsumer
+from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, ConfigurationError, HostError, PoisonMessage
 from controller.domain.messages import (
     NETWORK_OBSERVATION,
@@ -18,6 +19,7 @@ from controller.domain.messages import (
     ReconcileNetworks,
 )
 from controller.health import thread_problem
+from controller.needs import FILES_OF_A_WORKER, Needs
 from controller.operations.cloud import Cloud
 from network import queries
 from network.bridges import is_host_local
@@ -40,6 +42,13 @@ class NetworkService:
     """
 
     name = "network"
+
+    @staticmethod
+    def needs(settings: Settings) -> Needs:
+        """Threads for the queue and the auditor's calls, which consume, and for the sweep, if there is a host side."""
+        if settings.network.driver == "none":
+            return Needs(database_threads=2, consumers=2)
+        return Needs(database_threads=3, consumers=2, files=2 * FILES_OF_A_WORKER)
 
     def __init__(self, cloud: Cloud, interval_s: float = 10.0) -> None:
         self._cloud = cloud

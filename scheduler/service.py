@@ -6,8 +6,10 @@ from typing import ClassVar
 import structlog
 
 from controller.bus.consumer import BatchConsumer
+from controller.conf.settings import Settings
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Message, ScheduleReservation
+from controller.needs import Needs
 from controller.operations.cloud import Cloud
 from controller.operations.instances.locking import count_requested, in_portions
 from scheduler.host_cache import HostCache
@@ -28,6 +30,12 @@ class SchedulerService:
 
     name: ClassVar[str] = "scheduler"
     needs_database: ClassVar[bool] = True
+
+    @staticmethod
+    def needs(settings: Settings) -> Needs:
+        """A thread and a connection to the bus for each consumer."""
+        consumers = settings.scheduler.consumers
+        return Needs(database_threads=consumers, consumers=consumers)
 
     def __init__(self, cloud: Cloud) -> None:
         policy_for(cloud.settings.scheduler)  # raises ConfigurationError now, not at the first request

@@ -11,7 +11,10 @@ from waitress.task import WSGITask
 from api.metadata.app import LOCAL_ADDRESS
 from controller.health import thread_problem
 
-_THREADS = 4
+THREADS = 4
+CONNECTIONS = 500
+# The socket that listens, and the two ends of waitress's trigger.
+OWN_FILES = 3
 _MAX_BODY_BYTES = 4096
 _TURN_S = 0.5
 
@@ -42,10 +45,10 @@ class Listener:
             app,
             host="0.0.0.0",  # noqa: S104 - the firewall lets in what comes by the redirect
             port=port,
-            threads=_THREADS,
+            threads=THREADS,
             ident="EC2ws",
             max_request_body_size=_MAX_BODY_BYTES,
-            connection_limit=500,
+            connection_limit=CONNECTIONS,
             channel_timeout=20,
             # The application refuses such requests: it must see the headers.
             clear_untrusted_proxy_headers=False,

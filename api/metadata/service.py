@@ -3,8 +3,10 @@
 import structlog
 
 from api.metadata.app import create_app
-from api.metadata.listener import Listener
+from api.metadata.listener import CONNECTIONS, OWN_FILES, THREADS, Listener
+from controller.conf.settings import Settings
 from controller.domain.errors import ConfigurationError
+from controller.needs import Needs
 from controller.operations.cloud import Cloud
 
 log = structlog.get_logger(__name__)
@@ -14,6 +16,13 @@ class MetadataService:
     """Tells guests who they are. With ``[network] driver = none`` there are no guests, and it does nothing."""
 
     name = "metadata"
+
+    @staticmethod
+    def needs(settings: Settings) -> Needs:
+        """Nothing without networks."""
+        if settings.network.driver == "none":
+            return Needs()
+        return Needs(database_threads=THREADS, files=CONNECTIONS + OWN_FILES)
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud

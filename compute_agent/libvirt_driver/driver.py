@@ -22,10 +22,11 @@ from compute_agent.errors import GuestStarting
 from compute_agent.images.cache import ImageCache
 from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host, libvirtd
 from compute_agent.libvirt_driver.connection import Connections, answers
+from compute_agent.libvirt_driver.hypervisor import LibvirtHypervisor
 from compute_agent.libvirt_driver.off_cause import off_cause
 from compute_agent.libvirt_driver.power_button import PowerButton
-from compute_agent.storage.backend import Disk, DiskBackend, instance_folder
-from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
+from compute_agent.storage.backend import Disk, instance_folder
+from compute_agent.storage.backends import make_disks
 from controller.conf.settings import Settings
 from controller.domain.errors import DriverError
 from controller.domain.guests import OffCause, Power
@@ -65,13 +66,13 @@ class LibvirtDriver(Driver):
         self._machine = host.machine(settings)
         # Absolute: libvirt and QEMU run elsewhere.
         self._instances = settings.state_dir.absolute() / "instances"
-        self._disks: DiskBackend = Qcow2Disks(self._instances)
+        self._disks = make_disks(*LibvirtHypervisor.disk_backends, self._instances)
         self._bridges = Bridges(self._cloud_id, settings.network.trunk)
         self._images = ImageCache(
             settings.state_dir.absolute() / "cache",
             settings.image_store,
             settings.compute.image_cache_max_gib * _GIB,
-            lambda: bases_in_use(self._instances),
+            self._disks.images_in_use,
             pause,
         )
         self._connections = Connections(libvirtd.uri(settings), lambda: libvirtd.ensure(settings, answers))

@@ -72,6 +72,10 @@ class DiskBackend(ABC):
         """The instances that have a disk, or what is left of one."""
 
     @abstractmethod
+    def images_in_use(self) -> frozenset[int]:
+        """The inodes of the images that the disks need, those that were set aside included."""
+
+    @abstractmethod
     def used_bytes(self) -> int:
         """What the disks take on this host right now."""
 

@@ -103,20 +103,18 @@ class Qcow2Disks(DiskBackend):
             return frozenset()
         return frozenset(f.name for f in self._instances.iterdir() if is_id(f.name, INSTANCE))
 
+    def images_in_use(self) -> frozenset[int]:
+        found = set()
+        for folder in (self._instances, *self._kept):
+            for path in folder.glob(f"*/{_BASE}"):
+                try:
+                    found.add(path.stat().st_ino)
+                except FileNotFoundError:
+                    continue  # its guest was destroyed meanwhile
+        return frozenset(found)
+
     def used_bytes(self) -> int:
         return sum(_allocated(self._instances / instance / _DISK) for instance in self.list())
-
-
-def bases_in_use(instances: Path) -> frozenset[int]:
-    """The inodes of the images that overlays are over."""
-    found = set()
-    for folder in (instances, *_kept_folders(instances)):
-        for path in folder.glob(f"*/{_BASE}"):
-            try:
-                found.add(path.stat().st_ino)
-            except FileNotFoundError:
-                continue  # its guest was destroyed meanwhile
-    return frozenset(found)
 
 
 def _kept_folders(instances: Path) -> tuple[Path, Path]:

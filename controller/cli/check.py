@@ -12,7 +12,7 @@ from controller.cli.checks import services as running
 from controller.cli.checks.item import Probe, Status, Subject, run_probes
 from controller.cli.operator import Operator, output_option, pass_operator
 from controller.cli.output import print_json, printable
-from controller.cli.services import service_names
+from controller.installed_services import service_names
 
 _WITH_DATABASE = frozenset({"api", "scheduler", "controller", "network", "metadata"})
 

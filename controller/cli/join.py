@@ -15,12 +15,12 @@ from controller.cli.configuration_file import changed_text, new_text, write_priv
 from controller.cli.health import bus_problem
 from controller.cli.join_request import Answer, checked_url, is_in_the_clear, send
 from controller.cli.operator import Operator, pass_operator
-from controller.cli.services import GROUP
 from controller.conf import Settings, load_settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
 from controller.domain.host_facts import check_facts
 from controller.domain.messages import PROBE_PENDING, HostReported
+from controller.installed_services import GROUP
 
 Values = dict[tuple[str, str], object]
 _OF_A_CLOUD = ("pileus.db", "secret.key")

@@ -13,10 +13,11 @@ from controller.cli.host_name import store_host_name
 from controller.cli.logs import set_up_logging
 from controller.cli.operator import Operator, pass_operator
 from controller.cli.serve import reload_of, serve_here
-from controller.cli.services import ORDER, make_services, service_names
+from controller.cli.services import make_services
 from controller.cli.state_folder import remove_state
 from controller.db.models import Host
 from controller.domain.errors import CloudError, Unavailable
+from controller.installed_services import ORDER, service_names
 from controller.operations.database import schema
 
 UP_TIMEOUT_S = 90.0

@@ -23,12 +23,13 @@ from controller.cli.health_file import HealthFile, health_file
 from controller.cli.host_name import store_host_name
 from controller.cli.logs import set_level, set_up_logging
 from controller.cli.operator import Operator, pass_operator
-from controller.cli.services import Service, make_services, service_names
+from controller.cli.services import Service, make_services
 from controller.cli.systemd import notify
 from controller.conf.settings import Settings
 from controller.db.database import Database
 from controller.domain.errors import CloudError, ConfigurationError
 from controller.health import Health, Probe, Problem
+from controller.installed_services import service_names
 from controller.limits import check_at_start
 from controller.memory import give_back, limit_arenas
 

@@ -1,9 +1,8 @@
-"""The services there are, found by entry point: the controller imports none of them."""
+"""Services of a process: made from what is installed, on one bus and at most one database."""
 
 import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from controller.bus.bus import Bus
@@ -11,13 +10,10 @@ from controller.conf.settings import Settings
 from controller.domain.clock import system_clock
 from controller.domain.errors import ConfigurationError
 from controller.health import Health
+from controller.installed_services import load
 from controller.operations import secrets
 from controller.operations.cloud import Cloud
 from controller.workers.register import ServiceRegister
-
-GROUP = "pileus.services"
-# The doors open last and close first: what is asked then finds somebody behind them.
-ORDER = ("compute", "network", "scheduler", "controller", "metadata", "api")
 
 
 class Service(Protocol):
@@ -38,12 +34,6 @@ class Service(Protocol):
         """Remove everything that it made on this machine, also when nothing runs."""
 
 
-def service_names() -> list[str]:
-    """Every service that is installed, in the order in which they start."""
-    found = {e.name for e in entry_points(group=GROUP)}
-    return [n for n in ORDER if n in found] + sorted(found - set(ORDER))
-
-
 def make_services(
     names: Sequence[str],
     settings: Settings,
@@ -60,7 +50,7 @@ def make_services(
     Raises:
         ConfigurationError: a service that is not installed, or a machine that was not told which cloud's it is.
     """
-    classes = [_load(name) for name in names]
+    classes = [load(name) for name in names]
     with_cloud = any(map(_takes_cloud, classes))
     _check_identity(settings, with_key=with_cloud)
     health = health or Health()
@@ -90,13 +80,3 @@ def _check_identity(settings: Settings, *, with_key: bool) -> None:
 def _takes_cloud(service: Any) -> bool:
     """An agent does not: it has no credentials for the database."""
     return "cloud" in inspect.signature(service).parameters
-
-
-def _load(name: str) -> Any:
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        raise ConfigurationError(reason=f"no service {name!r} is installed; there are {', '.join(service_names())}")
-    try:
-        return next(iter(found)).load()
-    except ImportError as error:
-        raise ConfigurationError(reason=f"the service {name} cannot be loaded: {error}") from error

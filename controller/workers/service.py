@@ -14,11 +14,13 @@ import structlog
 from controller.bus.connection import BROKER_ERRORS
 from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
 from controller.bus.removal import remove_host_queues, remove_unused
+from controller.conf.settings import Settings
 from controller.domain.agent_messages import check
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable
 from controller.domain.messages import EVENTS, HEARTBEATS, GuestsChanged, HostReported, Message
 from controller.domain.release import OLDEST_VERSION
 from controller.domain.wire import decode
+from controller.needs import Needs
 from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
 from controller.operations.hosts import fencing, heartbeats
@@ -53,6 +55,11 @@ class ControllerService:
 
     name: ClassVar[str] = "controller"
     needs_database: ClassVar[bool] = True
+
+    @staticmethod
+    def needs(_: Settings) -> Needs:
+        """Threads for reports, heartbeats and dead letters, which consume, and for sweep, queues and purge."""
+        return Needs(database_threads=6, consumers=3)
 
     def __init__(self, cloud: Cloud, can_hear: Callable[[], bool] | None = None) -> None:
         """``can_hear`` says whether a host's silence means anything: as a rule, what the consumer of events knows."""

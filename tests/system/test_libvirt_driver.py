@@ -23,7 +23,7 @@ from compute_agent.libvirt_driver import connect, libvirtd
 from compute_agent.libvirt_driver.connection import _EventLoop, answers
 from compute_agent.libvirt_driver.driver import LibvirtDriver
 from compute_agent.storage.backend import BaseImage
-from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
+from compute_agent.storage.qcow2 import Qcow2Disks
 from controller.conf.settings import Compute, General, Network, Settings
 from controller.domain import names
 from controller.domain.errors import CloudError, DiskError, DriverError, ImageFetchError
@@ -458,7 +458,7 @@ def test_a_kept_disk_over_an_image_on_another_file_system(settings: Settings, im
         disks.set_aside(instance_id, NOW)
         (kept,) = (settings.state_dir / "removed-disks").glob("*/disk.qcow2")
         assert_readable(kept)
-        assert bases_in_use(instances) == {path.stat().st_ino}
+        assert Qcow2Disks(instances).images_in_use() == {path.stat().st_ino}
 
 
 def test_a_disk_that_cannot_be_set_aside_is_as_it_was(settings: Settings, image: ImageSpec) -> None:

@@ -18,7 +18,7 @@ from compute_agent.bridges import Bridges
 from compute_agent.libvirt_driver import console_log, host, libvirtd
 from compute_agent.libvirt_driver.domain_xml import Virtualization
 from compute_agent.storage.backend import BaseImage, instance_folder
-from compute_agent.storage.qcow2 import Qcow2Disks, bases_in_use
+from compute_agent.storage.qcow2 import Qcow2Disks
 from controller.conf.settings import Compute, General, Settings
 from controller.domain import names
 from controller.domain.errors import CommandFailed, ConfigurationError, DiskError
@@ -49,7 +49,7 @@ def test_a_disk_is_made_once_and_keeps_its_base(
     assert disk.path.read_text() == str(2 * 1024**3)
     disk.path.write_text("written to")
     assert disks.create(instance(1), base, 2).path.read_text() == "written to"
-    assert bases_in_use(tmp_path / "instances") == {base.path.stat().st_ino}
+    assert Qcow2Disks(tmp_path / "instances").images_in_use() == {base.path.stat().st_ino}
     base.path.unlink()
     assert (disk.path.parent / "base").read_bytes() == bytes(4096)
     assert disks.list() == {instance(1)}
@@ -75,7 +75,7 @@ def test_a_disk_is_set_aside_and_pruned(tmp_path: Path, base: BaseImage, elsewhe
             disks.set_aside(instance(n), datetime(2026, 1, n, tzinfo=UTC))
             disks.set_aside(instance(n), datetime(2026, 2, n, tzinfo=UTC))  # there is none any more
         assert disks.list() == frozenset()
-        assert bases_in_use(folder) == {base.path.stat().st_ino}
+        assert Qcow2Disks(folder).images_in_use() == {base.path.stat().st_ino}
         one, two = disks.kept()
         assert (one.instance_id, one.removed_at) == (instance(1), "2026-01-01T00:00:00+00:00")
         (path,) = (Path(other) if elsewhere else tmp_path).rglob(f"{instance(1)}@*/disk.qcow2")
@@ -84,7 +84,7 @@ def test_a_disk_is_set_aside_and_pruned(tmp_path: Path, base: BaseImage, elsewhe
             disks.drop_kept(one)
         assert disks.kept() == [two]
         disks.drop_kept(two)
-        assert (disks.kept(), bases_in_use(folder)) == ([], frozenset())
+        assert (disks.kept(), Qcow2Disks(folder).images_in_use()) == ([], frozenset())
 
 
 def test_a_failed_disk_leaves_nothing(tmp_path: Path, base: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from api import service as api_service
-from api.metadata import listener
-from compute_agent import service
-from compute_agent.workers import pool
 from controller import limits
-from controller.cli.services import make_services, service_names
+from controller.cli.services import make_services
 from controller.conf import Settings
 from controller.domain.errors import ConfigurationError
+from controller.installed_services import service_names
 from controller.operations.secrets import create_key_file
 from tests.labs.cloud import make_settings
 
@@ -89,18 +86,11 @@ def test_every_thread_of_a_service_is_counted(name: str, tmp_path: Path, monkeyp
         assert len(made) == limits.database_threads(name, conf), made
 
 
-def test_the_numbers_are_those_of_the_services() -> None:
-    assert limits._API_CONNECTIONS == api_service._CONNECTIONS
-    assert limits._METADATA_THREADS == listener._THREADS
-    assert limits._WAITERS == pool.WAITERS
-    assert limits._MAX_BOOTS == service._MAX_THREADS
-
-
 def test_open_files_by_what_they_are_for(tmp_path: Path) -> None:
     found = limits.open_files(["scheduler"], settings(tmp_path, scheduler__consumers=4))
     assert found == {"the process": 64, "database": 22, "bus": 10}
     assert limits.open_files(["api"], settings(tmp_path))["api"] == 1511
-    assert limits.open_files(["compute"], settings(tmp_path))["compute"] == 6 + (4 + 16) * 8
+    assert limits.open_files(["compute"], settings(tmp_path))["compute"] == 3 + (4 + 16) * 8
     few, many = (
         limits.open_files(["compute"], settings(tmp_path, compute__driver="simulated", compute__simulated_hosts=n))
         for n in (1, 500)

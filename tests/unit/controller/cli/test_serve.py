@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.services import make_services, service_names
+from controller.cli.services import make_services
 from controller.conf import Settings
 from controller.domain.errors import ConfigurationError
+from controller.installed_services import service_names
 from controller.operations.cloud import Cloud
 from tests.labs.cloud import make_settings
 from tests.labs.command import Command
