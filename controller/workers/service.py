@@ -23,12 +23,14 @@ from controller.domain.wire import decode
 from controller.needs import Needs
 from controller.operations import dead_letters
 from controller.operations.cloud import Cloud
-from controller.operations.hosts import fencing, heartbeats
+from controller.operations.hosts import fencing, lost_hosts
+from controller.operations.hosts.heartbeats import apply_heartbeats
+from controller.operations.hosts.lateness import newest_of
 from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats
 from controller.operations.images import pruning
 from controller.operations.instances import sweeps
 from controller.operations.instances.locking import in_portions
-from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.instances.reports import apply_reports
 from controller.operations.services import services
 from controller.workers.periodic import Periodic
 from controller.workers.watched_clock import WatchedClock
@@ -109,11 +111,11 @@ class ControllerService:
             for beats in in_portions(self._take_quiet(alive), lambda m: 1 + len(m.guests), _REPORTS_AT_ONCE):
                 at_rest = self._cloud.write(lambda tx, b=beats: apply_heartbeats(tx, b))  # type: ignore[misc]
                 for host, rows in at_rest.items():
-                    self._quiet.remember(heartbeats.newest_of(beats)[host], rows)
+                    self._quiet.remember(newest_of(beats)[host], rows)
 
     def _take_quiet(self, alive: Sequence[HostReported]) -> Sequence[HostReported]:
         """Take the heartbeats that tell nothing new; answers with the others."""
-        newest = heartbeats.newest_of(alive)
+        newest = newest_of(alive)
         expected = [m for m in newest.values() if self._quiet.expects(m)]
         if not expected:
             return alive
@@ -208,7 +210,7 @@ class ControllerService:
     def _mark_lost(self) -> None:
         """Part by part, and only as long as silence counts."""
         lost: set[str] = set()
-        while self._silence_counts() and (some := self._cloud.write(heartbeats.mark_lost)):
+        while self._silence_counts() and (some := self._cloud.write(lost_hosts.mark_lost)):
             lost.update(some)
         if lost:
             log.warning("hosts are down", count=len(lost), hosts=sorted(lost)[:_HOSTS_IN_A_LINE])

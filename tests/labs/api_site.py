@@ -24,7 +24,7 @@ from controller.domain.states import Event, State
 from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.database import schema
-from controller.operations.hosts import heartbeats
+from controller.operations.hosts import renewal
 from controller.operations.instances import instance_types
 from controller.operations.instances.reports import apply_reports
 from controller.operations.instances.transitions import lock_instances, transition
@@ -110,7 +110,7 @@ class Site:
             host=name, at=self.now().isoformat(), boot_id="b", hypervisor="kvm", vcpus=vcpus, memory_mib=1 << 20,
             disk_gib=100_000, zone=zone,
         )  # fmt: skip
-        self.cloud.write(lambda tx: heartbeats.report(tx, report))
+        self.cloud.write(lambda tx: renewal.renew_hosts(tx, [report]))
 
     def add_image(self, name: str = "demo", **columns: Any) -> str:
         def add(tx: Transaction) -> str:

@@ -26,10 +26,11 @@ from controller.domain.wire import VERSION
 from controller.operations.accounts import projects, users
 from controller.operations.cloud import Cloud, Transaction
 from controller.operations.database import schema
+from controller.operations.hosts.heartbeats import apply_heartbeats
 from controller.operations.instances import instance_types, views
 from controller.operations.instances.launch import launch
 from controller.operations.instances.launch_requests import LaunchRequest
-from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.instances.reports import apply_reports
 from controller.operations.instances.views import InstanceView
 from controller.operations.secrets import create_key_file
 from scheduler.host_cache import HostCache

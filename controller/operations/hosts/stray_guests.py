@@ -22,7 +22,7 @@ from controller.domain.messages import GuestSpec, GuestState, HostReported, Reco
 from controller.domain.states import DELETED_BY_OWNER, State
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import Heard
-from controller.operations.hosts.heartbeats import lateness
+from controller.operations.hosts.lateness import lateness
 from controller.operations.instances.generations import remember
 from controller.operations.instances.locking import chunks
 

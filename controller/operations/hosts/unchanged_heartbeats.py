@@ -20,7 +20,7 @@ from controller.db.models import Host, Instance, StrayGuest
 from controller.domain.messages import HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
-from controller.operations.hosts.heartbeats import warn_of_clocks
+from controller.operations.hosts.lateness import warn_of_clocks
 from controller.operations.instances.locking import chunks
 
 # What is remembered is looked at in full again after so long, whatever has not been noticed meanwhile.

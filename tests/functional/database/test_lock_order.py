@@ -10,7 +10,7 @@ from sqlalchemy import event
 from controller.domain.guests import Power
 from controller.domain.messages import GuestState, ScheduleReservation
 from controller.domain.states import Event, State
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
 from controller.operations.hosts.force_removal import force_remove
 from controller.operations.instances import actions, sweeps
 from controller.operations.networks import quarantine
@@ -75,7 +75,7 @@ def test_instances_are_locked_before_their_hosts(site: TestCloud, locks: Locks) 
         guests = tuple(GuestState(i.id, i.generation, Power.SHUT_OFF) for i in mine[:1])
         site.heartbeat(host, guests=guests, sequence=1)
     site.clock.advance(60)
-    while site.cloud.write(heartbeats.mark_lost):
+    while site.cloud.write(lost_hosts.mark_lost):
         pass
     site.heartbeat("h1", sequence=2)
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, ids))
@@ -144,5 +144,5 @@ def _running(site: TestCloud, count: int) -> list[str]:
 
 def _silence(site: TestCloud) -> None:
     site.clock.advance(3600)
-    while site.cloud.write(heartbeats.mark_lost):
+    while site.cloud.write(lost_hosts.mark_lost):
         pass

@@ -24,8 +24,9 @@ from controller.domain.messages import (
 )
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
+from controller.operations.hosts.heartbeats import apply_heartbeats
 from controller.operations.instances import actions, history, sweeps
-from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.instances.reports import apply_reports
 from network import queries
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule

@@ -22,9 +22,10 @@ from controller.domain.messages import (
 )
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
+from controller.operations.hosts.heartbeats import apply_heartbeats
 from controller.operations.instances import sweeps
 from controller.operations.instances.actions import terminate
-from controller.operations.instances.reports import apply_heartbeats, apply_reports
+from controller.operations.instances.reports import apply_reports
 from network.service import NetworkService
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule

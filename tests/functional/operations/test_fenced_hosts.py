@@ -17,7 +17,7 @@ from controller.domain.clock import system_clock
 from controller.domain.errors import BusUnavailable
 from controller.domain.guests import Power
 from controller.domain.messages import HostAccepted, HostReported, ReconcileGuests, host_queue
-from controller.operations.hosts import fencing, force_removal, heartbeats
+from controller.operations.hosts import fencing, force_removal, lost_hosts
 from controller.workers.service import ControllerService
 from tests.faults.table import row
 from tests.labs.agent import guest
@@ -49,7 +49,7 @@ def _there(connection: Connection, queue: Queue) -> bool:
 
 def _lose(site: TestCloud) -> None:
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
 
 

@@ -20,7 +20,7 @@ from controller.domain.errors import AuthenticationFailed
 from controller.domain.messages import HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Cloud
-from controller.operations.hosts import heartbeats, hosts, join
+from controller.operations.hosts import hosts, join, renewal
 from controller.workers.service import ControllerService
 from network.service import NetworkService
 from scheduler.service import SchedulerService
@@ -75,7 +75,7 @@ def test_heartbeats_and_claims_of_many_do_not_lock_each_other_out(site: TestClou
 
     def beat(n: int) -> int:
         beats = host_table[n:] + host_table[:n]
-        return len(site.cloud.write(lambda tx: heartbeats.report_all(tx, beats)))
+        return len(site.cloud.write(lambda tx: renewal.renew_hosts(tx, beats)))
 
     assert race(lambda n: [beat(n) for _ in range(5)]) == [[50] * 5] * RACERS
     assert all(h.up for h in site.cloud.read(hosts.list_hosts))

@@ -10,7 +10,7 @@ from controller.domain.guests import Power
 from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
-from controller.operations.hosts import force_removal, heartbeats
+from controller.operations.hosts import force_removal, lost_hosts
 from controller.operations.instances.launch import launch
 from controller.operations.networks import networks, quarantine
 from tests.labs.cloud import TestCloud, place
@@ -37,7 +37,7 @@ def site(tmp_path: Path, database_url: str) -> Iterator[TestCloud]:
 def lose(site: TestCloud, *, fenced: bool = False) -> None:
     """h1 is given up; the other hosts are well."""
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     for host in ("h2", "h3"):
         site.heartbeat(host)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1", fenced=fenced))

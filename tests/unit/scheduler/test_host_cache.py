@@ -11,8 +11,8 @@ from controller.domain.messages import ScheduleReservation
 from controller.domain.networks import NetworkKind
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
-from controller.operations.hosts.heartbeats import mark_lost
 from controller.operations.hosts.hosts import set_mode
+from controller.operations.hosts.lost_hosts import mark_lost
 from controller.operations.instances.actions import terminate
 from controller.operations.networks.networks import create_network
 from controller.operations.networks.pinned_leases import import_leases

@@ -12,7 +12,7 @@ from controller.domain import states
 from controller.domain.sightings import SIGHTINGS, Sight
 from controller.domain.states import Event, State
 from controller.operations.cloud import Cloud, Transaction
-from controller.operations.hosts import claims, fencing, force_removal, heartbeats, stray_guests
+from controller.operations.hosts import claims, fencing, force_removal, renewal, shown_guests, stray_guests
 from controller.operations.instances import launch, reports, sweeps
 from controller.operations.instances.launch_requests import LaunchRequest
 from controller.operations.networks import pooled_leases
@@ -28,7 +28,7 @@ _AT_MOST = 40
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
-def _nobody_rings_again(patch: pytest.MonkeyPatch) -> None:
+def _no_second_notification(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sweeps, "notify", lambda tx: 0)
 
 
@@ -61,7 +61,7 @@ def _a_lost_token(patch: pytest.MonkeyPatch) -> None:
 
 
 def _late_heartbeats_are_believed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(heartbeats, "_is_late", lambda host, message: False)
+    patch.setattr(renewal, "is_late", lambda host, message: False)
 
 
 def _a_wrong_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
@@ -73,11 +73,12 @@ def _early_power_off_is_no_news(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(states, "TRANSITIONS", {k: v for k, v in states.TRANSITIONS.items() if k != before_it_ran})
     patch.setattr(reports, "REFUSALS", {**states.REFUSALS, before_it_ran: "it is being built"})
     seen = (State.BUILDING, Sight.SHUT_OFF)
-    patch.setattr(reports, "SIGHTINGS", {k: v for k, v in SIGHTINGS.items() if k != seen})
+    patch.setattr(shown_guests, "SIGHTINGS", {k: v for k, v in SIGHTINGS.items() if k != seen})
 
 
 def _rows_stay_behind_their_agents(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reports, "catch_up", lambda *_, **__: None)
+    patch.setattr(shown_guests, "catch_up", lambda *_, **__: None)
 
 
 def _all_singles_or_none(patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +133,7 @@ def _queues_of_removed_hosts_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 _BUGS: Mapping[Patch, Collection[Scenario] | None] = {
-    _nobody_rings_again: None,
+    _no_second_notification: None,
     _claims_are_kept: None,
     _old_commands_are_carried_out: None,
     _a_lost_token: None,

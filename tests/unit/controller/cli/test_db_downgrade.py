@@ -15,7 +15,7 @@ from controller.domain.messages import HostReported
 from controller.operations.cloud import Cloud
 from controller.operations.database import schema
 from controller.operations.database.downgrade import losses, users
-from controller.operations.hosts import heartbeats
+from controller.operations.hosts import renewal
 from controller.workers.register import ServiceRegister
 from tests.labs.cloud import TestCloud
 from tests.labs.command import Command
@@ -58,7 +58,7 @@ def test_services_of_one_process_are_named_together(command: Command, cloud: Clo
 
 def test_an_embedded_cloud_that_was_just_stopped_is_stopped(command: Command, cloud: Cloud) -> None:
     facts = HostReported("h1", datetime.now(UTC).isoformat(), "b", "simulated", vcpus=8, memory_mib=1024, disk_gib=10)
-    cloud.write(lambda tx: heartbeats.report(tx, facts))
+    cloud.write(lambda tx: renewal.renew_hosts(tx, [facts]))
     command("db", "downgrade", "-1", "--yes")
     assert revision(command) == schema.revisions()[1]
 

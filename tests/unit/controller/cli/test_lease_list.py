@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from controller.domain.states import Event
-from controller.operations.hosts import heartbeats
+from controller.operations.hosts import lost_hosts
 from controller.operations.instances import actions
 from controller.operations.instances.transitions import lock_instances, transition
 from tests.labs.cloud import TestCloud, active
@@ -48,7 +48,7 @@ def test_an_address_in_quarantine_names_the_guest_and_the_host(
 ) -> None:
     holder = leases(command, "--ip", ips[0])[ips[0]]
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     command("host", "remove", "--force", "h1")
     told = leases(command, "--state", "quarantine")
     assert set(told) == {ips[0]}

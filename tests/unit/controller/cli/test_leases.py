@@ -8,7 +8,7 @@ import pytest
 
 from controller.cli.operator import Operator
 from controller.domain.messages import HostReported
-from controller.operations.hosts import heartbeats
+from controller.operations.hosts import renewal
 from tests.labs.cloud import START
 from tests.labs.command import Command
 
@@ -25,7 +25,7 @@ def site(command: Command) -> Command:
     operator = Operator(command.state)
     for name in ("h1", "h2"):
         facts = HostReported(name, START.isoformat(), "b", "simulated", vcpus=8, memory_mib=1024, disk_gib=10)
-        operator.write(lambda tx, f=facts: heartbeats.report(tx, f))  # type: ignore[misc]
+        operator.write(lambda tx, f=facts: renewal.renew_hosts(tx, [f]))  # type: ignore[misc]
     operator.cloud.database.close()
     command("network", "create", "web", "--pinned", "--cidr", "10.20.0.0/24")
     return command

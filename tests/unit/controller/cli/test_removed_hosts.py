@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.operations.hosts import heartbeats
+from controller.operations.hosts import lost_hosts
 from tests.labs.cloud import TestCloud, active, shown
 from tests.labs.command import Command
 
@@ -15,7 +15,7 @@ def lost(site: TestCloud) -> list[tuple[str, str]]:
     """Instances of h1, which is down for good, and their addresses."""
     ids = active(site, 2)
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     return [(i, site.views([i])[0].ip) for i in ids]
 
 

@@ -14,7 +14,7 @@ from controller.domain.states import Event, State
 from controller.operations.audit.audit import audit
 from controller.operations.audit.repair import recount_hosts, recount_projects
 from controller.operations.cloud import Transaction
-from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.hosts import force_removal, hosts, lost_hosts
 from controller.operations.instances import actions, placement_groups, sweeps
 from controller.operations.instances.reports import apply_reports
 from scheduler.host_cache import HostCache
@@ -45,7 +45,7 @@ def test_no_sweep_no_report_and_no_heartbeat_moves_it(site: TestCloud) -> None:
     before = row(site, one)
     generation = before["generation"]
     site.clock.advance(LONG_S)
-    for sweep in (sweeps.expire, sweeps.notify, sweeps.purge, heartbeats.mark_lost):
+    for sweep in (sweeps.expire, sweeps.notify, sweeps.purge, lost_hosts.mark_lost):
         site.cloud.write(sweep)
     for guests in ((), (GuestState(one, generation, Power.SHUT_OFF),), (GuestState(one, -1, Power.RUNNING),)):
         site.heartbeat(guests=guests)
@@ -78,7 +78,7 @@ def test_no_user_moves_it_and_all_see_it(site: TestCloud) -> None:
 def test_its_host_cannot_be_given_up(site: TestCloud) -> None:
     one = migrating(site)
     site.clock.advance(LONG_S)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     with pytest.raises(InUse, match=f"{one}, MIGRATING"):
         site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
 

@@ -10,7 +10,7 @@ from controller.operations.audit.audit import audit
 from controller.operations.audit.repair import repair
 from controller.operations.audit.run import AuditOptions, run_audit
 from controller.operations.audit.violation import Repair, Violation
-from controller.operations.hosts import force_removal, heartbeats
+from controller.operations.hosts import force_removal, lost_hosts
 from controller.operations.networks import quarantine
 from tests.labs.audited_site import AT_ONCE, GoodSite
 from tests.labs.cloud import TestCloud, active, shown
@@ -38,7 +38,7 @@ def one(site: TestCloud) -> str:
     object.__setattr__(site.cloud.settings.controller, "open_registration", "false")
     (made,) = active(site)
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
     return made

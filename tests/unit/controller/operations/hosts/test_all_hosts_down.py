@@ -1,7 +1,7 @@
 """All hosts are down at once: an outage of the site, for which no accepted request is refused."""
 
 from controller.domain.states import Event, State
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
 from controller.operations.instances import sweeps
 from scheduler.host_cache import HostCache
 from scheduler.schedule import schedule
@@ -15,7 +15,7 @@ def schedule_all(site: TestCloud) -> int:
 
 def lose_hosts(site: TestCloud) -> list[str]:
     site.clock.advance(site.cloud.settings.controller.host_down_after_s + 1)
-    return site.cloud.write(heartbeats.mark_lost)
+    return site.cloud.write(lost_hosts.mark_lost)
 
 
 def test_requests_wait_until_one_is_back(site: TestCloud) -> None:

@@ -7,7 +7,7 @@ import pytest
 from controller.domain.guests import Power
 from controller.domain.messages import GuestState, HostAccepted
 from controller.domain.states import Event, State
-from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.hosts import force_removal, hosts, lost_hosts
 from controller.operations.instances import actions
 from tests.labs.cloud import TestCloud, active, place
 
@@ -28,7 +28,7 @@ def close_registration(site: TestCloud) -> None:
 
 def give_up(site: TestCloud) -> None:
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
 
@@ -102,7 +102,7 @@ def test_a_guest_that_waits_for_its_start_is_not_taken_for_stopped(site: TestClo
         assert answer(site).runs == (one,)
     assert site.states([one]) == [State.ACTIVE]
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.heartbeat(boot_id="b3", asks=True, sequence=99, guests=off, pending=(one,))
     assert answer(site).runs == (one,)
     assert site.states([one]) == [State.UNKNOWN]
@@ -153,7 +153,7 @@ def test_a_command_of_an_instance_that_left_is_not_sent(site: TestCloud) -> None
 def test_hosts_that_boot_together_are_answered_without_a_statement_each(site: TestCloud) -> None:
     from sqlalchemy import event
 
-    from controller.operations.instances.reports import apply_heartbeats
+    from controller.operations.hosts.heartbeats import apply_heartbeats
 
     names = [f"n{n:03}" for n in range(50)]
     for name in names:

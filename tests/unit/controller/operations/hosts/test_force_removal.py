@@ -7,14 +7,14 @@ from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
-from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.hosts import force_removal, hosts, lost_hosts
 from controller.operations.instances import actions
 from tests.labs.cloud import TestCloud, active
 
 
 def lose(site: TestCloud) -> None:
     site.clock.advance(3600)
-    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
+    assert site.cloud.write(lost_hosts.mark_lost) == ["h1"]
 
 
 def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:

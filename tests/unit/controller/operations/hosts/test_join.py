@@ -26,7 +26,7 @@ from controller.domain.hosts import HostMode
 from controller.domain.messages import PROBE_PENDING, HostReported
 from controller.domain.states import State
 from controller.operations.cloud import Transaction
-from controller.operations.hosts import heartbeats, hosts, join
+from controller.operations.hosts import hosts, join, lost_hosts, renewal
 from controller.operations.hosts.macs import MacDisagreement, MacFault
 from controller.operations.networks import networks
 from tests.labs.cloud import TestCloud, place
@@ -74,7 +74,8 @@ def host(site: TestCloud, name: str = FACTS.host) -> Host:
 
 def beat(site: TestCloud, **changes: Any) -> Host | None:
     message = replace(FACTS, at=site.clock().isoformat(), **changes)
-    return site.cloud.write(lambda tx: heartbeats.report(tx, message))
+    site.cloud.write(lambda tx: renewal.renew_hosts(tx, [message]))
+    return site.cloud.read(lambda tx: tx.session.get(Host, message.host))
 
 
 def uses_left(site: TestCloud) -> int:
@@ -167,7 +168,7 @@ def test_a_living_hosts_name_is_refused_a_dead_ones_is_taken_over(site: TestClou
     with pytest.raises(Conflict):
         join_(site, secret, boot_id="other")  # nobody has found it down yet
     assert uses_left(site) == 1
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     assert join_(site, secret, boot_id="other").renewed
     assert uses_left(site) == 0
 
@@ -259,12 +260,12 @@ def test_unchanged_heartbeats_are_one_statement_for_all_hosts(site: TestCloud) -
     for name in names:
         join_(site, secret, host=name)
     beats = [replace(FACTS, host=n) for n in names]
-    site.cloud.write(lambda tx: heartbeats.report_all(tx, beats))
+    site.cloud.write(lambda tx: renewal.renew_hosts(tx, beats))
     site.clock.advance(5)
     statements: list[str] = []
     beats = [replace(b, sequence=n) for n, b in enumerate(beats, 10**12)]
     event.listen(site.cloud.database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    site.cloud.write(lambda tx: heartbeats.report_all(tx, beats))
+    site.cloud.write(lambda tx: renewal.renew_hosts(tx, beats))
     assert [s.split()[0] for s in statements if not s.startswith(("BEGIN", "COMMIT"))] == ["SELECT", "UPDATE"]
     assert statements[-1].startswith("UPDATE hosts SET last_seen_at=?, heartbeat_sequence=CASE hosts.id WHEN")
     assert {h.id: h.heartbeat_sequence for h in site.cloud.read(hosts.list_hosts)} == {

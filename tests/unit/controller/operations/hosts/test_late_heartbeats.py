@@ -7,9 +7,9 @@ from controller.domain.errors import PoisonMessage
 from controller.domain.guests import Power
 from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
+from controller.operations.hosts.heartbeats import apply_heartbeats
 from controller.operations.instances import actions
-from controller.operations.instances.reports import apply_heartbeats
 from tests.labs.cloud import TestCloud, active
 
 
@@ -75,7 +75,7 @@ def test_an_agent_that_counts_anew_is_believed_once_its_host_is_down(site: TestC
         site.clock.advance(10)
         site.heartbeat(sequence=sequence, guests=runs)
         assert host(site).up
-    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
+    assert site.cloud.write(lost_hosts.mark_lost) == ["h1"]
     assert site.states() == [State.UNKNOWN]
     site.heartbeat(sequence=6, guests=runs)
     assert (host(site).up, site.states()) == (False, [State.UNKNOWN])
@@ -89,7 +89,7 @@ def test_a_straggler_of_a_dead_host_does_not_raise_it(site: TestCloud) -> None:
     (one,) = active(site)
     site.heartbeat(sequence=11, guests=(GuestState(one, 1, Power.RUNNING),))
     site.clock.advance(46)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     for _ in range(2):
         site.heartbeat(sequence=10, guests=(GuestState(one, 1, Power.RUNNING),))
     assert (host(site).up, site.states()) == (False, [State.UNKNOWN])

@@ -7,19 +7,19 @@ import pytest
 from controller.domain.guests import Power
 from controller.domain.messages import GuestState
 from controller.domain.states import State
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
 from controller.workers.service import ControllerService
 from tests.labs.cloud import TestCloud, active
 
 
 def test_one_transaction_takes_a_bounded_part(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeats, "LOST_AT_ONCE", 2)
+    monkeypatch.setattr(lost_hosts, "LOST_AT_ONCE", 2)
     ids = active(site, 5)
     for n in range(2, 6):
         site.heartbeat(f"h{n}")
     site.clock.advance(60)
     left = [5]
-    while site.cloud.write(heartbeats.mark_lost):
+    while site.cloud.write(lost_hosts.mark_lost):
         left.append(site.states(ids).count(State.ACTIVE))
         assert left[-2] - left[-1] <= 2
     assert left[-1] == 0
@@ -31,7 +31,7 @@ def test_a_host_that_is_heard_of_meanwhile_is_not_lost(site: TestCloud) -> None:
     ids = active(site, 2)
     site.clock.advance(60)
     site.heartbeat("h1", guests=tuple(GuestState(i, 1, Power.RUNNING) for i in ids))
-    assert site.cloud.write(heartbeats.mark_lost) == []
+    assert site.cloud.write(lost_hosts.mark_lost) == []
     assert site.states(ids) == [State.ACTIVE] * 2
 
 

@@ -6,9 +6,9 @@ from controller.db.models import StrayGuest
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestState
 from controller.domain.states import Event, State
-from controller.operations.hosts import force_removal, heartbeats, hosts, stray_guests
+from controller.operations.hosts import force_removal, hosts, lost_hosts, stray_guests
+from controller.operations.hosts.heartbeats import apply_heartbeats
 from controller.operations.instances import actions, sweeps
-from controller.operations.instances.reports import apply_heartbeats
 from controller.operations.networks import quarantine
 from tests.labs.cloud import TestCloud, active, shown
 
@@ -29,7 +29,7 @@ def test_a_renamed_machine_keeps_its_guests(site: TestCloud) -> None:
     for _ in range(100):
         site.clock.advance(60)
         site.heartbeat("h2", guests=shown(*ids))
-        site.cloud.write(heartbeats.mark_lost)
+        site.cloud.write(lost_hosts.mark_lost)
     assert removed(site) == []
     assert site.states(ids) == [State.UNKNOWN] * 3
     assert [s.reason for s in strays(site)] == [
@@ -117,7 +117,7 @@ def test_two_looks_are_successive(site: TestCloud) -> None:
 def give_up_many(site: TestCloud, count: int) -> list[str]:
     ids = active(site, count)
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     site.bus.sent.clear()
     return sorted(ids)

@@ -8,7 +8,7 @@ from sqlalchemy import event
 from controller.domain.guests import Power
 from controller.domain.messages import GuestState, HostReported
 from controller.domain.states import Event, State
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
 from controller.operations.hosts.unchanged_heartbeats import UnchangedHeartbeats
 from controller.operations.instances import actions
 from controller.workers.service import ControllerService
@@ -91,7 +91,7 @@ def test_a_host_that_was_lost_is_up_again_with_the_same_heartbeat(
     for sequence in (1, 2):
         controller.handle(beats(site, ids, sequence))
     site.clock.advance(60)
-    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
+    assert site.cloud.write(lost_hosts.mark_lost) == ["h1"]
     assert site.states(ids) == [State.UNKNOWN] * 2
     controller.handle(beats(site, ids, 3))
     assert site.states(ids) == [State.ACTIVE] * 2

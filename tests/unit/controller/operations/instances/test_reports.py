@@ -17,7 +17,7 @@ from controller.domain.messages import (
 )
 from controller.domain.states import Event, State
 from controller.operations.audit.instances import overdue_deletes
-from controller.operations.hosts import heartbeats, hosts
+from controller.operations.hosts import hosts, lost_hosts
 from controller.operations.instances import actions, history, sweeps
 from controller.operations.instances.reports import apply_reports
 from controller.operations.instances.transitions import lock_instances, transition
@@ -369,7 +369,7 @@ def test_a_guest_that_its_host_has_removed_unasked_is_in_error_and_holds_nothing
 def test_a_silent_host_is_down_and_its_guests_unknown_until_it_speaks(site: TestCloud) -> None:
     (one,) = active(site)
     site.clock.advance(46)
-    assert site.cloud.write(heartbeats.mark_lost) == ["h1"]
+    assert site.cloud.write(lost_hosts.mark_lost) == ["h1"]
     assert site.states() == [State.UNKNOWN]
     assert site.commands() == []
     generation = site.instance(one).generation

@@ -7,7 +7,7 @@ from controller.domain.guests import Power
 from controller.domain.messages import GuestState
 from controller.domain.states import State
 from controller.operations.audit.audit import audit
-from controller.operations.hosts import force_removal, heartbeats, hosts
+from controller.operations.hosts import force_removal, hosts, lost_hosts
 from controller.operations.instances.launch import launch
 from controller.operations.networks import networks, quarantine
 from tests.labs.cloud import TestCloud, active, place
@@ -15,7 +15,7 @@ from tests.labs.cloud import TestCloud, active, place
 
 def lose(site: TestCloud, *, fenced: bool = False) -> None:
     site.clock.advance(3600)
-    site.cloud.write(heartbeats.mark_lost)
+    site.cloud.write(lost_hosts.mark_lost)
     site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1", fenced=fenced))
     site.bus.sent.clear()
 
