@@ -152,7 +152,7 @@ _BUGS: Mapping[Patch, Collection[Scenario] | None] = {
 
 
 # Found within few seeds; the others are not among the fast tests.
-_FAST_BUGS = {_nobody_rings_again, _claims_are_kept, _old_commands_are_carried_out}
+_FAST_BUGS = {_no_second_notification, _claims_are_kept, _old_commands_are_carried_out}
 
 
 @pytest.mark.parametrize(
