@@ -18,6 +18,8 @@ HYPERVISORS: Mapping[str, str] = MappingProxyType(
 )
 # The most threads for boots in one process, whatever is configured.
 MAX_BOOT_THREADS = 64
+# Threads for shutting off, rebooting and removing, which mostly wait for the guest: boots do not wait for them.
+WAITERS = 16
 
 
 class Hypervisor(ABC):

@@ -11,8 +11,9 @@ from controller.domain.messages import NetworkObservation, SegmentObservation
 from controller.domain.names import nft_table
 from controller.processes import started_with
 from controller.programs import ip, nft
-from network import dnsmasq_config, nftables
-from network.dnsmasq_files import served_lines
+from network import nftables
+from network.dnsmasq import config as dnsmasq_config
+from network.dnsmasq.files import served_lines
 from network.queries import Rows
 from network.segment import Segment
 

@@ -1,21 +1,22 @@
 """Makes this host's bridges, DHCP, DNS and firewall equal to the rows."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from controller.conf.settings import Settings
-from controller.domain.errors import CloudError, HostError, Unavailable
+from controller.domain.errors import CloudError, ConfigurationError, HostError, Unavailable
 from controller.domain.messages import NetworkObservation
 from controller.locks import lock
 from controller.programs import ip
 from network import bridges, forwarding
-from network.dnsmasq import Dnsmasq
+from network.dnsmasq.server import Dnsmasq
+from network.host_side import HostSide, Reconciled
 from network.nftables import Firewall, ruleset
 from network.observed_state import observe_networks
 from network.queries import NewLeases, Rows
@@ -23,27 +24,14 @@ from network.segment import Segment
 
 log = structlog.get_logger(__name__)
 
+# The Debian package of each program that is needed.
+_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 # Longer than a reconciliation of very many networks takes.
 _LOCK_S = 60.0
 
 
-@dataclass(frozen=True)
-class Reconciled:
-    """What became of it: why networks ``failed``; ``remembered`` has, for each of the others whose leases were all
-    read, the addresses that are nobody's and that DHCP remembers all the same. ``stale`` are those of which more has
-    changed than was read."""
-
-    rows: Rows
-    failed: Mapping[str, str]
-    remembered: Mapping[str, Set[str]]
-    stale: Set[str] = frozenset()
-
-
-class NetworkReconciler:
-    """The networks of one cloud on this host; one reconciliation at a time, in this process and in others.
-
-    ``reconcile`` and ``observed`` raise ``Unavailable`` while another process does not let go of them.
-    """
+class NetworkReconciler(HostSide):
+    """With Linux bridges, dnsmasq and nftables; one reconciliation at a time, in this process and in others."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -53,11 +41,20 @@ class NetworkReconciler:
         self._firewall = Firewall(settings.general.cloud_id)
         self._kept: set[str] = set()
 
-    def reconcile(self, read: Callable[[], Rows], *, verify: bool) -> Reconciled:
-        """Make equal the networks whose leases ``read`` gives, all or what is new; remove what has no row.
+    def check_machine(self) -> None:
+        if os.geteuid() != 0:
+            raise ConfigurationError(reason="[network] driver = linux needs root; driver = none is for simulated hosts")
+        dnsmasq = self._settings.network.dnsmasq
+        for program, package in {**_PACKAGES, dnsmasq: "dnsmasq-base"}.items():
+            path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+            if shutil.which(program, path=path) is None:
+                raise ConfigurationError(reason=f"the network service needs {program}: apt-get install {package}")
+        if bridges.is_host_local(self._settings):
+            trunk = self._settings.network.trunk
+            reason = f"the kernel has no 802.1Q for {trunk}" if trunk else "[network] trunk is not set"
+            log.warning("networks are local to this host: guests on other hosts cannot reach them", reason=reason)
 
-        ``verify``: also look for changes that somebody else made to the firewall.
-        """
+    def reconcile(self, read: Callable[[], Rows], *, verify: bool) -> Reconciled:
         with self._alone():
             # The host first, then the rows: what somebody begins in between is not taken for an orphan.
             links = ip.read_links()
@@ -86,7 +83,6 @@ class NetworkReconciler:
             return Reconciled(rows, failed, remembered, stale)
 
     def observed(self, read: Callable[[], Rows]) -> NetworkObservation:
-        """What is there, while no reconciliation is under way; what cannot be looked at is said in the answer."""
         with self._alone():
             try:
                 return observe_networks(self._settings, self._root, read())
@@ -94,11 +90,6 @@ class NetworkReconciler:
                 return NetworkObservation(host_side=True, error=str(error))
 
     def destroy(self) -> None:
-        """Remove all that this cloud has on this host, found on the host itself.
-
-        Raises:
-            HostError: something could not be removed; the rest has been.
-        """
         with ExitStack() as steps:  # the last one first; each is done, whatever happened to the others
             steps.callback(shutil.rmtree, self._root, ignore_errors=True)
             steps.callback(forwarding.restore, self._root)

@@ -67,7 +67,7 @@ class LeaseMark:
     """Which leases of a network are held, in three numbers that the database makes of its rows.
 
     Leases that are added or given back change it; who holds them does not. Two sets of leases with one mark are equal
-    but for an unlikely chance, which a whole reading puts right (``dnsmasq.WHOLE_EVERY_S``).
+    but for an unlikely chance, which a whole reading puts right (``dnsmasq.server.WHOLE_EVERY_S``).
     """
 
     count: int = 0

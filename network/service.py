@@ -1,7 +1,5 @@
-"""The network service: wires networks when it is rung, and all of them again and again."""
+"""The network service: reconciles networks when it is notified, and all of them periodically."""
 
-import os
-import shutil
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -9,7 +7,7 @@ import structlog
 
 from controller.bus.consumer import BatchConsumer, QueueConsumer
 from controller.conf.settings import Settings
-from controller.domain.errors import CloudError, ConfigurationError, HostError, PoisonMessage
+from controller.domain.errors import CloudError, HostError, PoisonMessage
 from controller.domain.messages import (
     NETWORK_OBSERVATION,
     Message,
@@ -22,8 +20,7 @@ from controller.health import thread_problem
 from controller.needs import FILES_OF_A_WORKER, Needs
 from controller.operations.cloud import Cloud
 from network import queries
-from network.bridges import is_host_local
-from network.reconciler import NetworkReconciler, Reconciled
+from network.host_side import Reconciled, make_host_side
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +28,6 @@ QUEUE = "network"
 _STOP_S = 10
 # Leases that a sweep reads and compares while launches wait.
 _LEASES_AT_ONCE = 5000
-# The Debian package of each program that is needed.
-_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 
 
 class NetworkService:
@@ -53,8 +48,7 @@ class NetworkService:
     def __init__(self, cloud: Cloud, interval_s: float = 10.0) -> None:
         self._cloud = cloud
         self._interval_s = interval_s
-        self._real = cloud.settings.network.driver == "linux"
-        self._reconciler = NetworkReconciler(cloud.settings)
+        self._host_side = make_host_side(cloud.settings)
         self._stop = threading.Event()
         self._failed = ""
         self._consumer = BatchConsumer(cloud.settings, [QUEUE], self.handle, name=self.name)
@@ -67,8 +61,8 @@ class NetworkService:
         Raises:
             ConfigurationError: this machine lacks what real networks need.
         """
-        if self._real:
-            self._check_machine()
+        if self._host_side is not None:
+            self._host_side.check_machine()
             self._sweeper.start()
         self._consumer.start()
         self._calls.start()
@@ -86,7 +80,9 @@ class NetworkService:
     def problem(self) -> str:
         """Why networks are not wired."""
         found = (self._consumer.problem(), self._calls.problem())
-        swept = (self._failed, thread_problem(self._sweeper, self._stop.is_set())) if self._real else ()
+        swept = (
+            (self._failed, thread_problem(self._sweeper, self._stop.is_set())) if self._host_side is not None else ()
+        )
         return next(filter(None, (*found, *swept)), "")
 
     def destroy(self) -> None:
@@ -95,13 +91,13 @@ class NetworkService:
         Raises:
             HostError: something could not be removed; the rest has been.
         """
-        if self._real:
-            self._reconciler.destroy()
+        if self._host_side is not None:
+            self._host_side.destroy()
 
     def handle(self, messages: Sequence[Message]) -> None:
         """Carry out some ``PrepareNetworks`` at once: first the networks, then the commands to the hosts.
 
-        What fails is told in the stories of its instances and tried again when the sweep rings.
+        What fails is recorded in the history of its instances and tried again when the sweep notifies again.
         """
         network_ids: set[str] = set()
         instance_ids: set[str] = set()
@@ -111,24 +107,24 @@ class NetworkService:
             if not message.instance_ids:  # leases were given back or changed: which ones, the rows say
                 network_ids.update(message.network_ids)
             instance_ids.update(message.instance_ids)
-        failed = self._wire(network_ids, instance_ids) if self._real else {}
+        failed = self._wire(network_ids, instance_ids)
         if instance_ids:
             self._cloud.bus.notify(self._cloud.ask(lambda tx: queries.commands(tx, instance_ids, failed)))
         if instance_ids and failed:
             self._cloud.write(lambda tx: queries.record_failures(tx, instance_ids, failed))
 
     def answer(self, message: Message) -> NetworkObservation:
-        """Tell the auditor what there is on this host, after a sweep if it wants one."""
+        """Report to the auditor what there is on this host, after a sweep if it asks for one."""
         if not isinstance(message, ObserveNetworks | ReconcileNetworks):
             raise PoisonMessage(reason=f"the network service has no answer to {message.KIND}")
-        if not self._real:
+        if self._host_side is None:
             return NetworkObservation(host_side=False)
         if isinstance(message, ReconcileNetworks):
             try:
                 self.sweep(whole=True)
             except (HostError, OSError) as error:
                 return NetworkObservation(host_side=True, error=str(error))
-        return self._reconciler.observed(lambda: self._cloud.read(queries.rows))
+        return self._host_side.observed(lambda: self._cloud.read(queries.rows))
 
     def sweep(self, *, whole: bool = False) -> None:
         """Make every network equal to its rows; costs little where it already is.
@@ -136,20 +132,24 @@ class NetworkService:
         Leases are read only of networks that have changed, or were not looked at in whole for long (``whole``: of all),
         and some networks at a time, so that instances which are launched meanwhile do not wait for all of them.
         """
-        seen = self._reconciler.reconcile(lambda: self._cloud.read(queries.marks), verify=True)
+        if self._host_side is None:
+            return
+        seen = self._host_side.reconcile(lambda: self._cloud.read(queries.marks), verify=True)
         due = seen.stale | {n for n, new in seen.rows.new.items() if whole or new.quarantined}
         sizes = {n: new.mark.count for n, new in seen.rows.new.items() if n in due}
         for network_ids in _portions(sizes):
-            done = self._reconciler.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
+            done = self._host_side.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
             self._take_back(done)
 
     def _wire(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
         """Why networks failed. Of those that only get instances more, no more than these instances' leases is read."""
-        done = self._reconciler.reconcile(lambda: self._read(network_ids, instance_ids), verify=False)
+        if self._host_side is None:
+            return {}
+        done = self._host_side.reconcile(lambda: self._read(network_ids, instance_ids), verify=False)
         self._take_back(done)
         if not done.stale:
             return done.failed
-        again = self._reconciler.reconcile(lambda: self._read(done.stale, ()), verify=False)
+        again = self._host_side.reconcile(lambda: self._read(done.stale, ()), verify=False)
         self._take_back(again)
         return {**done.failed, **again.failed}
 
@@ -173,19 +173,6 @@ class NetworkService:
                 self._failed = f"networks are not swept: {type(error).__name__}: {error}"
                 log.exception("sweep of the networks failed")
             self._stop.wait(self._interval_s)
-
-    def _check_machine(self) -> None:
-        if os.geteuid() != 0:
-            raise ConfigurationError(reason="[network] driver = linux needs root; driver = none is for simulated hosts")
-        dnsmasq = self._cloud.settings.network.dnsmasq
-        for program, package in {**_PACKAGES, dnsmasq: "dnsmasq-base"}.items():
-            path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-            if shutil.which(program, path=path) is None:
-                raise ConfigurationError(reason=f"the network service needs {program}: apt-get install {package}")
-        if is_host_local(self._cloud.settings):
-            trunk = self._cloud.settings.network.trunk
-            reason = f"the kernel has no 802.1Q for {trunk}" if trunk else "[network] trunk is not set"
-            log.warning("networks are local to this host: guests on other hosts cannot reach them", reason=reason)
 
 
 def _portions(sizes: Mapping[str, int]) -> Iterator[list[str]]:

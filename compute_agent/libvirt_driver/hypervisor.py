@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from compute_agent.driver import Driver
-from compute_agent.hypervisor import MAX_BOOT_THREADS, Hypervisor
-from compute_agent.workers.pool import WAITERS
+from compute_agent.hypervisor import MAX_BOOT_THREADS, WAITERS, Hypervisor
 from controller.domain.errors import ConfigurationError
 from controller.needs import FILES_OF_A_WORKER
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from compute_agent.driver import Driver
-from compute_agent.hypervisor import MAX_BOOT_THREADS, Hypervisor
+from compute_agent.hypervisor import MAX_BOOT_THREADS, WAITERS, Hypervisor
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
-from compute_agent.workers.pool import WAITERS
 from controller.needs import FILES_OF_SQLITE
 
 

@@ -14,6 +14,7 @@ import structlog
 
 from compute_agent.agent import Agent
 from compute_agent.errors import WorkAbandoned
+from compute_agent.hypervisor import WAITERS
 from compute_agent.workers.boot_limiter import BootLimiter, Key
 from compute_agent.workers.cpu_gauge import Pressure
 from controller.domain.errors import Unavailable
@@ -22,8 +23,7 @@ from controller.domain.messages import GuestSpec
 
 log = structlog.get_logger(__name__)
 
-# Shutting off, rebooting and removing mostly wait for the guest; boots must not wait for them, nor they for boots.
-WAITERS = 16
+
 _UNAVAILABLE_PAUSE_S = 1.0
 
 

@@ -21,7 +21,7 @@ from controller.conf import Settings, load_settings
 from controller.domain.guests import Desired
 from controller.domain.messages import GuestSpec, ImageSpec, NicSpec
 from controller.domain.names import bridge_name, nft_table, tap_name
-from network.dnsmasq_files import served_lines
+from network.dnsmasq.files import served_lines
 from tests.labs.servers.guarded import wait_until
 from tests.labs.system.processes import BOOT_SECTOR, INTERFACES, qemu_pids
 from tests.labs.system.running_cloud import RunningCloud, processes_with, run

@@ -12,7 +12,7 @@ from controller.domain.messages import HostReported, PrepareNetworks, ReconcileG
 from controller.operations.cloud import Cloud
 from network import queries
 from network import service as network_service
-from network.reconciler import Reconciled
+from network.host_side import Reconciled
 from network.service import NetworkService
 from tests.labs.bus import FakeBus
 from tests.labs.network_rows import INSTANCES, IPS, NETWORKS, NOW, make_cloud
@@ -53,8 +53,7 @@ def test_without_a_host_side_instances_are_passed_on(cloud: Cloud) -> None:
 
 def on_a_host(cloud: Cloud, reconciler: HalfBroken, monkeypatch: pytest.MonkeyPatch) -> NetworkService:
     service = NetworkService(cloud)
-    monkeypatch.setattr(service, "_real", True)
-    monkeypatch.setattr(service, "_reconciler", reconciler)
+    monkeypatch.setattr(service, "_host_side", reconciler)
     return service
 
 

@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from network.dnsmasq_leases import Taken
+from network.dnsmasq.leases import Taken
 
 _SERVER_PORT = 67
 _REQUEST, _ETHERNET, _MAC_BYTES = 1, 1, 6

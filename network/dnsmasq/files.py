@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from network import dnsmasq_config as config
+from network.dnsmasq import config
 from network.files import replace_if_changed
 from network.segment import HeldLease
 

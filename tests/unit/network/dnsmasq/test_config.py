@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from controller.conf.settings import Network, Settings
 from controller.domain.errors import ConfigurationError
 from controller.domain.names import instance_hostname
-from network.dnsmasq_config import known_hosts, lease_max, names, options
+from network.dnsmasq.config import known_hosts, lease_max, names, options
 from network.segment import HeldLease, Segment
 
-GOLDEN = Path(__file__).with_name("golden")
+GOLDEN = Path(__file__).parents[1] / "golden"
 SEGMENT = Segment.of("0a1b2c3d", "net-0123456789abcdef0", 100, "10.128.0.0/22")
 LEASES = (
     HeldLease("10.128.0.9", "52:54:00:01:00:09", "i-0000000000000000b"),

@@ -14,11 +14,11 @@ from controller.domain.errors import HostError
 from controller.domain.ids import NETWORK, is_id
 from controller.processes import end, hang_up, pid_in, runs, started_with
 from controller.programs.run import run
-from network import dnsmasq_config as config
-from network import dnsmasq_leases
-from network.dhcp_release import release
-from network.dnsmasq_files import MAX_ADDITIONS, ServedFiles, Signature, signature
-from network.dnsmasq_leases import LeaseFileDamaged, Taken
+from network.dnsmasq import config
+from network.dnsmasq import leases as dnsmasq_leases
+from network.dnsmasq.files import MAX_ADDITIONS, ServedFiles, Signature, signature
+from network.dnsmasq.leases import LeaseFileDamaged, Taken
+from network.dnsmasq.release import release
 from network.files import replace_if_changed, unchanged
 from network.segment import HeldLease, LeaseMark, Segment
 
@@ -84,7 +84,7 @@ class Dnsmasq:
 
         Raises:
             HostError: dnsmasq does not start, or a file cannot be written.
-            ConfigurationError: see ``dnsmasq_config.options``.
+            ConfigurationError: see ``config.options``.
         """
         folder = self._root / segment.network_id
         folder.mkdir(mode=0o755, exist_ok=True)
