@@ -9,14 +9,15 @@ import netaddr
 
 from controller.domain.networks import NetworkKind
 from controller.domain.placement_groups import GroupStrategy
+from controller.domain.reasons import ReasonCode
 from controller.domain.states import Event, State
 from tests.simulation.database import SimulationDatabase
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host
 from tests.simulation.simulator import Process, Simulator
 
-ADDRESSES = "Server.InsufficientFreeAddresses"
-CAPACITY = "Server.InsufficientInstanceCapacity"
+ADDRESSES = ReasonCode.NO_FREE_ADDRESS
+CAPACITY = ReasonCode.NO_CAPACITY
 # What can keep a request from being placed in time, if there is enough of it.
 _HINDRANCES = (
     Fault.CRASH,
