@@ -182,7 +182,7 @@ class Clients:
             self._send_launch(launch)
 
     def _network(self) -> str:
-        """The default one, or one of those of this seed's stories."""
+        """The default one, or one of those of this seed's scenarios."""
         choice = [""]
         if Scenario.SHORTAGE in self._stories or Scenario.REMOVED in self._stories:
             choice += [self._sim_database.small_network] * 2

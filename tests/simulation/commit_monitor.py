@@ -11,7 +11,7 @@ from tests.simulation.simulator import Simulator, Task
 
 Handler = Callable[[Sequence[Message]], object]
 
-# What a story says of a state that a heartbeat has shown.
+# What an instance history says of a state that a heartbeat has shown.
 _SHOWN = ("seen in its host's heartbeat", "its host has no such guest running")
 # A process may be held up for so long between its look at the clock and what it writes then.
 _HELD_UP_S = 300
@@ -76,7 +76,7 @@ class CommitMonitor:
             entered, before = self._entered.get(instance_id, (0.0, State.REQUESTED))
             if state == State.ERROR and before is not State.ERROR:
                 failed.append((instance_id, event, before, entered))
-            # A line of a story that leaves the state as it is does not begin its deadline anew.
+            # A line of the history that leaves the state as it is does not begin its deadline anew.
             stays = instance_id in self._entered and before == state
             self._entered[instance_id] = (entered if stays else self._simulator.now, State(state))
 

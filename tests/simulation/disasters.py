@@ -28,7 +28,7 @@ class Disasters:
         """Each at its time."""
         for disaster in self._simulator.faults.disasters:
             self._simulator.at(self._random.uniform(0, within_s), lambda d=disaster: self._happen(d))  # type: ignore[misc]
-        # Drawn apart: a seed without it tells the story that it told before there was such a thing.
+        # Drawn apart: a seed without it is the run that it was before there was such a thing.
         clocks = Random(f"clocks of {self._site.seed}")
         if clocks.random() < _SHARE_WITH_STEP:
             controller = clocks.choice(self._site.plane.controllers)

@@ -26,7 +26,7 @@ _REPAIR = AuditOptions(repair=True, settle_s=3.0, timeout_s=5.0)
 
 
 class Operators:
-    """Lets a seed's stories happen; ``waiting`` is what they have still to do."""
+    """Lets a seed's scenarios happen; ``waiting`` is what they have still to do."""
 
     def __init__(self, site: "Site") -> None:
         self._site = site
@@ -42,7 +42,7 @@ class Operators:
         return ["operators"] * bool(self._under_way)
 
     def plan(self, within_s: float) -> None:
-        """Each story at its time; hosts are heard of after some seconds."""
+        """Each scenario at its time; hosts are heard of after some seconds."""
         simulator, random, scenarios = self._simulator, self._random, self._site.scenarios
         simulator.start(self._process)
         hosts = random.sample(self._site.hosts, len(self._site.hosts))
@@ -72,7 +72,7 @@ class Operators:
             if name not in names and not self._under_way:
                 self._later(0, lambda n=name: self._give_up(n, lambda: None))  # type: ignore[misc]
 
-    # --- stories ---
+    # --- scenarios ---
 
     def _import_leases(self) -> None:
         """Some leases for each host, some of them for two."""
@@ -87,7 +87,7 @@ class Operators:
     def _remove(self, host: Host) -> None:
         """It dies or is cut off; when it is down, it is removed by force; as a rule it comes back."""
         dies = self._random.random() < 0.5
-        self._simulator.note(f"STORY {host.name} {'dies' if dies else 'is cut off'}, and is to be removed by force")
+        self._simulator.note(f"SCENARIO {host.name} {'dies' if dies else 'is cut off'}, and is to be removed by force")
         host.go_away(dies=dies)
 
         def removed() -> None:
@@ -109,29 +109,29 @@ class Operators:
         self._until_done(f"{name} is removed by force", work, then)
 
     def _fall_silent(self, host: Host) -> None:
-        self._simulator.note(f"STORY {host.name} falls silent")
+        self._simulator.note(f"SCENARIO {host.name} falls silent")
         host.go_away(dies=self._random.random() < 0.3)
         self._later(self._random.uniform(5, 60), lambda: self._site.clients.terminate_some_of(host.name))
         self._later(self._random.uniform(*_SILENCE_S), lambda: self._bring_back(host))
 
     def _bring_back(self, host: Host) -> None:
-        self._simulator.note(f"STORY {host.name} is back")
+        self._simulator.note(f"SCENARIO {host.name} is back")
         host.come_back()
 
     def _rename(self, host: Host) -> None:
-        self._simulator.note(f"STORY {host.name} is renamed")
+        self._simulator.note(f"SCENARIO {host.name} is renamed")
         host.rename(f"{host.hardware}-new")
         self._later(self._random.uniform(20, 150), lambda: self._rename_back(host))
 
     def _rename_back(self, host: Host) -> None:
-        self._simulator.note(f"STORY {host.name} has its old name again")
+        self._simulator.note(f"SCENARIO {host.name} has its old name again")
         host.rename(host.hardware)
 
     def _repair(self) -> None:
         """`pileus audit --repair`, in the middle of everything."""
         if not self._process.alive:
             return
-        self._simulator.note("STORY pileus audit --repair")
+        self._simulator.note("SCENARIO pileus audit --repair")
         self.repairs += 1
 
         def repair() -> None:
@@ -164,7 +164,7 @@ class Operators:
                 self._simulator, self._process, lambda: self._site.plane.cloud(self._process).write(work)
             )
             if outcome and not isinstance(outcome[0], Exception):
-                self._simulator.note(f"STORY {what}")
+                self._simulator.note(f"SCENARIO {what}")
                 then()
                 return
             if outcome and not isinstance(outcome[0], CloudError):

@@ -23,21 +23,21 @@ class Scenario(StrEnum):
     MIXED = "neighbouring releases side by side"
 
 
-# Those that seeds draw; the others are told where they are asked for.
-TOLD = set(Scenario)
+# Those that seeds draw; the others happen where they are asked for.
+DRAWN = set(Scenario)
 
 
 class Scenarios:
-    """One seed's stories. Drawn apart from its faults: a story more does not change those."""
+    """One seed's scenarios. Drawn apart from its faults: a scenario more does not change those."""
 
-    def __init__(self, seed: int, told: Collection[Scenario] | None = None) -> None:
-        """``told``: these and no others, instead of drawn ones."""
+    def __init__(self, seed: int, scenarios: Collection[Scenario] | None = None) -> None:
+        """``scenarios``: these and no others, instead of drawn ones."""
         self.random = Random(f"stories of {seed}")
-        drawn = {story for story in Scenario if self.random.random() < _SHARE and story in TOLD}
-        self._told = drawn if told is None else set(told)
+        drawn = {s for s in Scenario if self.random.random() < _SHARE and s in DRAWN}
+        self._scenarios = drawn if scenarios is None else set(scenarios)
 
-    def __contains__(self, story: Scenario) -> bool:
-        return story in self._told
+    def __contains__(self, scenario: Scenario) -> bool:
+        return scenario in self._scenarios
 
     def __str__(self) -> str:
-        return ", ".join(s for s in Scenario if s in self._told) or "no story"
+        return ", ".join(s for s in Scenario if s in self._scenarios) or "no scenario"

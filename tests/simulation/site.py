@@ -68,14 +68,14 @@ class Site:
         seed: int,
         sim_database: SimulationDatabase,
         echo: Callable[[str], None] | None = None,
-        told: Collection[Scenario] | None = None,
+        scenarios: Collection[Scenario] | None = None,
     ) -> None:
         self.seed = seed
         self._sim_database = sim_database
         random = Random(seed)
         self.simulator = simulator = Simulator(random, Faults(random), echo)
         simulator.faults.clock = lambda: simulator.now
-        self.scenarios = Scenarios(seed, told)
+        self.scenarios = Scenarios(seed, scenarios)
         sim_database.others_lock_leases = Scenario.LOCKS in self.scenarios
         self.oracle = Oracle(simulator, sim_database)
         sim_database.begin(simulator)
@@ -161,7 +161,7 @@ class Site:
 
     def copy_database(self) -> None:
         """Take a backup of the database."""
-        self.simulator.note("STORY the database is copied")
+        self.simulator.note("SCENARIO the database is copied")
         self._sim_database.copy()
         self._copied_at = self.simulator.now
         self.commit_monitor.copied()
@@ -170,7 +170,7 @@ class Site:
         """Stop the cloud, put the backup back, start the cloud."""
         if self._copied_at is None:
             return
-        self.simulator.note("STORY the database is restored")
+        self.simulator.note("SCENARIO the database is restored")
         self.clients.before_restore()
         for process in [*self.plane.apis, *self.plane.others]:
             self.simulator.kill(process)
@@ -217,11 +217,11 @@ def run(
     seed: int,
     sim_database: SimulationDatabase,
     echo: Callable[[str], None] | None = None,
-    told: Collection[Scenario] | None = None,
+    scenarios: Collection[Scenario] | None = None,
 ) -> Outcome:
-    """One seed, from the first start to the verdict; ``told``: with these stories instead of those that it draws."""
+    """One seed, from the first start to the verdict; ``scenarios``: with these scenarios instead of those that it draws."""
     with _logs() as logs:
-        site = Site(seed, sim_database, echo, told)
+        site = Site(seed, sim_database, echo, scenarios)
         logs.append(site.checker.heard)
         try:
             return site.run()

@@ -160,9 +160,9 @@ _FAST_BUGS = {_no_second_notification, _claims_are_kept, _old_commands_are_carri
     [pytest.param(b, id=b.__name__.strip("_"), marks=[] if b in _FAST_BUGS else [pytest.mark.slow]) for b in _BUGS],
 )
 def test_a_bug_is_found(bug: Patch, sim_database: SimulationDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A story that all of these seeds tell is told by as many of five times so many that draw theirs: of 200."""
+    """With the scenario given, these seeds find what five times as many find that draw theirs: 200."""
     with monkeypatch.context() as patched:
         bug(patched)
-        found = next((o for seed in range(_AT_MOST) if (o := run(seed, sim_database, told=_BUGS[bug])).failed), None)
+        found = next((o for seed in range(_AT_MOST) if (o := run(seed, sim_database, scenarios=_BUGS[bug])).failed), None)
     assert found is not None
     assert f"python -m tests.simulation {found.seed}" in str(found)

@@ -6,12 +6,12 @@ from tests.labs.calm_simulation import calm_hub, started
 def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:
     simulator = calm_hub()
     below, above = started(simulator, "below"), started(simulator, "above")
-    told: list[float] = []
+    seen: list[float] = []
     simulator.at(0, lambda: simulator.pause(10), below)
     simulator.at(1, lambda: simulator.pause(500), above)
-    simulator.at(310, lambda: told.append(below.away_s(0, simulator.now)))
+    simulator.at(310, lambda: seen.append(below.away_s(0, simulator.now)))
     simulator.run_until(5)
-    assert told == [300]
+    assert seen == [300]
     assert (simulator.now, below.away_s(0, simulator.now), above.away_s(0, simulator.now)) == (501, 491, 0)
 
 
