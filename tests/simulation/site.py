@@ -219,7 +219,7 @@ def run(
     echo: Callable[[str], None] | None = None,
     scenarios: Collection[Scenario] | None = None,
 ) -> Outcome:
-    """One seed, from the first start to the verdict; ``scenarios``: with these scenarios instead of those that it draws."""
+    """One seed, from the first start to the verdict; ``scenarios``: these instead of those that it draws."""
     with _logs() as logs:
         site = Site(seed, sim_database, echo, scenarios)
         logs.append(site.checker.heard)

@@ -163,6 +163,8 @@ def test_a_bug_is_found(bug: Patch, sim_database: SimulationDatabase, monkeypatc
     """With the scenario given, these seeds find what five times as many find that draw theirs: 200."""
     with monkeypatch.context() as patched:
         bug(patched)
-        found = next((o for seed in range(_AT_MOST) if (o := run(seed, sim_database, scenarios=_BUGS[bug])).failed), None)
+        found = next(
+            (o for seed in range(_AT_MOST) if (o := run(seed, sim_database, scenarios=_BUGS[bug])).failed), None
+        )
     assert found is not None
     assert f"python -m tests.simulation {found.seed}" in str(found)
