@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import structlog
 
-from controller.bus.consumer import BatchConsumer, QueueConsumer
+from controller.bus.batch_consumer import BatchConsumer
+from controller.bus.consumer import QueueConsumer
 from controller.conf.settings import Settings
 from controller.domain.errors import CloudError, HostError, PoisonMessage
 from controller.domain.messages import (

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import structlog
 
-from controller.bus.consumer import BatchConsumer
+from controller.bus.batch_consumer import BatchConsumer
 from controller.conf.settings import Settings
 from controller.domain.errors import PoisonMessage
 from controller.domain.messages import Message, ScheduleReservation

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 import libvirt
 import structlog
@@ -20,7 +19,7 @@ from compute_agent.bridges import Bridges
 from compute_agent.driver import Capacity, Driver, Found, Pause
 from compute_agent.errors import GuestStarting
 from compute_agent.images.cache import ImageCache
-from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, host, libvirtd
+from compute_agent.libvirt_driver import console_log, cpu_time, domain_xml, domains, host, libvirtd
 from compute_agent.libvirt_driver.connection import Connections, answers
 from compute_agent.libvirt_driver.hypervisor import LibvirtHypervisor
 from compute_agent.libvirt_driver.off_cause import off_cause
@@ -37,8 +36,6 @@ from controller.programs import systemctl
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 _GIB = 1024**3
 _POLL_S = 0.1
 # A guest that is still booting misses the button; press it again.
@@ -48,12 +45,6 @@ _DESTROYED_AT_ONCE = 8
 _STARTING_MAX_S = 30.0
 _STARTING = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP]
 _HALTED_BY_DISK = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
-_UNDEFINE = (
-    libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-)
 
 
 class LibvirtDriver(Driver):
@@ -105,7 +96,7 @@ class LibvirtDriver(Driver):
         if systemctl.machine_is_stopping():  # it may press its guests' power buttons then
             return {}
         with self._connections.use("Asking why guests are off") as connection:
-            states = {i: _state(d) for i in instance_ids if (d := self._find(connection, i)) is not None}
+            states = {i: domains.state(d) for i in instance_ids if (d := self._find(connection, i)) is not None}
         logs = None if self._machine.virtualization.is_xen else libvirtd.guest_logs(self._settings)
         return {i: off_cause(state, logs and logs / f"{i}.log") for i, state in states.items()}
 
@@ -143,11 +134,11 @@ class LibvirtDriver(Driver):
         button = PowerButton(lambda: self._press_power_button(instance_id))
         with self._connections.use("Shutting the guest off") as connection:
             domain = self._find(connection, instance_id)
-            while domain is not None and _is_active(domain):
+            while domain is not None and domains.is_active(domain):
                 now = time.monotonic()
                 if now >= deadline:
                     log.info("guest did not power off, its power is taken", instance=instance_id, grace_s=grace_s)
-                    _take_power(domain)
+                    domains.take_power(domain)
                     break
                 if now >= press_at:
                     button.press()
@@ -193,16 +184,16 @@ class LibvirtDriver(Driver):
         with self._connections.use("Destroying the guest") as connection:
             domain = self._find(connection, instance_id)
             if domain is not None:
-                _take_power(domain)
-                _undefine(domain)
+                domains.take_power(domain)
+                domains.undefine(domain)
                 if self._find(connection, instance_id) is not None:
                     raise DriverError(what="Destroying the guest", reason="libvirt keeps its domain")
 
     def wanted_cpu_s(self, instance_ids: Iterable[str]) -> Mapping[str, float]:
         with self._connections.use("Looking at guests that boot") as connection:
-            domains = {i: d for i in instance_ids if (d := self._find(connection, i)) is not None}
-            wanted = cpu_time.wanted_cpu_s(connection, list(domains.values()))
-        uuids = {i: domain_uuid(self._cloud_id, i) for i in domains}
+            found = {i: d for i in instance_ids if (d := self._find(connection, i)) is not None}
+            wanted = cpu_time.wanted_cpu_s(connection, list(found.values()))
+        uuids = {i: domain_uuid(self._cloud_id, i) for i in found}
         return {i: wanted[uuid] for i, uuid in uuids.items() if uuid in wanted}
 
     def console(self, instance_id: str, max_bytes: int) -> bytes:
@@ -232,9 +223,9 @@ class LibvirtDriver(Driver):
         with self._connections.use("Letting halted guests go on") as connection:
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
                 instance_id = instance_of_uuid(self._cloud_id, domain.UUIDString())
-                if instance_id is not None and _state(domain) == _HALTED_BY_DISK:
+                if instance_id is not None and domains.state(domain) == _HALTED_BY_DISK:
                     log.warning("guest was halted by a failed write to its disk, it goes on", instance=instance_id)
-                    _unless_gone(domain.resume)
+                    domains.unless_gone(domain.resume)
 
     def _undo_spawn(self, instance_id: str) -> None:
         """Never the files of a domain that may still run: what cannot be undone now, ``destroy`` removes. What was set
@@ -275,7 +266,7 @@ class LibvirtDriver(Driver):
         """
         deadline = time.monotonic() + _STARTING_MAX_S
         # One question: between two of them a start may fail.
-        while domain is not None and (state := _state(domain)) and state[0] != libvirt.VIR_DOMAIN_SHUTOFF:
+        while domain is not None and (state := domains.state(domain)) and state[0] != libvirt.VIR_DOMAIN_SHUTOFF:
             if state != _STARTING:
                 return True
             if time.monotonic() >= deadline:
@@ -287,7 +278,7 @@ class LibvirtDriver(Driver):
         with self._connections.use("Pressing the guest's power button") as connection:
             domain = self._find(connection, instance_id)
             if domain is not None:
-                _unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+                domains.unless_gone(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
     def _plug(self, spec: GuestSpec) -> list[domain_xml.Nic]:
         return [
@@ -322,30 +313,3 @@ class LibvirtDriver(Driver):
             return
         except OSError as error:
             raise DriverError(what="Removing the guest's files", reason=str(error)) from error
-
-
-def _is_active(domain: "libvirt.virDomain") -> bool:
-    return bool(_unless_gone(domain.isActive))
-
-
-def _state(domain: "libvirt.virDomain") -> list[int]:
-    """State and reason, as in ``virDomainState``; empty when the guest is gone."""
-    return _unless_gone(domain.state) or []
-
-
-def _take_power(domain: "libvirt.virDomain") -> None:
-    _unless_gone(domain.destroy)
-
-
-def _undefine(domain: "libvirt.virDomain") -> None:
-    _unless_gone(lambda: domain.undefineFlags(_UNDEFINE))
-
-
-def _unless_gone(call: Callable[[], T]) -> T | None:
-    """What the call returns; None when the guest is off or gone already, which is as good."""
-    try:
-        return call()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return None
-        raise

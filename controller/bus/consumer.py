@@ -1,10 +1,9 @@
 """Receives messages: one thread, some queues, one handler for each message."""
 
-import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -28,24 +27,20 @@ log = structlog.get_logger(__name__)
 
 # Carries out one message; what it returns goes back to a caller that waits for an answer.
 Handler = Callable[[Message], Message | None]
-# Carries out some messages at once; all of them, or none.
-BatchHandler = Callable[[Sequence[Message]], None]
-# Takes a dead letter: its body and where it came from and why.
-DeadHandler = Callable[[bytes, dict[str, str]], None]
 
 # What a stranger may have written as attempts is cut to this.
 _MOST_ATTEMPTS = 1_000_000
-_ATTEMPTS, _ERROR, _FROM = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
+_ATTEMPTS, ERROR_HEADER, FROM_HEADER = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
 
 # So often an agent removes the queue that services of release 0.1 declare for it, should there be any.
 _LEAVE_EVERY_S = 600.0
 
 
-class _BusLostError(Exception):
+class BusLostError(Exception):
     """The broker went while a handler waited; told apart from what a handler itself may raise."""
 
 
-_LOST: tuple[type[BaseException], ...] = (*BROKER_ERRORS, _BusLostError)
+_LOST: tuple[type[BaseException], ...] = (*BROKER_ERRORS, BusLostError)
 
 
 class QueueConsumer:
@@ -220,7 +215,7 @@ class QueueConsumer:
             self._refuse(raw, error)
         except Unavailable:
             return  # stopping: not acknowledged, so it is delivered again
-        except _BusLostError:
+        except BusLostError:
             raise
         except Exception as error:
             log.exception("handler failed", queue=raw.delivery_info.get("routing_key"))
@@ -255,7 +250,7 @@ class QueueConsumer:
                 while drain(self._connection, self._settings, 0):
                     continue
             except BROKER_ERRORS as error:
-                raise _BusLostError(str(error)) from error
+                raise BusLostError(str(error)) from error
 
     def _put_back(self, raw: Any, error: Exception) -> None:
         attempts = _attempts(raw) + 1
@@ -274,7 +269,7 @@ class QueueConsumer:
         queue = raw.delivery_info.get("routing_key", "")
         log.error("message set aside as a dead letter", queue=queue, reason=reason)
         dead = self._topology.dead_letters()
-        headers = {_ERROR: reason[:2000], _FROM: queue, _ATTEMPTS: _attempts(raw) + 1}
+        headers = {ERROR_HEADER: reason[:2000], FROM_HEADER: queue, _ATTEMPTS: _attempts(raw) + 1}
         self._publisher.publish([Envelope(raw.body, dead.exchange, DEAD, dead, headers=headers)])
 
     def _answer(self, raw: Any, answer: Message) -> None:
@@ -286,133 +281,10 @@ class QueueConsumer:
             )
 
 
-class BatchConsumer(QueueConsumer):
-    """Hands over as many messages at a time as have come together within ``[bus] linger_ms``, ``[bus] batch`` at
-    most, to be handled in one transaction. When a batch fails, each message is handled alone, so that one bad
-    message harms no other. ``batch`` and ``linger_s`` stand in for the settings. What ``check`` refuses, by a
-    PoisonMessage, is in no batch."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        queues: Sequence[str],
-        handler: BatchHandler,
-        name: str,
-        *,
-        batch: int = 0,
-        linger_s: float = 0,
-        check: Callable[[Message], None] = lambda _: None,
-    ) -> None:
-        super().__init__(settings, queues, self._handle_one, name)
-        self._handle_batch = handler
-        self._check = check
-        self._prefetch = batch or settings.bus.batch
-        self._linger_s = linger_s or settings.bus.linger_ms / 1000
-        # When more had come than one batch holds, by the monotonic clock: how much more is not known.
-        self.behind_at = -math.inf
-
-    def _handle_one(self, message: Message) -> None:
-        self._check(message)
-        self._handle_batch([message])
-
-    def _receive(self, connection: Connection) -> None:
-        # Something may be held already: a broker delivers as soon as the first of several queues is consumed.
-        if not self._held:
-            drain(connection, self._settings)
-        end = time.monotonic() + self._linger_s
-        while self._held and len(self._held) < self._prefetch:
-            # What is there already is taken in any case, however late it has become.
-            left_s = max(0.0, end - time.monotonic())
-            if not drain(connection, self._settings, left_s) and not left_s:
-                break
-        if len(self._held) >= self._prefetch:
-            self.behind_at = time.monotonic()
-        held, self._held = self._held, []
-        if len(held) == 1:
-            self._take(held[0])
-        elif held:
-            self._flush(held)
-
-    def _flush(self, held: Sequence[Any]) -> None:
-        readable = [(raw, message) for raw in held if (message := self._read(raw)) is not None]
-        if not readable:
-            return
-        try:
-            self._handle_batch([message for _, message in readable])
-        except _BusLostError:
-            raise
-        except Exception as error:
-            if isinstance(error, Unavailable):
-                OUTAGES.tell(log, "batch waits", error, messages=len(readable))
-            else:
-                log.warning("batch failed, each message alone", messages=len(readable), reason=str(error))
-            for raw, _ in readable:
-                self._take(raw)
-        else:
-            readable[-1][0].ack(multiple=True)
-
-    def _read(self, raw: Any) -> Message | None:
-        """The message; None: it cannot be read and has been set aside, which harms no other of its batch."""
-        try:
-            message = decode(raw.body)
-            self._check(message)
-        except PoisonMessage as error:
-            self._refuse(raw, error)
-            raw.ack()
-            return None
-        return message
-
-
-class DeadLetterConsumer(QueueConsumer):
-    """Consumes the dead letters, whoever set them aside: a consumer, or the broker."""
-
-    def __init__(self, settings: Settings, handler: DeadHandler) -> None:
-        super().__init__(settings, [DEAD], lambda _: None, name=DEAD)
-        self._dead_handler = handler
-
-    def _queue(self, name: str) -> Any:  # noqa: ARG002
-        return self._topology.dead_letters()
-
-    def _take(self, raw: Any) -> None:
-        headers = raw.headers or {}
-        death = _death(headers)
-        about = {
-            "queue": str(headers.get(_FROM) or _first(death.get("routing-keys")) or ""),
-            "reason": str(headers.get(_ERROR) or f"set aside by the broker: {death.get('reason', 'unknown')}"),
-        }
-        body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
-        failures = 0
-        while True:
-            try:
-                self._dead_handler(body, about)
-                break
-            except Unavailable as error:
-                log.warning("dead letter waits", reason=str(error))
-            except Exception:
-                failures += 1
-                log.exception("dead letter is not kept", failures=failures, body=body[:2000], **about)
-                if failures >= self._settings.bus.max_attempts:
-                    break  # the next ones are to be kept
-            if self._stop.wait(1.0):
-                return
-            self._keep_alive()
-        raw.ack()
-
-
 def _attempts(raw: Any) -> int:
     """How often a message was tried before; a stranger may have written anything there."""
     found = (raw.headers or {}).get(_ATTEMPTS)
     return min(max(found, 0), _MOST_ATTEMPTS) if isinstance(found, int) else 0
-
-
-def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the broker says of a message that it set aside; a stranger may have written anything there, too."""
-    found = _first(headers.get("x-death"))
-    return found if isinstance(found, Mapping) else {}
-
-
-def _first(found: object) -> object:
-    return found[0] if isinstance(found, list) and found else None
 
 
 def _may_pass(error: Exception) -> bool:

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import structlog
 
+from controller.bus.batch_consumer import BatchConsumer
 from controller.bus.connection import BROKER_ERRORS
-from controller.bus.consumer import BatchConsumer, DeadLetterConsumer
+from controller.bus.dead_letter_consumer import DeadLetterConsumer
 from controller.bus.removal import remove_host_queues, remove_unused
 from controller.conf.settings import Settings
 from controller.domain.agent_messages import check

@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from controller.bus.consumer import DeadLetterConsumer, QueueConsumer
+from controller.bus.consumer import QueueConsumer
+from controller.bus.dead_letter_consumer import DeadLetterConsumer
 from controller.conf import Settings
 from controller.domain.messages import Message
 

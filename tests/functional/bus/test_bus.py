@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 from kombu import Connection, Producer
 
+from controller.bus.batch_consumer import BatchConsumer
 from controller.bus.bus import Bus
 from controller.bus.connection import connect
-from controller.bus.consumer import BatchConsumer, DeadLetterConsumer, QueueConsumer
+from controller.bus.consumer import QueueConsumer
+from controller.bus.dead_letter_consumer import DeadLetterConsumer
 from controller.bus.topology import Topology
 from controller.conf import Settings
 from controller.domain.errors import BusUnavailable, PoisonMessage, Unavailable

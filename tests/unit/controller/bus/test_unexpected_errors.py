@@ -13,7 +13,8 @@ from controller.bus import bus as bus_module
 from controller.bus import consumer as consumer_module
 from controller.bus.bus import Bus
 from controller.bus.connection import connect, drain
-from controller.bus.consumer import DeadLetterConsumer, QueueConsumer
+from controller.bus.consumer import QueueConsumer
+from controller.bus.dead_letter_consumer import DeadLetterConsumer
 from controller.bus.notifier import Notifier
 from controller.bus.topology import Topology
 from controller.conf import Settings

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from controller.bus import consumer as consumer_module
+from controller.bus.batch_consumer import BatchConsumer
 from controller.bus.bus import Bus
 from controller.bus.connection import connect
-from controller.bus.consumer import BatchConsumer, DeadLetterConsumer, QueueConsumer
+from controller.bus.consumer import QueueConsumer
+from controller.bus.dead_letter_consumer import DeadLetterConsumer
 from controller.bus.topology import Topology
 from controller.bus.unread import Unread
 from controller.conf import Settings

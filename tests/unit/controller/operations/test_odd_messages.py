@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from controller.bus.batch_consumer import BatchConsumer
 from controller.bus.bus import Bus
-from controller.bus.consumer import BatchConsumer
 from controller.db.models import InstanceEvent, StrayGuest
 from controller.domain import agent_messages
 from controller.domain.errors import NewerMessage, PoisonMessage
