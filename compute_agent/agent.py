@@ -13,7 +13,7 @@ import structlog
 from compute_agent import commands
 from compute_agent.commands import CommandContext, Handled
 from compute_agent.driver import Driver
-from compute_agent.errors import WorkAbandoned, told
+from compute_agent.errors import WorkAbandoned, one_line
 from compute_agent.fence import Fence
 from compute_agent.heartbeat import Heartbeats, HostOptions
 from compute_agent.journal.journal import Journal, PendingRequest
@@ -220,13 +220,13 @@ class Agent:
         except CloudError as error:
             if (pause_s := self._try_again(request.spec, error)) is not None:
                 return pause_s
-            outcome = _Outcome(generation, Event.FAILED, told(error, _REASON_CHARS))
+            outcome = _Outcome(generation, Event.FAILED, one_line(error, _REASON_CHARS))
             log.warning("guest failed", host=self.host, instance=instance_id, reason=outcome.reason)
         except Exception as error:
             if (pause_s := self._try_again(request.spec, error)) is not None:
                 return pause_s
             log.exception("guest failed", host=self.host, instance=instance_id)
-            reason = f"internal error of the agent: {type(error).__name__}: {told(error, _REASON_CHARS)}"
+            reason = f"internal error of the agent: {type(error).__name__}: {one_line(error, _REASON_CHARS)}"
             outcome = _Outcome(generation, Event.FAILED, reason)
         self._retries.forget(instance_id)
         return outcome

@@ -14,7 +14,7 @@ Pause = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a host offers; the agent tells it with every heartbeat.
+    """What a host offers; the agent reports it with every heartbeat.
 
     ``guest_overhead_mib`` is what the hypervisor needs for each guest beside the guest's own memory.
     """
@@ -40,7 +40,7 @@ class Driver(ABC):
     """One hypervisor on this host, and the disks, consoles and interfaces of its guests.
 
     Every method is idempotent and never called twice at once for one guest, but at once for many guests.
-    A driver keeps no state of its own: ``list_guests`` tells the truth after a restart of the agent.
+    A driver keeps no state of its own: ``list_guests`` is right after a restart of the agent.
     It sees the guests of its own cloud only and never touches another.
 
     Every method may raise ``DriverError``; ``retriable`` says whether the same call may succeed later.
@@ -61,7 +61,7 @@ class Driver(ABC):
         """Every guest of this cloud on this host by its instance id, running or not."""
 
     def why_off(self, instance_ids: Collection[str]) -> Mapping[str, OffCause]:  # noqa: ARG002 - see below
-        """Why these guests are off that nobody told to be; those of which nothing is known are left out.
+        """Why these guests are off that no request has shut off; guests of which nothing is known are left out.
 
         SHUTDOWN only where the guest surely powered itself off: its owner may have asked to have it deleted then.
         """
@@ -75,7 +75,7 @@ class Driver(ABC):
     def spawn(self, spec: GuestSpec) -> None:
         """Make a guest from its image and start it; a running guest with this id is left alone.
 
-        On error everything half-made by this call has been removed again, and nothing else.
+        On error all that this call made has been removed again, and nothing else.
 
         Raises:
             ImageFetchError: its image cannot be had. DiskError: it does not fit, no room.
@@ -105,7 +105,7 @@ class Driver(ABC):
 
     @abstractmethod
     def kept(self) -> Sequence[KeptDisk]:
-        """The disks that were set aside; cheap, for each heartbeat tells of them."""
+        """The disks that were set aside; cheap, as each heartbeat names them."""
 
     @abstractmethod
     def prune_kept(self, before: datetime) -> None:
@@ -120,12 +120,12 @@ class Driver(ABC):
         """Remove every guest of this cloud on this host, and what else the driver made for them."""
 
     def remove_taps(self, taps: Collection[str]) -> None:  # noqa: B027 - where there are none
-        """Remove those of these interfaces that are taps of this cloud and that nobody holds open."""
+        """Remove those of these interfaces that are taps of this cloud and that no process holds open."""
 
     def wanted_cpu_s(self, instance_ids: Iterable[str]) -> Mapping[str, float]:  # noqa: ARG002 - see below
         """Seconds of one core that each of these guests has used, or waited for, since it was started.
 
-        A guest that does not run is left out. Where nobody knows, all are.
+        A guest that does not run is left out. Empty if the driver cannot measure.
         """
         return {}
 

@@ -42,7 +42,7 @@ def is_shortage(error: BaseException | None) -> bool:
     return False
 
 
-def told(error: BaseException, most: int) -> str:
+def one_line(error: BaseException, most: int) -> str:
     """What an error says, in one line of ``most`` characters that any database keeps: a program may print anything."""
     text = " ".join(str(error).split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:most]

@@ -70,7 +70,7 @@ class Fence:
         self._asked = (sequence, self._monotonic())
 
     def now(self) -> datetime:
-        """The controllers' time; this host's until one has told it."""
+        """The controllers' time; this host's own until a controller has sent it."""
         if self._time is None:
             return self._clock()
         at, then = self._time
@@ -107,7 +107,7 @@ class Fence:
         if not self.accepted:
             return "the host was booted, and no controller has answered yet"
         if self.is_over(command.expires_at):
-            self._in_doubt = True  # whose clock was it that told the time?
+            self._in_doubt = True  # the clock that set our time may be the wrong one
             return f"it expired at {command.expires_at}"
         return ""
 

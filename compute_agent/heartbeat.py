@@ -11,7 +11,7 @@ from compute_agent.mac_probe import MacProbe, MacReport
 from controller.bus.unread import UNREAD
 from controller.domain.clock import Clock
 from controller.domain.host_facts import MAX_IMAGES
-from controller.domain.messages import UNTOLD, GuestState, HostReported
+from controller.domain.messages import UNKNOWN_GENERATION, GuestState, HostReported
 from controller.domain.release import RELEASE
 from controller.domain.wire import VERSION
 
@@ -82,12 +82,12 @@ class Heartbeats:
         """
         # In this order: work that is begun in this epoch is either pending, or shows in the list of guests.
         epoch = self._fence.epoch
-        pending = self._journal.in_hand(self._host) | set(working)
+        pending = self._journal.unfinished(self._host) | set(working)
         generations = self._journal.generations(self._host)
         guests = self._driver.list_guests()
         self._sequence += 1
         now = facts(self._host, self._driver, self._options, self._clock())
-        seen = tuple(GuestState(i, generations.get(i, UNTOLD), p) for i, p in sorted(guests.items()))
+        seen = tuple(GuestState(i, generations.get(i, UNKNOWN_GENERATION), p) for i, p in sorted(guests.items()))
         self._fence.asked(self._sequence)
         return replace(
             now,
@@ -101,7 +101,7 @@ class Heartbeats:
 
     def _remarks(self, unconfirmed: int) -> Iterator[str]:
         yield from self._fence.remarks()
-        if unread := UNREAD.told():
+        if unread := UNREAD.summary():
             yield f"it cannot read what a newer release sends: {' '.join(unread)}"
         if waiting := self._journal.waiting(self._host):
             yield f"{waiting} guests wait until a controller has accepted this boot of the host"

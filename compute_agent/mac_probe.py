@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from compute_agent.errors import told
+from compute_agent.errors import one_line
 from controller.conf.settings import Compute
 from controller.domain.errors import CloudError, CommandFailed, ConfigurationError, InvalidParameter
 from controller.domain.host_facts import MAX_MACS, normal_macs
@@ -55,7 +55,7 @@ class MacProbe:
         try:
             self._found, error = self._ask(stopping), ""
         except (CloudError, OSError) as problem:
-            error = told(problem, _ERROR_CHARS)
+            error = one_line(problem, _ERROR_CHARS)
             if error != self._error:
                 log.warning("MAC probe failed, the last good list stays", reason=error)
         self._error = error

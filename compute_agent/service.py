@@ -21,7 +21,7 @@ from compute_agent.journal.journal import Journal
 from compute_agent.libvirt_driver import libvirtd
 from compute_agent.mac_probe import MacProbe, make_probe
 from compute_agent.workers.boot_limiter import BootLimiter
-from compute_agent.workers.boot_timer import BootMonitor
+from compute_agent.workers.boot_monitor import BootMonitor
 from compute_agent.workers.pool import WorkerPool
 from compute_agent.workers.reporter import Reporter, guarded
 from controller.bus.consumer import QueueConsumer
@@ -79,7 +79,7 @@ class ComputeService:
         self._pool: WorkerPool | None = None
 
     def start(self) -> None:
-        """Begin; a hypervisor that does not answer yet is tried again in the background.
+        """Start; a hypervisor that does not answer yet is tried again in the background.
 
         Raises:
             Unavailable: the journal cannot be opened. ConfigurationError: an option cannot be.
@@ -105,7 +105,7 @@ class ComputeService:
             thread.start()
 
     def stop(self) -> None:
-        """End in bounded time; the guests run on, work in hand is left to the next start."""
+        """Stop in bounded time; the guests run on, unfinished work is left to the next start."""
         self._stop.set()
         self._reporter.wake()
         for thread in self._threads:
@@ -114,7 +114,7 @@ class ComputeService:
             self._consumer.stop()
             self._consumer.join(_STOP_TIMEOUT_S)
         if self._pool is not None and not self._pool.stop(_STOP_TIMEOUT_S):
-            log.warning("work still in hand is left behind")
+            log.warning("unfinished work is left to the next start")
         self._reporter.flush()
         self._close()
 
@@ -134,7 +134,7 @@ class ComputeService:
         return self._consumer.problem()
 
     def describe(self) -> list[HostReported]:
-        """What the hosts of this process are and have, as ``pileus join`` tells it; nothing need run.
+        """What the hosts of this process are and have, as ``pileus join`` sends it; nothing need run.
 
         Raises:
             ConfigurationError: the driver is not installed, or an option cannot be. DriverError: it cannot be asked.
@@ -198,7 +198,7 @@ class ComputeService:
         handled = agent.handle(message)
         self._offer(agent, handled.work)
         if handled.reports:
-            self._reporter.is_dirty(agent)
+            self._reporter.mark_dirty(agent)
         return handled.answer
 
     def _offer(self, agent: Agent, specs: Iterable[GuestSpec]) -> None:
@@ -209,13 +209,13 @@ class ComputeService:
     def _offer_pending(self, agent: Agent) -> None:
         """What waited is work now."""
         self._offer(agent, agent.pending())
-        self._reporter.is_dirty(agent)
+        self._reporter.mark_dirty(agent)
 
     def _make_pool(self) -> WorkerPool:
         hypervisor, limiter = self._hypervisor, None
         if not hypervisor.is_simulated:  # simulated guests share no cores
             limiter = BootLimiter(os.cpu_count() or 1, fixed=self._settings.compute.boots_at_once)
-        return WorkerPool(hypervisor.boot_threads(), self._reporter.is_dirty, hypervisor.other_threads(), limiter)
+        return WorkerPool(hypervisor.boot_threads(), self._reporter.mark_dirty, hypervisor.other_threads(), limiter)
 
     def _watch_boots(self) -> None:
         """The thread that lets as many guests boot at once as the cores carry."""
@@ -239,7 +239,7 @@ class ComputeService:
             heapq.heapreplace(due, (max(when, time.monotonic() - every_s) + every_s, host))
             agent = self._agents[host]
             if guarded(agent, agent.watch):
-                self._reporter.is_dirty(agent)
+                self._reporter.mark_dirty(agent)
             if guarded(agent, agent.start_unconfirmed):
                 guarded(agent, lambda a=agent: self._offer_pending(a))  # type: ignore[misc]
             guarded(agent, agent.heartbeat)
@@ -272,7 +272,7 @@ class ComputeService:
                 if self._stop.wait(_RETRY_S):
                     return
             self._offer(agent, pending)
-            self._reporter.is_dirty(agent)
+            self._reporter.mark_dirty(agent)
         if not self._stop.is_set():
             self._consuming = True
             self._consumer.start()

@@ -26,7 +26,7 @@ class Outages:
         self._since: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
 
-    def tell(self, log: Any, event: str, error: Unavailable, **fields: object) -> None:
+    def warn(self, log: Any, event: str, error: Unavailable, **fields: object) -> None:
         """Log that something could not be done for it, unless the last such line is younger than a minute."""
         if self.is_news(str(error.fields.get("what", type(error).__name__))):
             log.warning(event, reason=str(error), **fields)

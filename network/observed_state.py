@@ -1,4 +1,4 @@
-"""What the auditor is told of a network node: what is there, read from the machine itself, not what we remember."""
+"""What a network node reports to the auditor: what is there, read from the machine itself, not what we remember."""
 
 import re
 from collections import Counter
@@ -18,12 +18,12 @@ from network.queries import Rows
 from network.segment import Segment
 
 _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
-# More differences help nobody.
+# More differences than this are not reported.
 _MOST = 20
 
 
 def observe_networks(settings: Settings, root: Path, rows: Rows) -> NetworkObservation:
-    """One look; to be taken while nobody reconciles.
+    """One look; to be taken while no reconciliation is under way.
 
     Raises:
         HostError: a program failed. OSError: a file cannot be read.
@@ -59,7 +59,7 @@ def _segment(
         bridge=segment is not None and _is_whole(segment, links),
         servers=servers,
         lease_max=int(numbers[0]) if len(numbers) == 1 and numbers[0].isdecimal() else -1,
-        # MAC,IP,NAME,seconds; whatever else somebody wrote there is told as it is.
+        # MAC,IP,NAME,seconds; any other line is reported as it is.
         served=tuple(line.rpartition(",")[0] if line.count(",") == 3 else line for line in served_lines(folder)),
         given=tuple(_given(_lines(folder / "leases"))),
         wrong_options=() if segment is None else _wrong_options(segment, settings, folder, options),
@@ -107,7 +107,7 @@ def _sorted_elements(match: "re.Match[str]") -> str:
 
 
 def _differences(there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """What is too much and what is missing; rules that only changed places are told as the first of them."""
+    """What is too much and what is missing; of rules that only changed places the first one is reported."""
     more, less = Counter(there) - Counter(wanted), Counter(wanted) - Counter(there)
     found = [*(f"+ {line}" for line in more), *(f"- {line}" for line in less)]
     if not found and list(there) != list(wanted):

@@ -140,20 +140,20 @@ def commands(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str
 
 
 def record_failures(tx: Transaction, instance_ids: Collection[str], failed: Mapping[str, str]) -> None:
-    """Add to the stories of the instances that wait for a network why it failed."""
+    """Record in the history of the instances that wait for a network why it failed."""
     waiting = [i for i in read_instances(tx, instance_ids) if i.network_id in failed]
     if waiting:
         _tell(tx, waiting, failed)
 
 
 def _tell(tx: Transaction, instances: Sequence[LockedInstance], failed: Mapping[str, str]) -> None:
-    """Each reason once in a story, however often the sweep rings."""
+    """Each reason once in a history, however often the sweep notifies."""
     known = select(InstanceEvent.instance_id, InstanceEvent.detail).where(
         among(InstanceEvent.instance_id, [i.id for i in instances]), InstanceEvent.event == NETWORK_FAILED
     )
-    told = {(instance_id, detail) for instance_id, detail in tx.session.execute(known)}
+    recorded = {(instance_id, detail) for instance_id, detail in tx.session.execute(known)}
     tx.session.add_all(
         InstanceEvent(instance_id=i.id, at=tx.now, event=NETWORK_FAILED, state=i.state, detail=failed[i.network_id])
         for i in instances
-        if (i.id, failed[i.network_id]) not in told
+        if (i.id, failed[i.network_id]) not in recorded
     )

@@ -56,7 +56,7 @@ class NetworkReconciler(HostSide):
 
     def reconcile(self, read: Callable[[], Rows], *, verify: bool) -> Reconciled:
         with self._alone():
-            # The host first, then the rows: what somebody begins in between is not taken for an orphan.
+            # The host first, then the rows: a network that is added in between is not taken for an orphan.
             links = ip.read_links()
             served = self._dnsmasq.networks()
             rows = read()

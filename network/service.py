@@ -57,7 +57,7 @@ class NetworkService:
         self._sweeper = threading.Thread(target=self._sweep_forever, name="network-sweep", daemon=True)
 
     def start(self) -> None:
-        """Begin to consume and to sweep.
+        """Start to consume and to sweep.
 
         Raises:
             ConfigurationError: this machine lacks what real networks need.

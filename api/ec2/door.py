@@ -95,7 +95,7 @@ class Ec2Door:
     def _refuse(self, error: CloudError, exchange: _Exchange) -> tuple[int, bytes]:
         status, document = answer_for(error, exchange.request_id)
         if isinstance(error, DatabaseUnavailable):
-            OUTAGES.tell(log, "requests are not served", error)
+            OUTAGES.warn(log, "requests are not served", error)
         elif status >= 500:
             log.warning(
                 "request not served", request_id=exchange.request_id, action=exchange.action,

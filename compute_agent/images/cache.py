@@ -67,7 +67,7 @@ class ImageCache:
         finally:
             with self._lock:
                 self._held[image.sha256] -= 1
-                self._held += Counter()  # forgets what nobody holds
+                self._held += Counter()  # drops the counts of zero
 
     def fetch(self, image: ImageSpec) -> BaseImage:
         """The image's file on this host, fetched unless it is there; others who want the same one wait.
@@ -93,8 +93,8 @@ class ImageCache:
         return tuple(sorted(p.stem for p in self._folder.iterdir() if _SHA256.fullmatch(p.stem) and _is_image(p)))
 
     def evict(self) -> None:
-        """Remove images that nobody holds and no guest's disk is over, the longest unused first, until the rest fits;
-        and what fetches have left that were killed."""
+        """Remove images that are neither held nor under a guest's disk, the longest unused first, until the rest fits;
+        and what killed fetches have left."""
         if not self._folder.is_dir():
             return
         for half_made in self._folder.glob(f"*{_HALF_MADE}"):
@@ -105,7 +105,7 @@ class ImageCache:
             self._make_room()
 
     def remove(self, checksums: Collection[str]) -> None:
-        """Remove these images, unless somebody holds them or a guest's disk is over them."""
+        """Remove these images, except those that are held or that a guest's disk is over."""
         if not self._folder.is_dir():
             return
         with self._lock:  # see evict
@@ -147,7 +147,7 @@ class ImageCache:
 
     def _wait_on(self, image: ImageSpec, deadline: float, pause_s: float = 0) -> None:
         if time.monotonic() > deadline:
-            reason = f"somebody else's fetch did not end in {FETCH_TIMEOUT_S:g} s"
+            reason = f"the fetch of another guest did not end in {FETCH_TIMEOUT_S:g} s"
             raise ImageSourceUnavailable(image=image.image_id, reason=reason)
         self._pause(pause_s)
 

@@ -14,9 +14,9 @@ log = structlog.get_logger(__name__)
 
 _BUSY_TIMEOUT_S = 10
 _NUMBER = re.compile(r"-\d{4,}$")
-# pending: the newest wish is still to be carried out. built: the guest was made, so it has a disk to keep.
-# waits: it is not begun before a controller has answered. expires_at: until when the wish may be begun.
-# event: what became of the newest wish that was carried out, NULL before the first.
+# pending: the newest request is still to be carried out. built: the guest was made, so it has a disk to keep.
+# waits: it is not started before a controller has answered. expires_at: until when the request may be started.
+# event: the result of the newest request that was carried out, NULL before the first.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS guests (
     host TEXT NOT NULL,

@@ -1,4 +1,4 @@
-"""What an agent was told and what became of it, on disk before it is acknowledged.
+"""What an agent was asked for and the results, on disk before it is acknowledged.
 
 One SQLite file for a process, shared by all the hosts it simulates and by all its threads.
 """
@@ -15,24 +15,24 @@ from compute_agent.journal import file
 from compute_agent.journal.outdated import newest, sort
 from controller.domain.errors import Unavailable
 from controller.domain.guests import Desired, Power
-from controller.domain.messages import UNTOLD, GuestReport, GuestSpec, OutdatedRequest
+from controller.domain.messages import UNKNOWN_GENERATION, GuestReport, GuestSpec, OutdatedRequest
 from controller.domain.states import Event
 from controller.domain.wire import decode_guest, encode_guest
 
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A wish that is still to be carried out; ``built``: the guest was made before."""
+    """A request that is still to be carried out; ``built``: the guest was made before."""
 
     spec: GuestSpec
     built: bool
 
 
 class Journal:
-    """Intents and results of many hosts.
+    """Requests and results of many hosts.
 
     ``record`` is durable when it returns. Results are not forced to the disk: one that a power failure takes
-    is found again by carrying the intent out again.
+    is found again by carrying the request out again.
 
     Every method may raise ``Unavailable``: the disk is full or broken; nothing was changed.
     """
@@ -49,11 +49,11 @@ class Journal:
             self._db.close()
 
     def record(self, host: str, guests: Sequence[GuestSpec], expires_at: str = "") -> list[OutdatedRequest]:
-        """Take wishes, all or none, durably; returns those that are outdated.
+        """Record requests, all or none, durably; returns those that are outdated.
 
         Older generations are ignored. The generation that is known already is no new work, unless it was dropped with
-        an older epoch; if it has been carried out, its result is reported again - unless it is known as another wish:
-        the sender's database was restored from a backup then, and has counted these generations a second time.
+        an older epoch; if it has been carried out, its result is reported again. One that is known as another request
+        is outdated: the sender's database was restored from a backup, and has counted these generations twice.
         """
         with self._write(durable=True) as db:
             before = db.total_changes
@@ -79,12 +79,12 @@ class Journal:
         return outdated
 
     def pending(self, host: str) -> list[GuestSpec]:
-        """The wishes that are still to be carried out, first come first."""
+        """The desired states that are still to be reached, first come first."""
         rows = self._read("SELECT spec FROM guests WHERE host = ? AND pending AND NOT waits ORDER BY position", host)
         return [decode_guest(spec) for (spec,) in rows]
 
     def pending_request(self, host: str, instance_id: str) -> PendingRequest | None:
-        """The newest wish for a guest; None when it has been carried out."""
+        """The newest request for a guest; None if it has been carried out."""
         for spec, built in self._read(
             "SELECT spec, built FROM guests WHERE host = ? AND instance = ? AND pending AND NOT waits",
             host,
@@ -94,7 +94,7 @@ class Journal:
         return None
 
     def finish(self, host: str, instance_id: str, generation: int, event: Event, reason: str = "") -> bool:
-        """Keep what became of a wish, to be reported; False when a newer wish has come meanwhile."""
+        """Record the result of a request, to be reported; False if a newer request has come meanwhile."""
         gone = event is Event.GONE
         with self._write() as db:
             done = db.execute(
@@ -146,7 +146,7 @@ class Journal:
             db.execute("DELETE FROM guests WHERE gone_at < ? AND reported", (gone_before,))
 
     def settled(self, host: str) -> dict[str, tuple[int, Event]]:
-        """Guests whose newest wish was carried out and that are there: generation and what became of it."""
+        """Guests that exist and whose newest request was carried out: its generation and its result."""
         return {
             instance: (generation, Event(event))
             for instance, generation, event in self._read(
@@ -179,7 +179,7 @@ class Journal:
             db.executemany(
                 "INSERT OR IGNORE INTO guests (host, instance, generation, position, pending, built, event)"
                 " VALUES (?, ?, ?, 0, 0, 1, ?)",
-                [(host, instance, UNTOLD, power.value) for instance, power in guests.items()],
+                [(host, instance, UNKNOWN_GENERATION, power.value) for instance, power in guests.items()],
             )
             return db.total_changes - before
 
@@ -198,7 +198,7 @@ class Journal:
                 " OR (built AND event = 'RUNNING' AND spec IS NOT NULL AND done_generation = generation))",
                 (host,),
             ).rowcount
-            # The last wish was dropped with an older epoch: it is no work for that, unless it was to run, too.
+            # The last request was dropped with an older epoch, so it is work only if that guest was to run, too.
             dropped = db.execute(
                 "SELECT instance, spec FROM guests WHERE host = ? AND NOT pending"
                 " AND built AND event = 'RUNNING' AND spec IS NOT NULL AND done_generation < generation",
@@ -218,7 +218,7 @@ class Journal:
         """A controller has answered for this boot, durably: what waited goes on, or is dropped.
 
         Of what waits, guests are started that ``runs`` names. With another epoch than before, all else that is pending
-        was wished in an older one and is dropped: it is wished again if it still is.
+        was requested in an older one and is dropped: the controller requests it again if it still holds.
         """
         with self._write(durable=True) as db:
             known = db.execute("SELECT epoch FROM acceptances WHERE host = ?", (host,)).fetchone()
@@ -266,12 +266,12 @@ class Journal:
         ((count,),) = self._read("SELECT count(*) FROM guests WHERE host = ? AND pending AND waits", host)
         return int(count)
 
-    def in_hand(self, host: str) -> set[str]:
-        """The guests that are not yet as they are wished, waiting or not."""
+    def unfinished(self, host: str) -> set[str]:
+        """The guests that are not yet as they are desired, waiting or not."""
         return {i for (i,) in self._read("SELECT instance FROM guests WHERE host = ? AND pending", host)}
 
     def expiries(self, host: str) -> dict[str, str]:
-        """Until when each pending wish may be begun, where that was said."""
+        """Until when each pending request may be started, if the request says so."""
         return dict(
             self._read("SELECT instance, expires_at FROM guests WHERE host = ? AND pending AND expires_at <> ''", host)
         )

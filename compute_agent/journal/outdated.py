@@ -12,7 +12,7 @@ _IDS_AT_ONCE = 500
 
 
 def newest(db: sqlite3.Connection, host: str, guests: Sequence[GuestSpec]) -> dict[str, tuple[int, str | None]]:
-    """The newest wish for each of these guests: its generation and its specification, None of one that is gone."""
+    """The newest request for each of these guests: its generation and its specification, None of one that is gone."""
     found: dict[str, tuple[int, str | None]] = {}
     ids = [spec.instance_id for spec in guests]
     for n in range(0, len(ids), _IDS_AT_ONCE):
@@ -26,7 +26,7 @@ def newest(db: sqlite3.Connection, host: str, guests: Sequence[GuestSpec]) -> di
 def sort(
     guests: Sequence[GuestSpec], known: Mapping[str, tuple[int, str | None]]
 ) -> tuple[list[OutdatedRequest], list[GuestSpec]]:
-    """The wishes that are outdated, and those that are known as they are."""
+    """The requests that are outdated, and those that the journal knows as they are."""
     outdated, same = [], []
     for spec in guests:
         newest, text = known[spec.instance_id]
@@ -38,7 +38,7 @@ def sort(
 
 
 def _is_same(asked: GuestSpec, known: GuestSpec | None) -> bool:
-    """Whether both are one wish; of a guest that is gone (None) only its removal is remembered."""
+    """Whether both ask for the same; of a guest that is gone (None) only its removal is remembered."""
     if known is None:
         return asked.desired is Desired.ABSENT
     another_time = asked.reboot and 0 < asked.wished_us != known.wished_us > 0

@@ -11,7 +11,7 @@ from compute_agent.errors import HypervisorUnreachable
 
 OPEN_S = 60.0
 _Attempt: TypeAlias = "Future[libvirt.virConnect]"
-# Those that were given up; nobody tries again as long as one of them hangs, so threads do not pile up.
+# Attempts that timed out. No further one is made while one of them hangs, so threads do not pile up.
 _hanging: dict[str, _Attempt] = {}
 
 

@@ -13,7 +13,7 @@ from controller.domain.errors import DriverError
 
 log = structlog.get_logger(__name__)
 
-# A daemon that hangs is given up after interval x count seconds; every call on it then fails.
+# A daemon that hangs counts as gone after interval x count seconds; every call on it then fails.
 _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 5, 6
 _HINTS = {
     libvirt.VIR_ERR_NO_MEMORY: "the host has no memory left",
@@ -92,7 +92,7 @@ class Connections:
                 self._free.append(connection)
 
     def close(self) -> None:
-        """Close what nobody uses; the next use opens another."""
+        """Close the connections that are not in use; the next use opens another."""
         with self._lock:
             free, self._free = self._free, []
         for connection in free:

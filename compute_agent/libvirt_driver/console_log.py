@@ -18,8 +18,8 @@ def read_end(folder: Path, max_bytes: int) -> bytes:
 
 
 def rotate(folder: Path, max_bytes: int) -> None:
-    """Once it has grown over ``max_bytes``, begin again and keep the last of them; where there is no room for these,
-    they go. QEMU writes with O_APPEND, so the file is emptied."""
+    """Once it has grown over ``max_bytes``, empty it and keep the last of them; they are dropped if the disk is
+    full. QEMU writes with O_APPEND, so the file can be emptied."""
     path = folder / NAME
     try:
         size = path.stat().st_size

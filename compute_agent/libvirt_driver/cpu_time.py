@@ -1,4 +1,4 @@
-"""What guests want of the CPU, as libvirt tells it."""
+"""What guests want of the CPU, as libvirt reports it."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -233,7 +233,7 @@ class LibvirtDriver(Driver):
         try:
             self._remove(instance_id)
         except DriverError as error:
-            log.warning("half-made guest left behind", instance=instance_id, reason=str(error))
+            log.warning("incomplete guest left behind", instance=instance_id, reason=str(error))
 
     def _undo_start(self, instance_id: str) -> None:
         """Leave the disk."""
@@ -241,7 +241,7 @@ class LibvirtDriver(Driver):
             self._remove_domain(instance_id)
             self._bridges.remove_tap(instance_id)
         except DriverError as error:
-            log.warning("half-started guest left behind", instance=instance_id, reason=str(error))
+            log.warning("guest whose start failed left behind", instance=instance_id, reason=str(error))
 
     def _run(self, spec: GuestSpec, disk: Disk) -> None:
         with self._connections.use("Starting the guest") as connection:
@@ -254,7 +254,7 @@ class LibvirtDriver(Driver):
             try:
                 domain.create()
             except libvirt.libvirtError as error:
-                # Somebody was faster: it runs, which is what was asked.
+                # It was started meanwhile: it runs, which is what was asked.
                 if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not self._runs(domain):
                     raise
 

@@ -25,7 +25,7 @@ def off_cause(state: Sequence[int], log: Path | None) -> OffCause:
     """Why, of a state and reason as in ``virDomainState``.
 
     QEMU ends in order when it is sent SIGTERM, SIGINT or SIGHUP, and libvirt takes that for a shutdown of the guest;
-    only QEMU's own log tells. ``log`` None: the hypervisor has no such signals.
+    only QEMU's own log shows the difference. ``log`` None: the hypervisor has no such signals.
     """
     if not state or state[0] != libvirt.VIR_DOMAIN_SHUTOFF:
         return OffCause.UNKNOWN

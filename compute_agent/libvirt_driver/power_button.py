@@ -15,28 +15,28 @@ class PowerButton:
 
     def __init__(self, press: Callable[[], None]) -> None:
         self._press = press
-        self._hand: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def press(self) -> None:
         """Press it, unless it is still pressed; what goes wrong is logged."""
-        if self._hand is not None and self._hand.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             return
-        hand = threading.Thread(target=self._run, name="power-button", daemon=True)
+        thread = threading.Thread(target=self._run, name="power-button", daemon=True)
         try:
-            hand.start()
+            thread.start()
         except RuntimeError as error:
             log.warning("no thread to press the power button", reason=str(error))
         else:
-            self._hand = hand
+            self._thread = thread
 
     def let_go(self, timeout_s: float) -> bool:
         """Wait until it is not pressed any more; False when it still is."""
-        if self._hand is not None:
-            self._hand.join(timeout_s)
-        return self._hand is None or not self._hand.is_alive()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self._press()
         except DriverError as error:
-            log.info("the power button was pressed in vain", reason=str(error))
+            log.info("pressing the power button failed", reason=str(error))

@@ -1,4 +1,4 @@
-"""Guests that are only told of: the same behaviour as a hypervisor's, hundreds of hosts in a process."""
+"""Guests that exist only as rows of a file: the same behaviour as a hypervisor's, hundreds of hosts in a process."""
 
 import sqlite3
 import threading

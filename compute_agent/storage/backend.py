@@ -12,7 +12,7 @@ from controller.domain.messages import KeptDisk
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A verified image file on this host that a disk begins as; ``format`` is qcow2 or raw."""
+    """A verified image file on this host that a disk starts as; ``format`` is qcow2 or raw."""
 
     path: Path
     format: str
@@ -21,7 +21,7 @@ class BaseImage:
 
 @dataclass(frozen=True)
 class Disk:
-    """A guest's disk: ``format`` is what qemu is told, ``block`` whether the path is a block device."""
+    """A guest's disk: ``format`` is the one to name to QEMU, ``block`` whether the path is a block device."""
 
     path: Path
     format: str
@@ -41,7 +41,7 @@ class DiskBackend(ABC):
         The disk stays usable when ``base`` is removed from where it is now.
 
         Raises:
-            DiskError: smaller than the image, no room; nothing half-made is left.
+            DiskError: smaller than the image, no room; nothing is left of the attempt.
         """
 
     @abstractmethod

@@ -1,8 +1,8 @@
 """How many guests of a host boot at once: as many as its cores carry, measured, not guessed.
 
-A place is taken when work on a boot begins, and given back when the guest has come to rest: what it wants of the CPU is
-little for a while. One that never rests gives its place back after a time that is bounded, and the shorter the more are
-waiting: nobody waits here until the deadline of his state.
+A slot is taken when work on a boot starts, and freed when the guest has settled: it has wanted little of the CPU for a
+while. A guest that never settles loses its slot after a bounded time, which is shorter the more boots wait, so that no
+instance waits here until the deadline of its state.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from compute_agent.workers.cpu_gauge import Pressure
 Key = tuple[str, str]  # host, instance
 
 TICK_S = 0.25
-# A guest rests when it wants less than this share of what a booting one gets, for so long.
+# A guest has settled when it has wanted less than this share of what a booting one gets, for so many seconds.
 _SETTLED_SHARE, _SETTLED_S = 0.25, 0.75
-# Before that it may not have begun.
+# Before that it may not have started.
 _YOUNG_S = 0.5
-# A boot that takes longer goes on without a place.
+# A boot that takes longer goes on without a slot.
 _HOLD_S = 60.0
-# All that wait shall have begun after so long; the deadline of BUILDING is beyond.
+# All boots that wait are to be started within this time, which is before the deadline of BUILDING.
 _DRAIN_S = 600.0
-# More than this of the cores without work: one more. Work waits for a core nearly always: a quarter fewer, but one for
-# each core remains: on a host that others keep busy, boots get their share.
+# Idle above 8 %: raise the limit by one. CPU pressure above 85 %: cut it by a quarter, but not below one for each core,
+# so that boots get their share of a host that is busy with other work.
 _IDLE_SHARE, _CROWDED_SHARE = 0.08, 0.85
 _MOST_PER_CORE = 16
 
@@ -37,10 +37,10 @@ class _Slot:
 
 
 class BootLimiter:
-    """The places; the crew's lock guards it. Times are seconds of one monotonic clock."""
+    """The slots; the worker pool's lock guards it. Times are seconds of one monotonic clock."""
 
     def __init__(self, cores: int, *, fixed: int = 0) -> None:
-        """``fixed``: always so many; 0: measured, beginning with one for each core."""
+        """``fixed``: always so many; 0: measured, at first one for each core."""
         self._cores = cores
         self._fixed = fixed
         self._slots: dict[Key, _Slot] = {}
@@ -49,11 +49,11 @@ class BootLimiter:
 
     @property
     def free(self) -> int:
-        """How many more boots may begin."""
+        """How many more boots may start."""
         return max(0, self.limit - len(self._slots))
 
     def enter(self, key: Key, now: float) -> bool:
-        """Take a place for a boot; False when there is none."""
+        """Take a slot for a boot; False if there is none."""
         if key in self._slots:
             return True
         if not self.free:
@@ -63,12 +63,12 @@ class BootLimiter:
         return True
 
     def running(self, key: Key, now: float) -> None:
-        """The guest's domain runs: from now on it is watched."""
+        """The guest's domain runs: from now on its CPU time is watched."""
         if (slot := self._slots.get(key)) is not None:
             slot.running_since = slot.busy_at = slot.read_at = now
 
     def leave(self, key: Key) -> None:
-        """Give the place back: nothing was booted, or it failed."""
+        """Free the slot: nothing was booted, or it failed."""
         self._slots.pop(key, None)
 
     def booting(self) -> tuple[Key, ...]:
@@ -79,10 +79,10 @@ class BootLimiter:
         return len(self._slots)
 
     def watch(self, now: float, wanted_cpu_s: Mapping[Key, float], waiting: int) -> None:
-        """Look at everybody who boots.
+        """Free the slots of guests that have settled, have ended, or have held one for too long.
 
-        ``wanted_cpu_s``: what each guest has used and has waited for since its start, of one core; who is not there has
-        ended. ``waiting``: boots without a place.
+        ``wanted_cpu_s``: what each guest has used and has waited for since its start, of one core; a guest that is
+        missing has ended. ``waiting``: boots without a slot.
         """
         hold_s = self._hold_s(waiting)
         share = min(1.0, self._cores / max(1, len(self._slots)))
@@ -95,13 +95,13 @@ class BootLimiter:
                 del self._slots[key]
 
     def adapt(self, pressure: Pressure) -> None:
-        """Additive increase, multiplicative decrease, by what the host's cores had to do since the last time."""
+        """Adapt the limit to the load of the host's cores: additive increase, multiplicative decrease."""
         was_full, self._was_full = self._was_full, False
         if self._fixed:
             return
         if pressure.waiting > _CROWDED_SHARE and pressure.idle < _IDLE_SHARE:
             self.limit = max(self._cores, min(self.limit - 1, self.limit * 3 // 4))
-        elif pressure.idle > _IDLE_SHARE and was_full:  # only what limits is enlarged
+        elif pressure.idle > _IDLE_SHARE and was_full:  # a limit that was not reached stays
             self.limit = min(self.limit + 1, _MOST_PER_CORE * self._cores)
 
     def _is_settled(self, slot: _Slot, cpu_s: float | None, now: float, share: float) -> bool:

@@ -1,4 +1,4 @@
-"""Who works on which guest next: bounded, fair between projects, never twice at once on one guest."""
+"""The worker pool: bounded, fair between projects, one thread at most for each guest."""
 
 import heapq
 import itertools
@@ -70,7 +70,7 @@ class _Stage(Enum):
 class WorkerPool:
     """Threads that work on guests; ``done`` is called after each piece of work, ``run_due`` by a timer.
 
-    With a ``limiter``, a boot begins when there is a place in it; ``watch_boots`` and ``adapt`` are called by a timer.
+    With a ``limiter``, a boot starts when there is a slot in it; ``watch_boots`` and ``adapt`` are called by a timer.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class WorkerPool:
             False: ThreadPoolExecutor(waiters, "waits"),
         }
         self._without_thread: list[bool] = []
-        self._requested = {True: 0, False: 0}  # hands that have not begun yet
+        self._requested = {True: 0, False: 0}  # calls that no thread has taken yet
         self._stopped = False
         self._idle = threading.Condition(self._lock)
         self._working = 0
 
     def offer(self, agent: Agent, spec: GuestSpec) -> None:
-        """There may be work on this guest; it is begun as soon as there is a hand free."""
+        """There may be work on this guest; it is started as soon as a worker thread is free."""
         boots = spec.desired is Desired.RUNNING and not spec.reboot
         job = Job(agent, spec.instance_id, spec.project_id, boots)
         with self._lock:
@@ -110,7 +110,7 @@ class WorkerPool:
                 self._tickets.pop(job.key, None)
                 self._queue(job)
             elif stage is _Stage.QUEUED and self._queued[job.key].boots != boots:
-                self._queue(job)  # a removal does not wait for a place to boot
+                self._queue(job)  # a removal does not wait for a slot to boot
             elif stage in (_Stage.WORKING, _Stage.WORKING_THEN_AGAIN):
                 self._stages[job.key] = _Stage.WORKING_THEN_AGAIN
                 self._next[job.key] = job
@@ -121,7 +121,7 @@ class WorkerPool:
             return max(0.0, self._paused[0][0] - time.monotonic()) if self._paused else None
 
     def run_due(self) -> None:
-        """Queue again what was paused and whose pause is over; look again for hands where there were none."""
+        """Queue again what was paused and whose pause is over; ask again for threads where there were none."""
         with self._lock:
             without_thread, self._without_thread = self._without_thread, []
             for boots in without_thread:
@@ -133,26 +133,26 @@ class WorkerPool:
                     self._queue(job)
 
     def booting(self) -> tuple[Key, ...]:
-        """The guests that hold a place in the window and run."""
+        """The guests that hold a slot of the boot limiter and run."""
         with self._lock:
             return self._limiter.booting() if self._limiter else ()
 
     def watch_boots(self, wanted_cpu_s: Mapping[Key, float]) -> None:
-        """Give back the places of guests that rest (see ``BootLimiter.watch``) and begin with the next."""
+        """Free the slots of guests that have settled (see ``BootLimiter.watch``) and start the next boots."""
         with self._lock:
             if self._limiter is not None:
                 self._limiter.watch(time.monotonic(), wanted_cpu_s, self._boots_waiting())
                 self._admit()
 
     def adapt(self, pressure: Pressure) -> None:
-        """Make the window as large as the host's cores carry."""
+        """Raise or cut the limit of boots at once by the pressure on the host's cores."""
         with self._lock:
             if self._limiter is not None:
                 self._limiter.adapt(pressure)
                 self._admit()
 
     def stop(self, timeout_s: float) -> bool:
-        """Begin nothing more and wait for what is in hand; False when some is left."""
+        """Start nothing more and wait for the work under way; False if some is left."""
         with self._lock:
             self._stopped = True
         for pool in self._pools.values():
@@ -180,7 +180,7 @@ class WorkerPool:
             self._without_thread.append(boots)
 
     def _take(self, boots: bool) -> Job | None:
-        """The next job, in hand and with its place; None when there is none, or no place."""
+        """The next job, with its slot; None if there is no job, or no slot."""
         if self._stopped or (boots and self._limiter is not None and not self._limiter.free):
             return None
         while (job := self._queues[boots].take()) is not None:
@@ -194,7 +194,7 @@ class WorkerPool:
         return None
 
     def _admit(self) -> None:
-        """Begin as many boots as there are places: those that came when there was none."""
+        """Start as many boots as there are free slots."""
         if self._limiter is not None and not self._stopped:
             for _ in range(min(self._limiter.free, self._boots_waiting()) - self._requested[True]):
                 self._request_thread(True)

@@ -1,4 +1,4 @@
-"""Tells the controller what became of guests: the news of all agents of a process together."""
+"""Reports results of work on guests to the controller, those of all agents of a process together."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Reporter:
         self._changed = threading.Condition()
         self._dirty: dict[Agent, None] = {}
 
-    def is_dirty(self, agent: Agent) -> None:
+    def mark_dirty(self, agent: Agent) -> None:
         """There may be something to report, or to do after a pause."""
         with self._changed:
             self._dirty[agent] = None
@@ -42,7 +42,7 @@ class Reporter:
             self._changed.notify_all()
 
     def run(self, pool: WorkerPool) -> None:
-        """Send results, and wake what the crew has paused, until ``stop``."""
+        """Send results, and wake work that the pool has paused, until ``stop``."""
         while not self._stop.is_set():
             try:
                 self._round(pool)
@@ -104,7 +104,7 @@ def guarded(agent: Agent, task: Callable[[], T]) -> T | None:
 
     ``agent.troubles`` says which tasks failed when they were last tried.
     """
-    name = getattr(task, "__name__", "told")
+    name = getattr(task, "__name__", "report")
     try:
         done = task()
         agent.troubles.pop(name, None)

@@ -79,7 +79,7 @@ class BatchConsumer(QueueConsumer):
             raise
         except Exception as error:
             if isinstance(error, Unavailable):
-                OUTAGES.tell(log, "batch waits", error, messages=len(readable))
+                OUTAGES.warn(log, "batch waits", error, messages=len(readable))
             else:
                 log.warning("batch failed, each message alone", messages=len(readable), reason=str(error))
             for raw, _ in readable:

@@ -30,7 +30,7 @@ _REFUSED_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
 class Bus:
     """One process's way to the broker; safe to use from many threads.
 
-    What is sent to an agent that has no queue is lost: it is away, and is told again when it is back.
+    What is sent to an agent that has no queue is lost: it is away, and the sweep notifies it again when it is back.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class Bus:
             self._deliver(messages[n : n + BATCH])
 
     def notify(self, messages: Iterable[Message]) -> None:
-        """Have doorbells published soon, in order; returns at once. After a failure the sweep rings again."""
+        """Have doorbells published soon, in order; returns at once. After a failure the sweep notifies again."""
         waiting = list(messages)
         if waiting:
             self._notifier.notify(waiting)
@@ -72,7 +72,7 @@ class Bus:
             TimeoutError: there was no answer in time; NoReceiverError: there will be none.
         """
         with self._calls.expect(timeout_s) as (properties, answer):
-            if self._publish([self._letter(message, properties, mandatory=True)]):
+            if self._publish([self._envelope(message, properties, mandatory=True)]):
                 raise NoReceiverError(f"nothing reads {message.queue} now")
             return answer.result(timeout=timeout_s)
 
@@ -84,11 +84,11 @@ class Bus:
             self._publisher.close()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
-        returned = self._publish([self._letter(m) for m in messages])
+        returned = self._publish([self._envelope(m) for m in messages])
         if returned:
-            self._publish([self._letter(messages[n], to=messages[n].FALLBACK) for n in returned])
+            self._publish([self._envelope(messages[n], to=messages[n].FALLBACK) for n in returned])
 
-    def _letter(
+    def _envelope(
         self, message: Message, properties: dict[str, Any] | None = None, *, to: str = "", mandatory: bool = False
     ) -> Envelope:
         name = to or message.queue
@@ -144,7 +144,7 @@ class _Expectation:
 
 
 class _Calls:
-    """The thread that receives answers; it begins with the first call."""
+    """The thread that receives answers; it starts with the first call."""
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self._settings = settings

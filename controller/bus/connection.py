@@ -20,7 +20,7 @@ BROKER_ERRORS: tuple[type[BaseException], ...] = (
 def connect(settings: Settings, *, heartbeat: bool = True) -> Connection:
     """A connection that is opened at its first use.
 
-    ``heartbeat`` is for connections that somebody drains: one that only publishes now and then could not answer.
+    ``heartbeat`` is for connections that are drained: one that only publishes now and then could not answer.
     """
     if settings.embedded_bus:
         return Connection(transport=memory.Transport)

@@ -37,7 +37,7 @@ _LEAVE_EVERY_S = 600.0
 
 
 class BusLostError(Exception):
-    """The broker went while a handler waited; told apart from what a handler itself may raise."""
+    """The broker went while a handler waited; unlike what a handler itself may raise."""
 
 
 _LOST: tuple[type[BaseException], ...] = (*BROKER_ERRORS, BusLostError)
@@ -60,7 +60,7 @@ class QueueConsumer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
         self._connection: Connection | None = None
-        self._held: list[Any] = []  # delivered, not in hand yet; at most ``prefetch``, and what is in hand
+        self._held: list[Any] = []  # delivered and not handled yet; ``prefetch`` at most
         self._publisher = Publisher(settings)
         self._prefetch = settings.bus.prefetch
         self._priority = random.randrange(1, 1 << 15)  # noqa: S311 - no secret
@@ -70,7 +70,7 @@ class QueueConsumer:
         self._waiting_for = ""
 
     def problem(self) -> str:
-        """Why nothing is consumed, or what is in hand is not done; empty when all is well."""
+        """Why nothing is consumed, or a message waits; empty if all is well."""
         if ended := thread_problem(self._thread, self._stop.is_set()):
             return ended
         if self.listening_since is None:
@@ -79,7 +79,7 @@ class QueueConsumer:
 
     def declare(self) -> bool:
         """Have the queues keep what is sent to them from now on; False where the broker cannot be asked: they are
-        declared when the consumer begins, too."""
+        declared when the consumer starts, too."""
         try:
             with connect(self._settings, heartbeat=False) as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.bus.publish_timeout_s)
@@ -90,7 +90,7 @@ class QueueConsumer:
         return True
 
     def start(self) -> None:
-        """Begin in a thread of its own."""
+        """Start in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -99,7 +99,7 @@ class QueueConsumer:
         memory.wake(self._queue(n).name for n in self._names)
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the message in hand is done."""
+        """Wait until the message that is being handled is done."""
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -121,7 +121,7 @@ class QueueConsumer:
                     elif repair.may_be_broken(error):
                         self._mend()
             except Exception as error:
-                # A bug, ours or the client library's: what was in hand is delivered again.
+                # A bug, ours or the client library's: what was not acknowledged is delivered again.
                 self.listening_since = None
                 self._lost = f"{type(error).__name__}: {error}"
                 log.exception("consumer failed, beginning anew", queues=self._names)
@@ -178,7 +178,7 @@ class QueueConsumer:
         last.declare()
 
     def _leave_old_queues(self, connection: Connection) -> None:
-        """Remove what release 0.1 declared for the same messages: no one reads it any more. A doorbell in it is rung
+        """Remove what release 0.1 declared for the same messages: nothing reads it any more. A doorbell in it is sent
         again. Services of 0.1 declare it anew with each command, and what is sent after them would fill it."""
         hosts = [n for n in self._names if host_of(n)]
         if hosts and not self._settings.embedded_bus:
@@ -239,7 +239,7 @@ class QueueConsumer:
                 self._waiting_for = str(error)
                 if self._stop.wait(1.0):
                     raise
-                OUTAGES.tell(log, "waiting", error, kind=message.KIND)
+                OUTAGES.warn(log, "waiting", error, kind=message.KIND)
                 self._keep_alive()
 
     def _keep_alive(self) -> None:
@@ -255,7 +255,7 @@ class QueueConsumer:
     def _put_back(self, raw: Any, error: Exception) -> None:
         attempts = _attempts(raw) + 1
         if attempts >= self._settings.bus.max_attempts or not _may_pass(error):
-            self._bury(raw, f"{type(error).__name__}: {error}")
+            self._set_aside(raw, f"{type(error).__name__}: {error}")
             return
         self._stop.wait(min(0.05 * 2**attempts, 2.0))
         key = raw.delivery_info["routing_key"]
@@ -263,9 +263,9 @@ class QueueConsumer:
 
     def _refuse(self, raw: Any, error: PoisonMessage) -> None:
         if not isinstance(error, NewerMessage) or UNREAD.note(error.fields["kind"]):
-            self._bury(raw, str(error))
+            self._set_aside(raw, str(error))
 
-    def _bury(self, raw: Any, reason: str) -> None:
+    def _set_aside(self, raw: Any, reason: str) -> None:
         queue = raw.delivery_info.get("routing_key", "")
         log.error("message set aside as a dead letter", queue=queue, reason=reason)
         dead = self._topology.dead_letters()

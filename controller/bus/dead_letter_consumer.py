@@ -17,7 +17,7 @@ DeadHandler = Callable[[bytes, dict[str, str]], None]
 
 
 class DeadLetterConsumer(QueueConsumer):
-    """Consumes the dead letters, whoever set them aside: a consumer, or the broker."""
+    """Consumes the dead letters, set aside by a consumer or by the broker."""
 
     def __init__(self, settings: Settings, handler: DeadHandler) -> None:
         super().__init__(settings, [DEAD], lambda _: None, name=DEAD)

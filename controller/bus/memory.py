@@ -1,9 +1,9 @@
 """The broker of an embedded cloud, in its process: a kombu transport for hundreds of queues and many threads.
 
 kombu's own in-memory transport asks every queue of a consumer in turn for each message, looks through all bindings
-for each delivery, polls while there is nothing, and acknowledges one message where several are meant. This one tells
-whoever consumes a queue that something has arrived there. It forgets everything with the process: the rows are the
-truth, and the sweep rings again.
+for each delivery, polls while there is nothing, and acknowledges one message where several are meant. This one notifies
+the consumers of a queue of each arrival. It forgets everything with the process: the rows are the
+truth, and the sweep notifies again.
 """
 
 import itertools
@@ -50,12 +50,12 @@ class _Store:
         self.wake(name)
 
     def wake(self, name: str) -> None:
-        """Tell whoever consumes this queue to look."""
+        """Have the consumers of this queue look."""
         for arrivals in self._consumers[name]:
             arrivals.put(name)
 
     def subscribe(self, name: str, arrivals: "queue.SimpleQueue[str]") -> None:
-        """Have told what arrives from now on, and what is there already."""
+        """Be notified of what arrives from now on, and of what is there already."""
         with self._lock:
             self._consumers[name] = (*self._consumers[name], arrivals)
             for _ in range(len(self.queues[name])):
@@ -189,7 +189,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         How many may be delivered and not acknowledged is the caller's choice: one is delivered for each call.
 
         Raises:
-            TimeoutError: none came, somebody else was quicker, or ``wake`` was called.
+            TimeoutError: none came, another consumer took it, or ``wake`` was called.
         """
         try:
             name = self.arrivals.get(timeout=timeout)

@@ -1,4 +1,4 @@
-"""Rings doorbells from a thread of its own, so that no request and no transaction waits for the broker."""
+"""Sends doorbells from a thread of its own, so that no request and no transaction waits for the broker."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from controller.outages import OUTAGES
 
 log = structlog.get_logger(__name__)
 
-# Doorbells that wait at most; beyond them they are dropped, for the sweep rings again.
+# Doorbells that wait at most; beyond them they are dropped: the sweep notifies again.
 MAX_WAITING = 20000
 # Messages that are sent before their confirmations are awaited.
 BATCH = 500
@@ -34,11 +34,11 @@ class Notifier:
         """Take doorbells; returns at once and never raises."""
         with self._condition:
             if self._closed or len(self._waiting) + len(messages) > MAX_WAITING:
-                log.warning("doorbells dropped, the sweep will ring", count=len(messages))
+                log.warning("doorbells dropped, the sweep notifies again", count=len(messages))
                 return
             self._waiting += messages
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="bus-ringer", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="bus-notifier", daemon=True)
                 self._thread.start()
             self._condition.notify_all()
 
@@ -56,10 +56,10 @@ class Notifier:
             try:
                 self._publish(batch)
             except BusUnavailable as error:
-                OUTAGES.tell(log, "doorbells not rung, the sweep will", error, count=len(batch))
+                OUTAGES.warn(log, "doorbells not sent, the sweep notifies again", error, count=len(batch))
                 self._drop_for_a_while()
-            except Exception:  # who rings must go on ringing, whatever bug there is
-                log.exception("doorbells not rung, the sweep will", count=len(batch))
+            except Exception:  # the thread goes on, whatever bug there is
+                log.exception("doorbells not sent, the sweep notifies again", count=len(batch))
                 self._drop_for_a_while()
             finally:
                 with self._condition:

@@ -1,9 +1,9 @@
-"""Mends queues that the broker has, and cannot serve.
+"""Repairs queues that the broker has, and cannot serve.
 
 RabbitMQ 3.10 writes the list of its quorum queues to disk within half a second. One that was declared less than that
 before the broker was killed is still known afterwards, but nothing is behind it: what is published to it is refused,
-and whoever consumes it hears nothing for a minute, then INTERNAL_ERROR, for ever. It has to be deleted and declared
-anew. What was in it cannot be had any more; the rows are the truth, and a sweep rings again.
+and a consumer receives nothing for a minute, then INTERNAL_ERROR, for ever. It has to be deleted and declared
+anew. What was in it cannot be had any more; the rows are the truth, and a sweep notifies again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ _UNSERVED = (InternalError, TimeoutError)
 
 
 def may_be_broken(error: BaseException) -> bool:
-    """Whether a consumer that could not begin may have met such a queue: it was connected, and had no answer.
+    """Whether a consumer that could not start may have met such a queue: it was connected, and had no answer.
 
-    Who waits for one sends no heartbeats; the broker may lose its patience first, and reset the connection.
+    A consumer that waits for one sends no heartbeats; the broker may reset the connection first.
     """
     return not isinstance(error, OperationalError)  # kombu's for: no connection
 

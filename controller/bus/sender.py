@@ -16,7 +16,7 @@ class Sender(Protocol):
         """Deliver all of them as ``send`` does one, for the price of one wait. Raises BusUnavailable."""
 
     def notify(self, messages: Iterable[Message]) -> None:
-        """Try to deliver; never raises, for a sweep rings again."""
+        """Try to deliver; never raises: a sweep notifies again."""
 
     def call(self, message: Message, timeout_s: float) -> Message:
         """Send and wait for the answer. Raises BusUnavailable, TimeoutError, NoReceiverError."""

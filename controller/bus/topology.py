@@ -2,13 +2,13 @@
 
 Three kinds, by what a message in them is worth:
 
-- what services work off (``schedule``, ``network``, ``events``) is in durable quorum queues, declared by whoever
-  sends or consumes;
+- what services work off (``schedule``, ``network``, ``events``) is in durable quorum queues, declared by
+  senders and consumers;
 - heartbeats are in a queue that drops the oldest, declared by the controllers that consume it;
 - each agent has a queue of its own, declared by it alone, for a quorum queue a host was the broker's biggest cost: with
   5,000 of them 750 MiB of memory, 14 % of a core while nothing is sent, and 0.9 ms for a message, against 170 MiB,
   nothing and 0.1 ms. It lives on the broker's node that the agent is connected to; should that one go, the agent
-  declares the queue elsewhere. A doorbell that no queue takes is lost, and the sweep rings again.
+  declares the queue elsewhere. A doorbell that no queue takes is lost, and the sweep notifies again.
 
 The last two are not durable: a durable queue of a node that is down cannot be declared on another.
 """
@@ -24,7 +24,7 @@ DEAD = "dead"
 # Deliveries that may end with the consumer's death until the broker itself sets a message aside.
 CRASH_LIMIT = 20
 REPLY_EXPIRES_S = 60
-# A restart of an agent takes less; what was told to a host that has been away for longer is rung again anyway.
+# A restart of an agent takes less; a host that has been away for longer is notified again anyway.
 _AGENT_EXPIRES_S = 300
 _AGENT_MAX_LENGTH = 10_000
 

@@ -34,11 +34,11 @@ class Unread:
             self._kept[kind] = since, kept + 1
             return kept < _KEPT
 
-    def told(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Each kind with its count, for a person."""
         with self._lock:
             return [f"{kind} ({count})" for kind, count in sorted(self._counts.items())]
 
 
-# The process's own: whoever tells what the process is (its register, its agents' heartbeats) tells this, too.
+# The process's own: what reports on the process (its register, its agents' heartbeats) reports this, too.
 UNREAD = Unread()

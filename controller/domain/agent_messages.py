@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from controller.domain.errors import InvalidParameter, PoisonMessage
 from controller.domain.host_facts import check_facts
-from controller.domain.messages import UNTOLD, GuestsChanged, HostObservation, HostReported, Message
+from controller.domain.messages import UNKNOWN_GENERATION, GuestsChanged, HostObservation, HostReported, Message
 
 # Of one host: as many as a network has addresses.
 MAX_GUESTS = 65_536
@@ -61,8 +61,8 @@ def _check_ids(message: _FromHost, ids: Sequence[str]) -> None:
 
 
 def _check_generations(message: _FromHost, generations: Sequence[int]) -> None:
-    wrong = next((g for g in generations if not UNTOLD <= g <= _MOST_GENERATION), UNTOLD)
-    _require(wrong == UNTOLD, message, f"{wrong} is no generation")
+    wrong = next((g for g in generations if not UNKNOWN_GENERATION <= g <= _MOST_GENERATION), UNKNOWN_GENERATION)
+    _require(wrong == UNKNOWN_GENERATION, message, f"{wrong} is no generation")
 
 
 def _require(true: bool, message: _FromHost, reason: str) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from controller.domain.guests import Power
-from controller.domain.messages import UNTOLD, GuestState
+from controller.domain.messages import UNKNOWN_GENERATION, GuestState
 from controller.domain.states import Event, State
 
 
@@ -87,6 +87,6 @@ def sight_of(guest: GuestState | None) -> Sight:
     if guest is None:
         return Sight.ABSENT
     running = guest.power is Power.RUNNING
-    if guest.generation == UNTOLD:
+    if guest.generation == UNKNOWN_GENERATION:
         return Sight.UNTOLD_RUNNING if running else Sight.UNTOLD_SHUT_OFF
     return Sight.RUNNING if running else Sight.SHUT_OFF

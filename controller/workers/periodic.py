@@ -44,7 +44,7 @@ class Periodic:
                 self._failed = ""
             except Unavailable as error:
                 self._failed = str(error)
-                OUTAGES.tell(log, "round skipped", error, work=self._name)
+                OUTAGES.warn(log, "round skipped", error, work=self._name)
             except Exception as error:
                 self._failed = f"{self._name} failed: {type(error).__name__}: {error}"
                 log.exception("round failed", work=self._name)

@@ -51,7 +51,7 @@ class ServiceRegister:
             self._check()
             self._write()
         except Unavailable as error:
-            OUTAGES.tell(log, "not registered yet", error)
+            OUTAGES.warn(log, "not registered yet", error)
         self._periodic.start()
 
     def renew(self) -> None:
@@ -85,4 +85,4 @@ class ServiceRegister:
             raise ConfigurationError(reason=reason)
 
     def _write(self) -> None:
-        self._cloud.write(lambda tx: services.renew(tx, self._services, version=VERSION, unread=UNREAD.told()))
+        self._cloud.write(lambda tx: services.renew(tx, self._services, version=VERSION, unread=UNREAD.summary()))

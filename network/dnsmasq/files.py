@@ -1,7 +1,7 @@
 """What dnsmasq serves, in files: ``hosts`` and ``names``, and what was added since in ``hosts.d`` and ``names.d``.
 
 dnsmasq reads a new file in one of these folders at once and by itself, and adds what is in it; what is no longer in any
-file it forgets when it is told to read all of them (``dhcp-hostsdir`` and ``hostsdir`` of
+file it forgets when SIGHUP has it read all of them (``dhcp-hostsdir`` and ``hostsdir`` of
 https://thekelleys.org.uk/dnsmasq/docs/dnsmasq-man.html). So a launch costs what is launched, not what is there already.
 """
 
@@ -30,9 +30,9 @@ class ServedFiles:
         self._hosts_d, self._names_d = folder / config.HOSTS_DIR, folder / config.NAMES_DIR
 
     def write(self, leases: Sequence[HeldLease]) -> bool:
-        """Make the files hold these leases and no others; whether dnsmasq has to be told.
+        """Make the files hold these leases and no others; whether dnsmasq has to read them again.
 
-        Whoever dies half-way leaves files that hold too little or too much; they are written again at the next look.
+        A process that dies meanwhile leaves files that hold too little or too much; the next look writes them again.
         """
         changed = self._make_folders()
         # The names first: a guest is never given an address before its name.
@@ -46,7 +46,7 @@ class ServedFiles:
         replace_if_changed(self._hosts_d / f"{number:06d}", config.known_hosts(leases, self._lease_s))
 
     def signature(self) -> tuple[tuple[str, Signature], ...]:
-        """What changes when somebody touches one of the files."""
+        """A value that changes with any of the files."""
         files = [self._folder / "names", self._folder / "hosts", *_within(self._hosts_d), *_within(self._names_d)]
         return tuple((file.name, signature(file)) for file in files)
 

@@ -72,7 +72,7 @@ def salvage(path: Path) -> dict[str, Taken]:
 
 def rebuilt(known: Mapping[str, Taken], leases: Iterable[HeldLease], lease_s: int, now: float) -> str:
     """The file as it ought to be: of the leases in use, those that dnsmasq knew of, and those of guests that have run,
-    which may ask for theirs to be prolonged at any moment. What belongs to nobody any more is left out."""
+    which may ask for theirs to be prolonged at any moment. Leases that no instance holds any more are left out."""
     fresh_until = int(now) + lease_s
     lines = []
     for lease in sorted(leases, key=lambda lease: lease.mac):

@@ -18,7 +18,7 @@ _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s")
 
 
 def release(bridge: str, server: str, taken: Iterable[Taken]) -> None:
-    """Send one for each of these leases. Nobody answers: the file of leases tells what became of it.
+    """Send one for each of these leases. There is no answer: the file of leases shows the result.
 
     Raises:
         OSError: the bridge is gone, or this process may not bind to it.
@@ -31,8 +31,8 @@ def release(bridge: str, server: str, taken: Iterable[Taken]) -> None:
 
 def _packet(lease: Taken, server: str) -> bytes:
     address, mac = socket.inet_aton(lease.ip), bytes.fromhex(lease.mac.replace(":", ""))
-    nobody = bytes(4)
+    unset = bytes(4)
     header = _HEADER.pack(
-        _REQUEST, _ETHERNET, _MAC_BYTES, 0, 0, 0, 0, address, nobody, nobody, nobody, mac, b"", b""
+        _REQUEST, _ETHERNET, _MAC_BYTES, 0, 0, 0, 0, address, unset, unset, unset, mac, b"", b""
     )  # fmt: skip
     return header + _COOKIE + _RELEASE + _SERVER + socket.inet_aton(server) + _END

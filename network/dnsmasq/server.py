@@ -1,4 +1,4 @@
-"""One dnsmasq a network: started, told of changes, started again when it died, removed."""
+"""One dnsmasq for each network: started, notified of changes, started again if it died, removed."""
 
 import pwd
 import shutil
@@ -79,7 +79,7 @@ class Dnsmasq:
         """Make what DHCP and DNS serve equal to the leases, which are all that are held; costs no program when it is
         already so.
 
-        Answers with the addresses that are nobody's and that dnsmasq remembers all the same: it is asked to forget
+        Answers with the addresses that no instance holds and that dnsmasq remembers all the same: it is asked to forget
         them, so mostly there are none.
 
         Raises:
@@ -196,7 +196,7 @@ class Dnsmasq:
         return found
 
     def _has_lost_leases(self, folder: Path, leases: Sequence[HeldLease]) -> bool:
-        """Whether somebody damaged or emptied the file of a running dnsmasq. It would not notice before its next
+        """Whether the file of a running dnsmasq was damaged or emptied. It would not notice before its next
         start, and forget the leases then."""
         before = self._remembered.get(folder.name)
         try:
@@ -210,7 +210,7 @@ class Dnsmasq:
         return lost
 
     def _forget_strangers(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
-        """Have dnsmasq forget the leases that are nobody's any more; the addresses of those that it does not forget."""
+        """Have dnsmasq forget leases that no instance holds; answers with the addresses that it still remembers."""
         strangers = dnsmasq_leases.left_over(self._look(folder), leases)
         if len(strangers) > _RELEASED_SINGLY:
             self._start(folder, conf, leases)
@@ -232,7 +232,7 @@ class Dnsmasq:
             end(pid, argument)
 
     def _run_as(self) -> str:
-        """Whom dnsmasq becomes; root only where nobody else can reach its files, which it reads again and again."""
+        """The user that dnsmasq runs as; root only if no other user can reach its files, which it reads repeatedly."""
         if not self._user:
             folders = [self._root, *self._root.parents]
             reachable = all(f.stat().st_mode & 0o001 for f in folders)

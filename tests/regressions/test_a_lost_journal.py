@@ -4,7 +4,7 @@ and after the next boot of its host nobody started the others. Found by the simu
 from pathlib import Path
 
 from controller.domain.guests import Desired, Power
-from controller.domain.messages import UNTOLD, GuestState
+from controller.domain.messages import UNKNOWN_GENERATION, GuestState
 from controller.domain.states import Event, State
 from tests.labs.cloud import TestCloud, place
 
@@ -18,7 +18,10 @@ def test_what_it_sees_is_believed_and_it_is_told_again(tmp_path: Path) -> None:
         site.report([off, on], Event.RUNNING)
         site.clock.advance(60)
         site.commands()
-        guests = (GuestState(off, UNTOLD, Power.SHUT_OFF), GuestState(on, UNTOLD, Power.RUNNING))
+        guests = (
+            GuestState(off, UNKNOWN_GENERATION, Power.SHUT_OFF),
+            GuestState(on, UNKNOWN_GENERATION, Power.RUNNING),
+        )
         site.heartbeat(guests=guests)
         assert {i: site.instance(i).state for i in (off, on)} == {off: State.STOPPED, on: State.ACTIVE}
         told = {g.instance_id: (g.generation, g.desired) for c in site.commands() for g in c.guests}

@@ -285,7 +285,7 @@ class AgentProcess:
             return
         for spec in pending:
             self._offer(spec)
-        self._is_dirty()
+        self._mark_dirty()
         self._broker.consume_calls(self._process, host_queue(self._agent.host), self._take)
         self._simulator.every(self._process, lambda: self._heartbeat_s, self._watch)
 
@@ -299,12 +299,12 @@ class AgentProcess:
         for spec in handled.work:
             self._offer(spec)
         if handled.reports:
-            self._is_dirty()
+            self._mark_dirty()
         return handled.answer
 
     def _watch(self) -> None:
         if self._guarded(self._agent.watch):
-            self._is_dirty()
+            self._mark_dirty()
         self._guarded(self._agent.heartbeat)
         self._guarded(self._agent.tidy)
 
@@ -337,7 +337,7 @@ class AgentProcess:
             if pause_s is not None:
                 ticket = self._tickets[instance_id]
                 self._simulator.at(pause_s, lambda: self._work_again(instance_id, ticket), self._process)
-        self._is_dirty()
+        self._mark_dirty()
 
     def _work_again(self, instance_id: str, ticket: int) -> None:
         if self._tickets[instance_id] == ticket and instance_id not in self._working:
@@ -345,7 +345,7 @@ class AgentProcess:
 
     # --- reports ---
 
-    def _is_dirty(self) -> None:
+    def _mark_dirty(self) -> None:
         if not self._dirty:
             self._dirty = True
             self._simulator.at(_LINGER_S, self._report, self._process)

@@ -77,7 +77,7 @@ class Away:
         self.log = structlog.get_logger("away")
 
     def fail(self, error: Unavailable) -> None:
-        self.outages.tell(self.log, "round skipped", error, work="sweep")
+        self.outages.warn(self.log, "round skipped", error, work="sweep")
 
 
 def database(reason: str = "no route") -> DatabaseUnavailable:

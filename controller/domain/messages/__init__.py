@@ -20,7 +20,7 @@ from controller.domain.messages.commands import (
     RemoveTaps,
 )
 from controller.domain.messages.guests import (
-    UNTOLD,
+    UNKNOWN_GENERATION,
     GuestReport,
     GuestSpec,
     GuestState,
@@ -60,7 +60,7 @@ __all__ = [
     "MESSAGES",
     "NETWORK_OBSERVATION",
     "PROBE_PENDING",
-    "UNTOLD",
+    "UNKNOWN_GENERATION",
     "AgentCommand",
     "Answer",
     "ConsoleRead",

@@ -30,7 +30,7 @@ class HostAccepted(AgentCommand):
 
     ``runs`` are the instances on this host whose guests are to run: after a boot (``boot_id``) these are started, no
     others. ``at`` is the controller's clock, ISO 8601, ``sequence`` the number of the heartbeat that is answered.
-    With ``old_senders``, commands of epoch 0 are still to be carried out: a sender of release 0.1 is at work.
+    With ``old_senders``, commands of epoch 0 are still to be carried out: there is a sender of release 0.1.
     """
 
     KIND = "HostAccepted"
@@ -75,7 +75,7 @@ class ReadConsole(AgentCommand):
 
 @dataclass(frozen=True)
 class ObserveHost(AgentCommand):
-    """To the agent of one host: answer with what is there, whoever made it (a call: see ``Bus.call``)."""
+    """To the agent of one host: answer with what is there, from whatever source (a call: see ``Bus.call``)."""
 
     KIND = "ReadHostEvidence"
     ANSWER = HostObservation

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from controller.domain.guests import Desired, Power
 from controller.domain.states import Event
 
-# The generation of a guest that is there, but of which its agent was never told, or has lost what it was told.
-UNTOLD = -1
+# The generation of a guest that is there, but for which its agent has no request, or has lost it.
+UNKNOWN_GENERATION = -1
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class NicSpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The image a guest's disk begins as; ``url`` is where this agent may fetch it (file, http or https)."""
+    """The image a guest's disk starts as; ``url`` is where this agent may fetch it (file, http or https)."""
 
     image_id: str
     sha256: str
@@ -35,9 +35,9 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """A guest, wholly described: what an agent needs to make it without asking anybody.
+    """A guest, wholly described: all that an agent needs to make it.
 
-    ``generation`` rises with every wish; an agent ignores what is older than what it has seen.
+    ``generation`` rises with every request; an agent ignores what is older than what it has seen.
     ``reboot`` asks for one restart at this generation. ``keep_disk``: of a guest that is to be ABSENT, the disk is set
     aside; only its owner's delete removes it at once. ``may_create``: a guest without a disk is made from its
     image; else it is lost, and not replaced by an empty one. ``wished_us`` tells one reboot from another of the same
@@ -77,9 +77,9 @@ class GuestReport:
 
 @dataclass(frozen=True)
 class OutdatedRequest:
-    """A command that its agent did not heed: it asked for ``generation``, the agent is at ``newest`` already.
+    """A request that its agent did not carry out: it asked for ``generation``, the agent is at ``newest`` already.
 
-    Equal ones: the agent knows this generation as another wish.
+    Equal ones: the agent knows this generation as another request.
     """
 
     instance_id: str
@@ -89,7 +89,7 @@ class OutdatedRequest:
 
 @dataclass(frozen=True)
 class GuestState:
-    """A guest as a heartbeat tells it: the newest generation that was carried out, and its power."""
+    """A guest as a heartbeat shows it: the newest generation that was carried out, and its power."""
 
     instance_id: str
     generation: int

@@ -27,7 +27,7 @@ class KeptDisk:
 class HostObservation(Answer):
     """The answer to both: this cloud's domains, disks, and the names of its taps.
 
-    ``pending`` are the instances that the agent has work in hand for, ``kept`` the disks of removed guests. With an
+    ``pending`` are the instances that the agent has unfinished work for, ``kept`` the disks of removed guests. With an
     ``error``, nothing else is true.
     """
 

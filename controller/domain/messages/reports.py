@@ -11,7 +11,7 @@ PROBE_PENDING = "pending"
 
 @dataclass(frozen=True)
 class GuestsChanged(Message):
-    """From an agent: a batch of what became of its guests, and of what it was told too late."""
+    """From an agent: a batch of results of work on its guests, and of requests that came too late."""
 
     KIND = "GuestsChanged"
     host: str
@@ -29,10 +29,10 @@ class HostReported(Message):
 
     ``at`` is the agent's own clock, ISO 8601; only its difference from the receiver's is ever used, to warn.
     ``images`` are checksums. ``allowed_macs`` is None where no probe says which MAC addresses the host may carry, or
-    has not said it yet; ``probe_error`` tells why not: PROBE_PENDING, or for a person what went wrong.
+    has not said it yet; ``probe_error`` says why not: PROBE_PENDING, or for a person what went wrong.
     ``sequence`` rises with each heartbeat of a host, so that a late one is known; 0: this one has no number.
     ``epoch`` is the one that the agent obeys, 0: none yet. It ``asks`` for HostAccepted until it has one for this boot.
-    ``pending`` are guests that the agent has work in hand for: what they are now is not what they will be.
+    ``pending`` are guests that the agent has unfinished work for: their state is about to change.
     ``remarks`` are for an operator.
     ``speaks`` is the newest version of the messages that the agent can read; 0.1 says neither this nor its release.
     ``remarks`` are for an operator. ``guest_overhead_mib`` is what a guest takes of the host's memory beside its own.

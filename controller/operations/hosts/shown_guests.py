@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from controller.domain.guests import Power
-from controller.domain.messages import UNTOLD, GuestState, HostReported
+from controller.domain.messages import UNKNOWN_GENERATION, GuestState, HostReported
 from controller.domain.sightings import AT_ONCE, SIGHTINGS, Sight, sight_of
 from controller.domain.states import Event, State
 from controller.operations.cloud import Transaction
@@ -89,4 +89,4 @@ def _is_off(guest: GuestState | None) -> bool:
 
 
 def _is_behind(instance: LockedInstance, guest: GuestState | None) -> bool:
-    return guest is not None and UNTOLD < guest.generation < instance.generation
+    return guest is not None and UNKNOWN_GENERATION < guest.generation < instance.generation

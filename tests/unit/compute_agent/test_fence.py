@@ -228,7 +228,7 @@ def test_what_another_epoch_dropped_is_no_work_after_a_boot(
     accept(agent, 7)
     boot("b2")
     rebooted = new_agent()
-    assert journal.in_hand(HOST) == {instance(2)}
+    assert journal.unfinished(HOST) == {instance(2)}
     accept(rebooted, 7, 1, 2, boot_id="b2")
     work_all(rebooted)
     assert driver.list_guests() == {instance(1): Power.SHUT_OFF, instance(2): Power.RUNNING}

@@ -74,7 +74,7 @@ def test_few_of_many_are_kept_and_the_rest_is_carried_out(
         one.stop()
         one.join(_WAIT_S)
     bus.close()
-    assert unread.told() == ["MoveGuests (40)"]
+    assert unread.summary() == ["MoveGuests (40)"]
     assert len(kept) == 10
     assert {body for body, _ in kept} == {NEWER}
     assert "A newer release sent MoveGuests (messages of version 99" in kept[0][1]
@@ -100,12 +100,12 @@ def test_a_few_of_each_kind_are_kept_in_an_hour() -> None:
     assert unread.note("B")
     now = 3600.0
     assert unread.note("A")
-    assert unread.told() == ["A (13)", "B (1)"]
+    assert unread.summary() == ["A (13)", "B (1)"]
 
 
 def test_kinds_without_number_are_counted_as_one() -> None:
     unread = Unread()
     for n in range(1000):
         unread.note(f"K{n}")
-    assert len(unread.told()) == 51
-    assert "others (950)" in unread.told()
+    assert len(unread.summary()) == 51
+    assert "others (950)" in unread.summary()

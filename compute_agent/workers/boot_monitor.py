@@ -1,4 +1,4 @@
-"""The timer of the boot window: asks who still boots, and how busy the host is."""
+"""Measures, at intervals, which guests still boot and how busy the host is, for the boot limiter."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ class BootMonitor:
                 log.exception("boots are not watched, tried again")
 
     def _wanted(self) -> Mapping[tuple[str, str], float]:
-        """What each booting guest wants of the CPU; a hypervisor that does not answer has nobody booting."""
+        """What each booting guest wants of the CPU; empty if the hypervisor does not answer."""
         booting = [instance_id for _, instance_id in self._pool.booting()]
         if not booting:
             return {}
