@@ -1,4 +1,4 @@
-"""What Prometheus is told: the requests of this process, and the cloud's instances and hosts at each scrape."""
+"""The metrics for Prometheus: the requests of this process, and the cloud's instances and hosts at each scrape."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ class Metrics:
 
 
 class _Rows(Collector):
-    """Counts rows when asked; says so when the database does not answer."""
+    """Counts rows at each scrape; without a database only ``pileus_database_up`` is given, as 0."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud

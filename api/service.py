@@ -99,7 +99,7 @@ class ApiService:
         self._server.pull_trigger()
         self._thread.join(timeout=_STOP_S + 3)
         if not self._thread.is_alive() and not self._server.task_dispatcher.threads:
-            self._server.trigger.close()  # not before: whoever still works on a request pulls it
+            self._server.trigger.close()  # not before: a thread that still works on a request pulls it
         self._thread = None
 
     def problem(self) -> str:

@@ -1,4 +1,4 @@
-"""Whose request this is."""
+"""Which user signed a request."""
 
 from api.ec2.protocol.signature import SignedRequest, claimed_key, verify
 from controller.operations.accounts.users import Principal, find_access_key

@@ -1,4 +1,4 @@
-"""One EC2 request's way: read, known, authenticated, parsed, done, answered; every error in EC2's own format."""
+"""The path of one EC2 request: read, authenticated, parsed, carried out, answered; errors in EC2's own format."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from controller.outages import OUTAGES
 log = structlog.get_logger(__name__)
 _CONTENT_TYPE = "text/xml;charset=UTF-8"
 _QUIET = ("Describe", "Get")
-# So many instances are named in a request's line in the log.
+# At most this many instances are named in the log line of a request.
 _NAMED = 20
 
 
@@ -63,9 +63,9 @@ class Ec2Door:
         except Exception as error:
             log.exception("request failed", request_id=exchange.request_id, action=exchange.action)
             status, document = answer_for(CloudError(), exchange.request_id)
-            self._say(exchange, status, type(error).__name__)
+            self._log(exchange, status, type(error).__name__)
         else:
-            self._say(exchange, status)
+            self._log(exchange, status)
         self._metrics.count(exchange.action, status, time.perf_counter() - began)
         headers = {"x-amzn-RequestId": exchange.request_id, "Cache-Control": "no-store"}
         return Response(document, status, headers, content_type=_CONTENT_TYPE)
@@ -101,10 +101,10 @@ class Ec2Door:
                 "request not served", request_id=exchange.request_id, action=exchange.action,
                 code=error.code, reason=str(error),
             )  # fmt: skip
-        self._say(exchange, status, error.code)
+        self._log(exchange, status, error.code)
         return status, document
 
-    def _say(self, exchange: _Exchange, status: int, code: str = "") -> None:
+    def _log(self, exchange: _Exchange, status: int, code: str = "") -> None:
         quiet = status == 200 and exchange.action.startswith(_QUIET)
         about = {"instance": ",".join(exchange.instances[:_NAMED])} if exchange.instances else {}
         (log.debug if quiet else log.info)(

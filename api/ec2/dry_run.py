@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class DryRun(Cloud):
-    """A cloud whose transactions are rolled back when their operation has succeeded; no doorbell is rung."""
+    """A cloud whose transactions are rolled back when their operation has succeeded; no doorbell is sent."""
 
     @classmethod
     def of(cls, cloud: Cloud) -> "DryRun":

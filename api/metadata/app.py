@@ -1,7 +1,7 @@
-"""The door itself: who asks, with which token, for what.
+"""The metadata door: which guest asks, with which token, for what.
 
-The caller is told by the two ends of its connection alone. Requests that went through a proxy are refused, as EC2
-does: whoever can make a proxy ask could read another's credentials.
+The caller is identified by the two ends of its connection alone. Requests that went through a proxy are refused, as in
+EC2: a client that can make a proxy ask could read the credentials of another guest.
 """
 
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""Remembers for a moment who is at an address: a booting guest asks twenty times in a second."""
+"""Remembers for a moment which guest is at an address: a booting one asks twenty times in a second."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ _SIZE = 4096
 
 
 class CallerCache:
-    """Answers of ``find``, for ``ttl_s`` seconds; nobody is not remembered."""
+    """Answers of ``find``, for ``ttl_s`` seconds; that there is no guest is not remembered."""
 
     def __init__(
         self,

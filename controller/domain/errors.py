@@ -316,7 +316,7 @@ class ClaimConflict(CloudError):
     """Another transaction took it first; the operation is to be tried again on a new snapshot."""
 
     code = "claim.conflict"
-    message = "The {kind} '{id}' was taken by somebody else meanwhile."
+    message = "Another transaction took the {kind} '{id}' first; try again."
     retriable = True
 
 

@@ -4,7 +4,7 @@ from controller.domain.open_enum import OpenEnum
 
 
 class ShutdownBehavior(OpenEnum):
-    """What becomes of an instance whose guest powers itself off (EC2's words)."""
+    """What becomes of an instance whose guest powers itself off ."""
 
     STOP = "stop"
     TERMINATE = "terminate"

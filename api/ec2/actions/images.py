@@ -14,7 +14,7 @@ from controller.domain.errors import ImageNotFound
 from controller.operations.images.views import ImageView, list_images
 
 _GIB = 1024**3
-# Whom clients ask for the images that everybody may use.
+# The owners that clients name to get the public images.
 _PUBLIC_OWNERS = frozenset({"amazon", "aws-marketplace", "all"})
 
 

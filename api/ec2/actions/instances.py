@@ -67,7 +67,7 @@ def position_text(position: Position) -> str:
 
 
 def read_position(text: str | None) -> Position | None:
-    """What ``position_text`` was given; a token grants nothing, so anybody may have made it up. Raises InvalidPage."""
+    """What ``position_text`` was given; a token grants nothing, so a forged one is harmless. Raises InvalidPage."""
     if text is None:
         return None
     try:

@@ -43,7 +43,7 @@ def _lean(pairs: list[tuple[str, Any]]) -> _Json:
 
 @cache
 def _load() -> ServiceModel:
-    # Only what botocore ships: a model in the home folder of whoever runs the door shall not change the API.
+    # Only what botocore ships: a model in the home folder of the user that runs the door shall not change the API.
     loader = Loader([Loader.BUILTIN_DATA_PATH], file_loader=_LeanFiles(), include_default_search_paths=False)
     return ServiceModel(loader.load_service_model("ec2", "service-2", API_VERSION), service_name="ec2")
 

@@ -1,7 +1,7 @@
-"""Pages of the Describe actions: MaxResults, and a NextToken that nobody but this module has to understand.
+"""Pages of the Describe actions: MaxResults, and a NextToken that only this module understands.
 
 A token holds a position, is bound to the action and the other parameters of its request, and grants nothing:
-whoever makes one up sees what the request without it would show him too.
+a forged one shows no more than the request without it would.
 """
 
 import base64

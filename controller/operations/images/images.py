@@ -97,7 +97,7 @@ def get_image(tx: Transaction, project_id: str | None, image_id: str) -> Image:
 
 def deregister(tx: Transaction, project_id: str | None, image_id: str) -> Image:
     """Take an image out of the catalogue; instances that were made of it stay, and its file while one of
-    them needs it (``image_pruning``)."""
+    them needs it (``pruning``)."""
     image = get_image(tx, project_id, image_id)
     if project_id is not None and image.project_id != project_id:
         raise ImageNotFound(id=image_id)
@@ -113,7 +113,7 @@ def stored_file(settings: Settings, sha256: str, fmt: str) -> Path:
 
 
 def _remove_abandoned(store: Path, now_s: float) -> None:
-    """Remove what imports have left that were killed: nobody has written to it for a day."""
+    """Remove the files that killed imports have left: they have not been written to for a day."""
     for file in store.glob(f"{_UNDER_WAY}*"):
         with suppress(FileNotFoundError):
             if now_s - file.stat().st_mtime > _ABANDONED_S:

@@ -86,7 +86,7 @@ def _check_range(network: Network, ip: str) -> None:
         raise InvalidParameter(parameter="address", value=ip, reason=reason)
 
 
-def room_for(tx: Transaction, image: Image, flavor: InstanceType, zone: str, least: int, most: int) -> int:
+def room_for(tx: Transaction, image: Image, instance_type: InstanceType, zone: str, least: int, most: int) -> int:
     """How many instances of this type, up to ``most``, the hosts have room for right now: never less than the
     scheduler could place, for it looks at more than this.
 
@@ -94,19 +94,19 @@ def room_for(tx: Transaction, image: Image, flavor: InstanceType, zone: str, lea
         ZoneNotFound: no host is in this zone.
         NoValidHost: for less than ``least``; it says how many hosts were refused and why.
     """
-    room = _room(tx, image, flavor, zone)
+    room = _room(tx, image, instance_type, zone)
     if room < least:
-        raise _no_room(tx, image, flavor, zone, least)
+        raise _no_room(tx, image, instance_type, zone, least)
     return min(room, most)
 
 
-def _room(tx: Transaction, image: Image, flavor: InstanceType, zone: str) -> int:
+def _room(tx: Transaction, image: Image, instance_type: InstanceType, zone: str) -> int:
     """One sum in the database: hundreds of hosts are not read for each request."""
     values: dict[str, object] = {
-        "vcpus": flavor.vcpus,
-        "memory_mib": flavor.memory_mib,
+        "vcpus": instance_type.vcpus,
+        "memory_mib": instance_type.memory_mib,
         "architecture": image.architecture,
-        **({"disk_gib": flavor.disk_gib} if flavor.disk_gib else {}),
+        **({"disk_gib": instance_type.disk_gib} if instance_type.disk_gib else {}),
         **({"zone": zone} if zone else {}),
         **({"hypervisor": image.hypervisor} if image.hypervisor else {}),
     }
@@ -134,7 +134,9 @@ def _room_query(given: Set[str]) -> Select[tuple[int]]:
     return select(func.sum(fits)).where(*where)
 
 
-def _no_room(tx: Transaction, image: Image, flavor: InstanceType, zone: str, wanted: int) -> NoValidHost | ZoneNotFound:
+def _no_room(
+    tx: Transaction, image: Image, instance_type: InstanceType, zone: str, wanted: int
+) -> NoValidHost | ZoneNotFound:
     """Why there is not enough: now every host is looked at."""
     hosts = tx.session.execute(select(*_COLUMNS)).all()
     if zone and all(h.zone != zone for h in hosts):
@@ -143,7 +145,7 @@ def _no_room(tx: Transaction, image: Image, flavor: InstanceType, zone: str, wan
     room = 0
     for host in hosts:
         why = _refusal(host, image, zone)
-        fits = 0 if why else _fits(host, flavor)
+        fits = 0 if why else _fits(host, instance_type)
         room += fits
         if not fits:
             rejected[why or "too little free capacity"] += 1
@@ -153,9 +155,9 @@ def _no_room(tx: Transaction, image: Image, flavor: InstanceType, zone: str, wan
         parts.append(f"{others} of them {'has' if others == 1 else 'have'} room for {room}")
     return NoValidHost(
         count=wanted,
-        vcpus=flavor.vcpus,
-        memory_mib=flavor.memory_mib,
-        disk_gib=flavor.disk_gib,
+        vcpus=instance_type.vcpus,
+        memory_mib=instance_type.memory_mib,
+        disk_gib=instance_type.disk_gib,
         rejected=", ".join(parts) or "there is no host",
     )
 
@@ -187,10 +189,10 @@ def _refusal(host: Row[Any], image: Image, zone: str) -> str:
     return ""
 
 
-def _fits(host: Row[Any], flavor: InstanceType) -> int:
+def _fits(host: Row[Any], instance_type: InstanceType) -> int:
     fits: int = min(
-        host.vcpus_free // flavor.vcpus,
-        host.memory_free_mib // (flavor.memory_mib + host.guest_overhead_mib),
-        host.disk_free_gib // flavor.disk_gib if flavor.disk_gib else 10**9,
+        host.vcpus_free // instance_type.vcpus,
+        host.memory_free_mib // (instance_type.memory_mib + host.guest_overhead_mib),
+        host.disk_free_gib // instance_type.disk_gib if instance_type.disk_gib else 10**9,
     )
     return max(0, fits)

@@ -22,7 +22,7 @@ from controller.operations.instances.transitions import doorbells
 
 log = structlog.get_logger(__name__)
 
-# So many wishes can be lost with a database, and so many can there be: what is beyond that no controller ever gave.
+# A restored database is behind by no more generations than this; no controller ever gave one that is further ahead.
 MOST_AHEAD = 100_000
 MOST = LARGEST - MOST_AHEAD
 
@@ -36,12 +36,12 @@ def is_believable(instance: LockedInstance, generation: int) -> bool:
 
 
 def is_awaited(instance: LockedInstance) -> bool:
-    """Whether its host is still to make a wish true."""
+    """Whether its host still has a request to carry out."""
     return instance.state in TRANSITIONAL or (instance.state is State.ERROR and instance.host_id is not None)
 
 
 def is_outdated(instance: LockedInstance, answer: OutdatedRequest) -> bool:
-    """Whether the row's own wish is what the agent did not heed. A late command's answer says nothing new."""
+    """Whether the agent ignored the row's newest request. The answer to a late command says nothing new."""
     if not is_believable(instance, answer.newest):
         return False
     other_request = answer.generation == answer.newest == instance.generation and is_awaited(instance)
@@ -52,7 +52,7 @@ def catch_up(
     tx: Transaction, instances: Iterable[LockedInstance], newest: Mapping[str, int], ended: Collection[str] = ()
 ) -> None:
     """Raise locked instances to the ``newest`` generation that their agents know; beyond it, and the host told again,
-    where a wish is still to be carried out. ``ended``: for these the agent has reported an end that counts anyway."""
+    where a request is still to be carried out. ``ended``: those of which the agent has reported an end that counts."""
     by_generation: dict[int, list[LockedInstance]] = defaultdict(list)
     told = []
     for instance in instances:

@@ -1,4 +1,4 @@
-"""Launching: a request is checked, counted and written down; the scheduler does the rest."""
+"""Launching: a request is checked, counted and committed as rows; the scheduler places them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +84,14 @@ class Launched:
 class _Ingredients:
     project: Project
     image: Image
-    flavor: InstanceType
+    instance_type: InstanceType
     public_key: str
     network: Network
     group_id: str | None
 
 
 def launch(tx: Transaction, request: LaunchRequest) -> Launched:
-    """Accept a request: rows in REQUESTED, quota counted, the scheduler rung. As many as there is room, quota and
+    """Accept a request: rows in REQUESTED, quota counted, the scheduler notified. As many as there is room, quota and
     addresses for, up to ``max_count``; the statements are the same few for one and for thousands.
 
     The same client token gives the same instances.
@@ -108,7 +108,7 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
     if request.address:
         check_address(tx, given.network, request.address)
     free = addresses_for(tx, given.network, request.min_count, request.max_count)
-    room = room_for(tx, given.image, given.flavor, request.zone, request.min_count, request.max_count)
+    room = room_for(tx, given.image, given.instance_type, request.zone, request.min_count, request.max_count)
     count = _within_quota(request, given, min(free, room))
     (launched,) = _accept(tx, given, [(request, count)])
     return launched
@@ -128,7 +128,7 @@ def launch_together(tx: Transaction, requests: Sequence[LaunchRequest]) -> list[
         check_launch(request)
     given, most = _ingredients(tx, requests[0]), sum(r.max_count for r in requests)
     addresses_for(tx, given.network, most, most)
-    room_for(tx, given.image, given.flavor, requests[0].zone, most, most)
+    room_for(tx, given.image, given.instance_type, requests[0].zone, most, most)
     if _within_quota(requests[0], given, most) < most:
         raise Separately
     return _accept(tx, given, [(r, r.max_count) for r in requests])
@@ -157,7 +157,7 @@ def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[Laun
     """Write down so many instances of each request; all are of one kind."""
     # All launches of a project wait for its row from here to the commit, so all that can be asked was asked before; but
     # not later than this: InnoDB locks the row for each insert that refers to it, and two such locks never let go.
-    _count_quota(tx, given.project, given.flavor, sum(count for _, count in counted))
+    _count_quota(tx, given.project, given.instance_type, sum(count for _, count in counted))
     made = [(request, count, _reservation(tx, request, given)) for request, count in counted]
     tx.session.flush()  # the network may be new
     insert_rows(tx.session, Reservation.__table__, [row for _, _, row in made])
@@ -166,7 +166,7 @@ def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[Laun
     names = LockedInstance.__slots__
     instances = [LockedInstance(**{name: row[name] for name in names}) for row in rows]
     details = {
-        of["id"]: f"{count} of {request.min_count}..{request.max_count} {given.flavor.name} accepted"
+        of["id"]: f"{count} of {request.min_count}..{request.max_count} {given.instance_type.name} accepted"
         for request, count, of in made
     }
     record_event(tx, instances, "REQUESTED", lambda i: details[i.reservation_id])
@@ -223,23 +223,23 @@ def _earlier(tx: Transaction, request: LaunchRequest) -> Launched | None:
 
 def _ingredients(tx: Transaction, request: LaunchRequest) -> _Ingredients:
     wanted = {"project": request.project_id, "image": request.image_id, "type": request.instance_type}
-    project, image, flavor = tx.session.execute(_INGREDIENTS, wanted).one()
+    project, image, instance_type = tx.session.execute(_INGREDIENTS, wanted).one()
     if image is None:
         raise ImageNotFound(id=request.image_id)
     if image.state != ImageState.AVAILABLE:
         raise ImageUnavailable(id=image.id, state=image.state.lower())
-    if flavor is None or not flavor.enabled:
+    if instance_type is None or not instance_type.enabled:
         raise InstanceTypeNotFound(id=request.instance_type)
-    if flavor.memory_mib < image.min_memory_mib:
-        reason = f"image {image.id} needs {image.min_memory_mib} MiB of memory, the type has {flavor.memory_mib}"
-        raise InvalidParameter(parameter="instance_type", value=flavor.name, reason=reason)
+    if instance_type.memory_mib < image.min_memory_mib:
+        reason = f"image {image.id} needs {image.min_memory_mib} MiB of memory, the type has {instance_type.memory_mib}"
+        raise InvalidParameter(parameter="instance_type", value=instance_type.name, reason=reason)
     needed_gib = max(image.min_disk_gib, -(-image.virtual_size_bytes // _GIB))
-    if flavor.disk_gib < needed_gib:
-        reason = f"image {image.id} needs a disk of {needed_gib} GiB, the type has {flavor.disk_gib}"
-        raise InvalidParameter(parameter="instance_type", value=flavor.name, reason=reason)
+    if instance_type.disk_gib < needed_gib:
+        reason = f"image {image.id} needs a disk of {needed_gib} GiB, the type has {instance_type.disk_gib}"
+        raise InvalidParameter(parameter="instance_type", value=instance_type.name, reason=reason)
     public_key, group_id = _public_key(tx, request), _group_id(tx, request)
     network = usable_network(tx, request.project_id, request.network_id)
-    return _Ingredients(project, image, flavor, public_key, network, group_id)
+    return _Ingredients(project, image, instance_type, public_key, network, group_id)
 
 
 def _public_key(tx: Transaction, request: LaunchRequest) -> str:
@@ -256,7 +256,7 @@ def _group_id(tx: Transaction, request: LaunchRequest) -> str | None:
     if not request.group_name:
         return None
     mine = PlacementGroup.project_id == request.project_id, PlacementGroup.name == request.group_name
-    # Locked, so that nobody deletes it as empty meanwhile.
+    # Locked, so that no other transaction deletes it as empty meanwhile.
     found = tx.session.scalar(select(PlacementGroup.id).where(*mine).with_for_update(read=True))
     if found is None:
         raise PlacementGroupNotFound(id=request.group_name)
@@ -265,11 +265,11 @@ def _group_id(tx: Transaction, request: LaunchRequest) -> str | None:
 
 def _within_quota(request: LaunchRequest, given: _Ingredients, at_most: int) -> int:
     """As many as the quota allows, ``at_most``, as it was read; ``_count_quota`` decides the race."""
-    project, flavor = given.project, given.flavor
+    project, instance_type = given.project, given.instance_type
     left = {
         "instances": project.quota_instances - project.used_instances,
-        "vcpus": (project.quota_vcpus - project.used_vcpus) // flavor.vcpus,
-        "memory_mib": (project.quota_memory_mib - project.used_memory_mib) // flavor.memory_mib,
+        "vcpus": (project.quota_vcpus - project.used_vcpus) // instance_type.vcpus,
+        "memory_mib": (project.quota_memory_mib - project.used_memory_mib) // instance_type.memory_mib,
     }
     count = min(at_most, *left.values())
     if count < request.min_count:
@@ -279,14 +279,14 @@ def _within_quota(request: LaunchRequest, given: _Ingredients, at_most: int) -> 
             resource=resource,
             limit=getattr(project, f"quota_{resource}"),
             used=getattr(project, f"used_{resource}"),
-            asked=request.min_count * (1 if resource == "instances" else getattr(flavor, resource)),
+            asked=request.min_count * (1 if resource == "instances" else getattr(instance_type, resource)),
         )
     return count
 
 
-def _count_quota(tx: Transaction, project: Project, flavor: InstanceType, count: int) -> None:
-    """Count so many, by a conditional UPDATE. Raises ClaimConflict: somebody else was quicker."""
-    values = {"n": count, "n_vcpus": count * flavor.vcpus, "n_memory_mib": count * flavor.memory_mib}
+def _count_quota(tx: Transaction, project: Project, instance_type: InstanceType, count: int) -> None:
+    """Count so many, by a conditional UPDATE. Raises ClaimConflict: another transaction took the quota first."""
+    values = {"n": count, "n_vcpus": count * instance_type.vcpus, "n_memory_mib": count * instance_type.memory_mib}
     taken = tx.session.connection().execute(_COUNT_QUOTA, {"project": project.id, **values})
     if taken.rowcount != 1:
         raise ClaimConflict(kind="quota", id=project.id)
@@ -299,10 +299,10 @@ def _rows(
         "reservation_id": reservation_id,
         "project_id": request.project_id,
         "image_id": request.image_id,
-        "instance_type": given.flavor.name,
-        "vcpus": given.flavor.vcpus,
-        "memory_mib": given.flavor.memory_mib,
-        "disk_gib": given.flavor.disk_gib,
+        "instance_type": given.instance_type.name,
+        "vcpus": given.instance_type.vcpus,
+        "memory_mib": given.instance_type.memory_mib,
+        "disk_gib": given.instance_type.disk_gib,
         "key_name": request.key_name,
         "zone": request.zone,
         "group_id": given.group_id,

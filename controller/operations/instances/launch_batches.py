@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 MOST_REQUESTS = 50
 MOST_INSTANCES = 2000
 
-# So long a launch waits for its turn; then the database lets it wait. Where that is away, all are to learn it at once.
+# A launch waits this long for its turn, then at the lock of the row. While the database is away every caller is told so
+# without waiting for the others.
 _TURN_S = 3.0
 
 
@@ -35,14 +36,14 @@ class _Turn:
 
 
 class LaunchBatcher:
-    """Launches for the callers of one process. Who comes first leads, without waiting for others; who comes while a
-    transaction of the same kind of request is under way waits, and shares the next one. Each caller is answered after
-    the commit of its own rows, as if it had been alone."""
+    """Launches for the callers of one process. The first caller leads, without waiting for others; one that comes while
+    a transaction of the same kind of request is under way waits, and shares the next one. Each caller is answered
+    after the commit of its own rows, as if it had been alone."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._lock = threading.Lock()
-        # Of each kind that is under way, those who wait; who leads is not among them.
+        # Of each kind that is under way, the callers that wait, without the one that leads.
         self._waiting: dict[LaunchRequest, list[_Turn]] = {}
         # A launch holds its project's row from its count to its commit; a launch that waits for its turn here has
         # no transaction open meanwhile.

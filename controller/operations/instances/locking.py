@@ -3,9 +3,9 @@
 Thousands of them move in one transaction, so they are plain records, not ORM objects: read by one SELECT,
 written back by one UPDATE for each group that changes alike.
 
-Whoever locks several kinds of rows locks them in one order, so that two transactions wait for each other, but never
-in a ring: **instances (by id), leases, projects (by id), hosts (by id)**. A transaction that learns only from a host
-which instances it is to change reads those without a lock, locks them, then locks the host and looks again.
+A transaction that locks several kinds of rows locks them in one order, so that two of them wait for each other, but
+never form a cycle: **instances (by id), leases, projects (by id), hosts (by id)**. A transaction that learns only from
+a host which instances it is to change reads those without a lock, locks them, then locks the host and looks again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

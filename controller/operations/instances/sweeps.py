@@ -1,4 +1,4 @@
-"""What a sweep does: finds rows that wait for something and rings again, or ends their waiting with a reason."""
+"""What a sweep does: finds rows that wait for something and notifies again, or ends their waiting with a reason."""
 
 from datetime import timedelta
 
@@ -39,11 +39,11 @@ def expire(tx: Transaction) -> int:
 
 
 def notify(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
-    """Ring again for what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
+    """Notify again of what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
 
-    While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to ring would be to
-    make these longer: then it waits for ``[controller] ring_max_s`` more. What is to be rung later than any pause
-    lasts was written before a clock stepped back: it has waited long enough.
+    While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to notify again would
+    make these longer: then it waits for ``[controller] ring_max_s`` more. A ``ring_at`` that is further ahead than any
+    pause lasts was written before a clock stepped back: that row has waited long enough.
     """
     conf = tx.settings.controller
     never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))

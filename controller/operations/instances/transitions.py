@@ -1,7 +1,7 @@
-"""Moves instances along the transition table, with everything that a move brings with it.
+"""Applies events to instances by the transition table, with everything that goes with a transition.
 
-The only writer of ``Instance.state``. What goes with a state - deadline, next ring, quota, claim, lease, story -
-changes here, in the transaction of the move.
+The only writer of ``Instance.state``. What goes with a state - deadline, next notification, quota, claim, lease,
+history - changes here, in the same transaction.
 """
 
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ def transition(
     reason_code: str = "",
     new_generation: bool = False,
 ) -> None:
-    """Apply ``event`` to locked instances. ``new_generation`` makes it a newer generation, for agents to heed.
+    """Apply ``event`` to locked instances. ``new_generation`` makes it a newer generation, so that agents carry it out.
 
     Where the event ends what a host holds (GONE, HOST_GONE), claim, lease and host are released; with PLACED the
     ``host_id`` of the instances is written. The number of statements does not grow with that of the hosts.
@@ -52,7 +52,7 @@ def transition(
         moved = [(i, before, after) for i, before, after in moved if after is not before]
     if not moved:
         return
-    # Leases, projects, hosts: the order of all locks (see ``held``).
+    # Leases, projects, hosts: the order of all locks (see ``locking``).
     released = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
     _count_quota(tx, moved)
     claims.give_back(tx, released)
@@ -73,7 +73,7 @@ def transition(
 
 
 def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
-    """The columns that go with a state: since when, until when, when its doorbell is rung again."""
+    """The columns that go with a state: since when, until when, when it is notified again."""
     deadline_s = DEADLINE_S.get(state)
     awaited = state in TRANSITIONAL or (state is State.ERROR and on_host)
     columns: dict[str, datetime | State | int | None] = {
@@ -89,7 +89,7 @@ def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, dateti
 
 
 def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
-    """Set when each one's doorbell is rung again: the pause doubles with each ring."""
+    """Set when each one is notified again: the pause doubles each time."""
     conf = tx.settings.controller
     by_count: dict[int, list[str]] = defaultdict(list)
     for instance in instances:
@@ -100,7 +100,7 @@ def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
 
 
 def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Message]:
-    """What to ring so that somebody takes care of these instances, by their state."""
+    """The messages that notify the service which the state of each instance waits for."""
     messages: list[Message] = []
     requested = {i.reservation_id for i in instances if i.state is State.REQUESTED}
     messages += [ScheduleReservation(r) for r in sorted(requested)]
@@ -113,7 +113,7 @@ def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Mess
 
 
 def _mark_overdue(tx: Transaction, instances: Sequence[LockedInstance], detail: Detail) -> None:
-    """Their deadline is over and changes nothing but their story: they wait on, since when they did."""
+    """Their deadline is over, and only their history says so: they go on waiting."""
     _update(tx, [i.id for i in instances], {"deadline_at": None})
     for instance in instances:
         instance.deadline_at = None
@@ -121,7 +121,7 @@ def _mark_overdue(tx: Transaction, instances: Sequence[LockedInstance], detail: 
 
 
 def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
-    """Why the instance is in its state, unless a user's wish says it all; a failure keeps its reason to the end."""
+    """Why the instance is in its state, where no user asked for it; a failure keeps its reason to the end."""
     failed = (after is State.ERROR and before is not State.ERROR) or (event is Event.FAILED and after is State.STOPPED)
     if failed or (event is Event.SHUT_OFF and before is not State.STOPPING):
         return {"reason": detail, "reason_code": code}

@@ -1,4 +1,4 @@
-"""Leases as an operator looks at them: who holds an address, and who is kept from it."""
+"""Leases as an operator looks at them: which instance holds an address, and why one is not free."""
 
 from dataclasses import dataclass
 from datetime import datetime

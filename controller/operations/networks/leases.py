@@ -45,8 +45,8 @@ def end_offset(cidr: str) -> int:
 
 
 def is_free(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
-    """Whether a lease can be claimed: nobody holds it, not even on a host that was removed, and no DHCP server may
-    remember who did."""
+    """Whether a lease can be claimed: no guest holds it, not even on a host that was removed, and no DHCP server may
+    remember its last holder."""
     no_holder = Lease.instance_id.is_(None), Lease.quarantine_host.is_(None)
     return and_(*no_holder, or_(Lease.free_after.is_(None), Lease.free_after <= now))
 
@@ -94,7 +94,7 @@ def claim_pinned(tx: Transaction, pairs: Sequence[tuple[LockedInstance, int]]) -
     """Give each instance its lease, all or nothing; each must be pinned to the instance's host at this moment.
 
     Raises:
-        ClaimConflict: somebody else has one, or its pins have changed.
+        ClaimConflict: another instance has one, or its pins have changed.
     """
     if not pairs:
         return
@@ -121,8 +121,8 @@ def give_back(tx: Transaction, instance_ids: Sequence[str]) -> set[str]:
 
 
 def quarantine(tx: Transaction, host_id: str, instance_ids: Sequence[str]) -> None:
-    """Keep the leases of these instances, which are about to be given back, from everybody: their guests may still use
-    them on that host."""
+    """Quarantine the leases of these instances, which are about to be given back: their guests may still use them on
+    that host."""
     tx.session.execute(
         update(Lease)
         .where(among(Lease.instance_id, instance_ids))

@@ -65,7 +65,7 @@ def find_network(tx: Transaction, id_or_name: str) -> Network:
 
 
 def usable_networks(tx: Transaction, project_id: str) -> Sequence[Network]:
-    """The networks that a project may launch in: its own, and those that belong to nobody."""
+    """The networks that a project may launch in: its own, and those of no project."""
     mine = or_(Network.project_id == project_id, Network.project_id.is_(None))
     return tx.session.scalars(select(Network).where(mine).order_by(Network.created_at, Network.id)).all()
 
@@ -90,11 +90,11 @@ def free_addresses_of(tx: Transaction, networks: Sequence[Network]) -> dict[str,
 
 
 def ensure_project_network(tx: Transaction, project_id: str) -> Network:
-    """The project's default network; the first one who asks creates it."""
+    """The project's default network; the first launch creates it."""
     found = tx.session.scalar(_DEFAULT, {"project": project_id})
     if found is None:
-        _be_alone(tx)
-        found = tx.session.scalar(_DEFAULT, {"project": project_id})  # somebody else may have been first
+        _lock_networks(tx)
+        found = tx.session.scalar(_DEFAULT, {"project": project_id})  # another transaction may have made it
     return found or create_network(tx, project_id, DEFAULT_NAME)
 
 
@@ -114,7 +114,7 @@ def create_network(
         InvalidParameter, AlreadyExists, CidrOverlaps, NoFreeVlan, Exhausted
     """
     check_name("name", name)
-    _be_alone(tx)
+    _lock_networks(tx)
     existing = list_networks(tx)
     if any(n.project_id == project_id and n.name == name for n in existing):
         raise AlreadyExists(kind="network", id=name)
@@ -145,9 +145,9 @@ def resize_network(tx: Transaction, network_id: str, cidr: str) -> Network:
         NetworkNotFound. InvalidParameter: not a range, or not one that the network can grow to.
         CidrOverlaps. Conflict: it would make MAC addresses that leases of a pinned network have.
     """
-    _be_alone(tx)
+    _lock_networks(tx)
     network = get_network(tx, network_id)
-    # Nobody claims an address meanwhile; the lock's answer is the newest row.
+    # No address is claimed meanwhile; the lock's answer is the newest row.
     tx.session.refresh(network, with_for_update={"key_share": True})
     others = [n for n in list_networks(tx) if n.id != network.id]
     given = _given_cidr(others, cidr)
@@ -169,7 +169,7 @@ def delete_network(tx: Transaction, network_id: str) -> None:
     Raises:
         NetworkNotFound, InUse
     """
-    _be_alone(tx)
+    _lock_networks(tx)
     network = get_network(tx, network_id)
     users = tx.session.scalar(
         select(func.count())
@@ -191,7 +191,7 @@ def delete_network(tx: Transaction, network_id: str) -> None:
     tx.outbox.append(PrepareNetworks((network_id,)))
 
 
-def _be_alone(tx: Transaction) -> None:
+def _lock_networks(tx: Transaction) -> None:
     """Take the cloud's row lock: no UNIQUE can say that two ranges do not overlap."""
     tx.session.execute(update(Cloud).values(network_epoch=Cloud.network_epoch + 1))
 

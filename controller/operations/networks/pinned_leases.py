@@ -104,7 +104,7 @@ def _changes(tx: Transaction, network: Network, file: LeaseFile, prune: bool) ->
 
 def _lock(tx: Transaction, changes: LeaseChanges) -> bool:
     """Lock the leases that are to change, as a claim does, and in the same order; whether they are still as they were
-    seen: nobody else has claimed one, or given it back."""
+    seen: no other transaction has claimed one, or given it back."""
     seen = {lease.id: lease.instance_id for lease in (*changes.removed, *(lease for lease, _ in changes.changed))}
     ids = sorted(seen)
     found: dict[int, str | None] = {}

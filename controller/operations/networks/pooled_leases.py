@@ -44,8 +44,8 @@ class Addresses:
 
 
 def lock_pools(tx: Transaction, network_ids: Collection[str]) -> dict[str, Network]:
-    """Those of the networks that are pooled, locked in one order: one claim at a time in a network, so that whoever
-    comes second sees what the first one left."""
+    """Those of the networks that are pooled, locked in one order: one claim at a time in a network, so that
+    the second one sees what the first one left."""
     query = select(Network).where(among(Network.id, sorted(network_ids)), Network.kind == NetworkKind.POOLED)
     locked = query.order_by(Network.id).with_for_update(key_share=True).execution_options(populate_existing=True)
     return {n.id: n for n in tx.session.scalars(locked)}
@@ -55,7 +55,7 @@ def choose_addresses(tx: Transaction, network: Network, most: int) -> Addresses:
     """Up to ``most`` addresses of a locked network: untouched ones first, then those that were given back longest ago,
     if DHCP has forgotten who had them.
 
-    An IP never changes its MAC, so the DHCP server's memory of it is right whoever has it next.
+    An IP never changes its MAC, so what the DHCP server remembers of it holds for its next guest too.
     """
     untouched = _untouched(tx, network, most)
     return Addresses(untouched, _released(tx, network, most - len(untouched)))

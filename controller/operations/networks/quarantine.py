@@ -1,4 +1,4 @@
-"""Addresses of guests that may still run on a removed host: nobody gets them until that is known.
+"""Addresses of guests that may still run on a removed host: no other guest gets them until that is known.
 
 A host that is removed with its instances gives no answer any more. Their addresses are kept until its agent, in the
 host's new epoch, shows those guests no more, or until an operator says that the host is dead.
