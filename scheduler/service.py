@@ -50,7 +50,7 @@ class SchedulerService:
             consumer.start()
 
     def stop(self) -> None:
-        """End when the messages in hand are done."""
+        """End when the current messages are done."""
         for consumer in self._consumers:
             consumer.stop()
         for consumer in self._consumers:

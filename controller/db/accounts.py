@@ -9,7 +9,7 @@ from controller.db.base import TABLE_ARGS, Account, Base, Id, LongText, Name
 
 
 class Cloud(Base):
-    """The one row of the cloud itself; whoever must be alone for a moment takes its row lock by an UPDATE.
+    """The one row of the cloud itself; a transaction that has to run alone locks it by an UPDATE.
 
     ``oldest_release``: no service of an older one runs here any more, nor may it start.
     """

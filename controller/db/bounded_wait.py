@@ -1,4 +1,4 @@
-"""PostgreSQL connections that give up waiting for an answer, where libpq would wait for ever."""
+"""PostgreSQL connections with a limit on the wait for an answer; libpq itself would wait for ever."""
 
 import time
 from collections.abc import Callable, Generator

@@ -90,7 +90,7 @@ def _in_array(element: among, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def analyze(session: Session, *tables: FromClause) -> None:
-    """Tell PostgreSQL that these tables have changed much; the others notice it at once or do not care.
+    """Have PostgreSQL look at these tables again, after they have changed much; the other engines need no such help.
 
     Until autovacuum comes by, a minute later or more, its plans are for the table as it was. It takes the few rows that
     it knows to be free and compares each with each of a thousand ids: for 100,000 leases that were just imported 4 s.

@@ -62,7 +62,7 @@ class Database:
         self._jitter = jitter
         self.engine = make_engine(settings)
         self._reader = sessionmaker(self.engine, expire_on_commit=False)
-        # Neither SQLite nor MariaDB gains by it: one asks nobody, the other is told of each change between the two.
+        # Only PostgreSQL gains by it: SQLite has no round trips, and MariaDB makes one more at each change of the mode.
         postgresql = self.engine.dialect.name == "postgresql"
         bare = self.engine.execution_options(isolation_level="AUTOCOMMIT") if postgresql else self.engine
         self._asker = sessionmaker(bare, expire_on_commit=False)

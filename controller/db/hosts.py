@@ -1,4 +1,4 @@
-"""Hosts and what is claimed of them."""
+"""Hosts, and the claims on them."""
 
 from datetime import datetime
 
@@ -9,14 +9,14 @@ from controller.db.base import TABLE_ARGS, Base, Id, LongText, Name
 
 
 class Host(Base):
-    """A host: what its agent reported, what may be promised of it (``*_limit``), what is promised (``*_used``).
+    """A host: what its agent reported, what may be claimed of it (``*_limit``), what is claimed (``*_used``).
 
     ``*_used`` change only in the transaction of the claim; their sum over the claims is audited. ``labels``,
     ``disk_backends``, ``images`` (checksums) and ``allowed_macs`` are comma-separated; ``allowed_macs`` is NULL where
-    no probe has reported. ``drift`` says for a person what the last heartbeat told differently from the one before.
-    ``guest_overhead_mib`` is what each guest takes of its memory beside the guest's own.
+    no probe has reported. ``drift`` says how the host differs from what was registered (``domain.drift``).
+    ``guest_overhead_mib`` is the memory that each guest takes beside its own.
     ``epoch`` is raised by each registration and force-removal (``RemovedHost`` remembers it); an agent carries out only
-    commands of its own epoch. ``remarks`` is what the agent wants an operator to know.
+    commands of its own epoch. ``remarks`` are the agent's, for the operator.
     ``heartbeat_sequence`` is the number of the last heartbeat taken, 0 where it had none. ``release`` is its agent's,
     empty where that is 0.1, and ``speaks`` the newest version of the messages that this agent can read.
     """
@@ -55,7 +55,7 @@ class Host(Base):
     remarks: Mapped[str] = mapped_column(String(1024), default="", server_default="")
     release: Mapped[str] = mapped_column(String(32), default="", server_default="")
     speaks: Mapped[int] = mapped_column(default=1, server_default="1")
-    # When anything that placement looks at was changed last; heartbeats that say nothing new leave it as it is.
+    # When anything that placement reads was changed last; a heartbeat without news does not change it.
     changed_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
@@ -63,17 +63,17 @@ class Host(Base):
 @event.listens_for(Host, "before_insert")
 @event.listens_for(Host, "before_update")
 def _note_change(_mapper: object, _connection: object, host: Host) -> None:
-    """Date a change that is written by way of the object; a statement of its own sets ``changed_at`` itself."""
+    """Date a change that is written through the object; a bulk statement sets ``changed_at`` itself."""
     session = object_session(host)
     if session is not None and session.is_modified(host):
         host.changed_at = session.info.get("now", host.changed_at)
 
 
 class RemovedHost(Base):
-    """What is remembered of a host that was removed: its newest epoch, so that none is ever used twice.
+    """A host that was removed: its newest epoch, so that none is ever used twice.
 
-    ``fenced_at``: an operator said that it is dead. ``last_seen_at``: its agent was heard of all the same, and said
-    ``remarks``. ``queue_removed_at``: the broker has none of its commands any more.
+    ``fenced_at``: when an operator stated that it is dead. ``last_seen_at``: when its agent sent a heartbeat all the
+    same, with ``remarks``. ``queue_removed_at``: since when the broker holds no command for it.
     """
 
     __tablename__ = "removed_hosts"
@@ -89,11 +89,11 @@ class RemovedHost(Base):
 
 
 class StrayGuest(Base):
-    """A guest that a host shows and that its row places elsewhere, or nowhere.
+    """A guest that a host shows, while its instance is on another host, or on none.
 
-    ``times_seen`` counts successive heartbeats. ``owner_host`` is the host of its row, ``owner_seen_at`` when that one
-    last showed it running, ``removal_sent_at`` when this one was last told to remove it. ``reason`` says what becomes
-    of it. The row goes when the host shows it no more.
+    ``times_seen`` counts successive heartbeats. ``owner_host`` is the instance's host, ``owner_seen_at`` when that host
+    last showed the guest running, ``removal_sent_at`` when its removal was last sent. ``reason``: why it is there
+    still. The row is deleted when the host does not show the guest any more.
     """
 
     __tablename__ = "stray_guests"
@@ -112,9 +112,9 @@ class StrayGuest(Base):
 
 
 class Claim(Base):
-    """A share of a host held by an instance; held until the host says that the guest is gone.
+    """A share of a host held by an instance, until the host reports the guest as GONE.
 
-    ``memory_mib`` is all that is given back then: the guest's, and ``overhead_mib`` that its host needs beside it.
+    ``memory_mib`` is all of the claimed memory: the guest's own and ``overhead_mib``.
     """
 
     __tablename__ = "claims"

@@ -1,4 +1,4 @@
-"""Reservations, instances and their story."""
+"""Reservations, instances and their history."""
 
 from datetime import datetime
 
@@ -26,10 +26,11 @@ class Reservation(Base):
 
 
 class Instance(Base):
-    """A virtual machine that somebody asked for.
+    """A virtual machine of a project.
 
-    ``state`` changes only by the transition table. ``generation`` rises with every wish. ``deadline_at`` is when
-    the state has lasted too long, ``ring_at`` when its doorbell is rung again; both are NULL where nothing is awaited.
+    ``state`` changes only by the transition table. ``generation`` rises with every request. ``deadline_at`` is when
+    the state has lasted too long, ``ring_at`` when the service in charge is notified again, after ``rings`` times; both
+    are NULL while nothing is awaited.
     ``shutdown_behavior`` is what becomes of it when its guest powers itself off: a ``ShutdownBehavior``.
     """
 
@@ -83,7 +84,7 @@ class PlacementGroup(Base):
 
 
 class InstanceEvent(Base):
-    """One line of an instance's story: what happened, when, who said so, and the state after it."""
+    """One event of an instance's history: what happened, when, and the state after it."""
 
     __tablename__ = "steps"
     __table_args__ = TABLE_ARGS

@@ -40,8 +40,8 @@ class Network(Base):
 class Lease(Base):
     """An address and its MAC. It belongs to an instance, or was given back at ``released_at``.
 
-    Until ``free_after`` it is kept from the next one: the DHCP server may still remember the last holder. Empty: it has
-    no such memory, or has been told to forget.
+    Until ``free_after`` no other instance gets it: the DHCP server may still know it as the last holder's. NULL: the
+    server has no such record, or has deleted it.
     ``dns_name`` is the imported name; empty: the name is made of the address.
     While ``quarantine_host`` is set it is in quarantine: the guest of ``quarantine_instance`` may still use it on that
     host, which was removed without an answer from it.

@@ -11,8 +11,8 @@ from controller.db.base import TABLE_ARGS, Base, LongText, Name
 class Service(Base):
     """One service of one process: written when it starts, renewed while it runs, removed when it stops.
 
-    What was killed leaves its row behind: only one that was renewed a short while ago runs. ``speaks`` is the newest
-    version of the messages that it can read. ``unread`` tells the kinds of message that it could not.
+    A service that was killed leaves its row behind: only one that was renewed a short while ago runs. ``speaks`` is the
+    newest version of the messages that it can read. ``unread``: the kinds of message that it could not read.
     """
 
     __tablename__ = "services"

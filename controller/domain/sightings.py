@@ -1,4 +1,4 @@
-"""What a heartbeat means that shows an instance's guest: one table, and the reasons where it means nothing."""
+"""What a heartbeat shows of an instance's guest, and the event that follows: one table, with a reason for no event."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ from controller.domain.states import Event, State
 
 
 class Sight(StrEnum):
-    """How a host shows a guest: carried out up to its row's newest wish, not there, or never told of."""
+    """How a heartbeat shows a guest. UNTOLD: its agent has no request for it, as its journal is new."""
 
     RUNNING = "RUNNING"
     SHUT_OFF = "SHUT_OFF"
@@ -21,7 +21,7 @@ class Sight(StrEnum):
 
 S, E, V = State, Event, Sight
 
-# What it means. Reports do the same, sooner: this is for those that were lost.
+# The event that follows. Reports raise the same events sooner: this is for reports that were lost.
 SIGHTINGS: Mapping[tuple[State, Sight], Event] = MappingProxyType(
     {
         **{
@@ -32,7 +32,7 @@ SIGHTINGS: Mapping[tuple[State, Sight], Event] = MappingProxyType(
         (S.ACTIVE, V.SHUT_OFF): E.SHUT_OFF,
         (S.STOPPED, V.RUNNING): E.RUNNING,
         **{
-            # Its agent has lost its journal: the power is true all the same.
+            # Its agent has lost its journal; the guest's power is right all the same.
             (state, sight): event
             for state in (S.ACTIVE, S.STOPPED, S.UNKNOWN)
             for sight, event in ((V.UNTOLD_RUNNING, E.RUNNING), (V.UNTOLD_SHUT_OFF, E.SHUT_OFF))
@@ -42,9 +42,9 @@ SIGHTINGS: Mapping[tuple[State, Sight], Event] = MappingProxyType(
     }
 )
 
-# Believed at once: the wish has come true, or nothing is known. All else is believed only of what has been in its state
-# for a while, as the heartbeat may be older than that; an agent that knows this generation as another wish, because the
-# database was restored, has answered by then that it is ahead.
+# Applied immediately: the request has been carried out, or the state is UNKNOWN. All else is applied only if the
+# instance has been in its state for a while, as the heartbeat may be older than the state. By then an agent that knows
+# this generation as another request, because the database was restored, has answered that it is ahead.
 AT_ONCE = frozenset(
     {
         (S.BUILDING, V.RUNNING),
@@ -59,8 +59,8 @@ AT_ONCE = frozenset(
 
 _NOT_ON_A_HOST = "it is on no host, so none can show it"
 _AS_IT_SAYS = "the row says so already"
-_AT_WORK = "its agent is to make its guest otherwise, and reports then; its deadline bounds that"
-_TO_BE_TOLD = "its agent was not told of the newest wish: the sweep tells it"
+_AT_WORK = "its agent is at work on its guest and will report; its deadline bounds that"
+_TO_BE_TOLD = "its agent does not have the newest request: the sweep sends it again"
 _REMOVED_WITH_GONE = "it is to be removed, with its disk: only GONE says that it has been"
 SIGHT_REFUSALS: Mapping[tuple[State, Sight], str] = MappingProxyType(
     {
@@ -77,13 +77,13 @@ SIGHT_REFUSALS: Mapping[tuple[State, Sight], str] = MappingProxyType(
         (
             S.STOPPED,
             V.ABSENT,
-        ): "a guest that is off need not be defined: its next start finds its disk, or says that not",
+        ): "a guest that is off need not be defined: its next start finds its disk, or reports that it is missing",
     }
 )
 
 
 def sight_of(guest: GuestState | None) -> Sight:
-    """How this guest of a heartbeat is shown; None: the heartbeat has none."""
+    """How a heartbeat shows this guest; None: it does not."""
     if guest is None:
         return Sight.ABSENT
     running = guest.power is Power.RUNNING

@@ -28,11 +28,11 @@ class Periodic:
         return self._failed or thread_problem(self._thread, self._stop.is_set())
 
     def start(self) -> None:
-        """Begin with a first round at once."""
+        """Begin with a first round."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 10) -> None:
-        """End after the round in hand, and wait for it."""
+        """End after the current round, and wait for it."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)

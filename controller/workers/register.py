@@ -1,4 +1,4 @@
-"""What a process says of its services: that they run, of which release, and what they can read."""
+"""The rows by which a process announces its services: that they run, their release, what messages they can read."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def _end_process() -> None:
 class ServiceRegister:
     """Keeps the rows of one process's services, from before they start until after they have stopped.
 
-    No service starts on tables that this release cannot work with, and where the tables become such while services
+    No service starts on tables that this release cannot work with, and if the tables become such while services
     run, the process ends (``end``); ``refused`` says why.
     """
 
@@ -74,7 +74,7 @@ class ServiceRegister:
             log.warning("not signed off: the rows age", reason=str(error))
 
     def problem(self) -> str:
-        """Why the rows are not kept."""
+        """Why the rows are not renewed."""
         return self.refused or self._periodic.problem()
 
     def destroy(self) -> None:

@@ -42,9 +42,9 @@ log = structlog.get_logger(__name__)
 _HEARTBEATS_AT_ONCE, _HEARTBEAT_LINGER_S = 1000, 0.5
 # What one transaction changes at most, so that nothing waits for it for long.
 _REPORTS_AT_ONCE = 500
-# As many reports from one sweep to the next say that hosts are at work on what they were told.
+# With so many reports from one sweep to the next, hosts are at work on their commands.
 _BUSY = 200
-_LEAST_RUNG = 100
+_LEAST_NOTIFIED = 100
 _STOP_S = 10
 _AWAY: tuple[type[BaseException], ...] = (Unavailable, *BROKER_ERRORS)
 _HOSTS_IN_A_LINE = 20
@@ -54,7 +54,7 @@ _PRUNE_EVERY = 10  # purges
 
 
 class ControllerService:
-    """What nobody else does: it hears the agents, and it finds again what was lost."""
+    """Applies agents' events, and sweeps: notifies again, expires, marks hosts down, replays dead letters, purges."""
 
     name: ClassVar[str] = "controller"
     needs_database: ClassVar[bool] = True
@@ -83,8 +83,10 @@ class ControllerService:
         self._consumers = (self._events, self._heartbeats, DeadLetterConsumer(cloud.settings, self.record_dead_letter))
         self._quiet = UnchangedHeartbeats()
         self._reported = self._swept = 0  # what was reported of instances so far, and until the last sweep
-        self._more_wait = False  # whether the last sweep rang for as many as it was allowed to
-        self._deaf_at = -math.inf  # when we last could not hear hosts or write it down, by the monotonic clock
+        self._more_wait = False  # whether the last sweep notified of as many as it was allowed to
+        self._deaf_at = (
+            -math.inf
+        )  # when hosts could not be heard, or heartbeats not be written, last; by the monotonic clock
         self._purges = itertools.count()
         self._swept_at: datetime | None = None  # when the last sweep ended, by the cloud's clock
         every_s = cloud.settings.controller.sweep_s
@@ -115,7 +117,7 @@ class ControllerService:
                     self._quiet.remember(newest_of(beats)[host], rows)
 
     def _take_quiet(self, alive: Sequence[HostReported]) -> Sequence[HostReported]:
-        """Take the heartbeats that tell nothing new; answers with the others."""
+        """Take the unchanged heartbeats; answers with the others."""
         newest = newest_of(alive)
         expected = [m for m in newest.values() if self._quiet.expects(m)]
         if not expected:
@@ -125,13 +127,13 @@ class ControllerService:
         return [m for m in alive if m.host not in taken]
 
     def record_dead_letter(self, body: bytes, about: dict[str, str]) -> None:
-        """Keep a dead letter in the database, where the operator finds it."""
+        """Write a dead letter to the database, where the operator finds it."""
         self._cloud.write(lambda tx: dead_letters.record_dead_letter(tx, body, about["queue"], about["reason"]))
 
     def sweep(self) -> None:
         """One round: what is overdue, what waits for a doorbell, which hosts went silent, what is to be replayed.
 
-        While our clock and the database's differ nothing ends because of its time; a doorbell too many harms nobody.
+        While our clock and the database's differ nothing ends because of its time; a doorbell too many does no harm.
         """
         cloud = self._cloud
         with self._noting_refusals():
@@ -143,16 +145,16 @@ class ControllerService:
         self._swept_at = cloud.clock()
 
     def _notify(self) -> None:
-        """No more than hosts answer, where they do not keep up: a doorbell for what still waits in their queues makes
-        these longer, and the answers fewer."""
+        """Notify again; if hosts do not keep up, of no more instances than they answer: a second command for what still
+        waits in their queues would only make these longer."""
         reported, self._swept = self._reported - self._swept, self._reported
-        most = min(max(2 * reported, _LEAST_RUNG), sweeps.BATCH) if self._more_wait else sweeps.BATCH
+        most = min(max(2 * reported, _LEAST_NOTIFIED), sweeps.BATCH) if self._more_wait else sweeps.BATCH
         if notified := self._cloud.write(lambda tx: sweeps.notify(tx, busy=reported >= _BUSY, most=most)):
-            log.info("rang again", count=notified)
+            log.info("notified again", count=notified)
         self._more_wait = notified >= most
 
     def remove_queues(self) -> None:
-        """One round: the queues of removed hosts, with the commands that nobody is to carry out any more."""
+        """One round: the queues of removed hosts, with the commands in them: no agent may carry them out any more."""
         for host in self._cloud.read(fencing.with_queues):
             try:
                 remove_host_queues(self._cloud.settings, host)
@@ -180,7 +182,7 @@ class ControllerService:
             sweep.start()
 
     def stop(self) -> None:
-        """End when the work in hand is done."""
+        """End when the current work is done."""
         for consumer in self._consumers:
             consumer.stop()
         for sweep in self._sweeps:
@@ -209,7 +211,7 @@ class ControllerService:
         """The controller leaves nothing on its machine but the database."""
 
     def _mark_lost(self) -> None:
-        """Part by part, and only as long as silence counts."""
+        """Mark silent hosts down, part by part, as long as silence means something."""
         lost: set[str] = set()
         while self._silence_counts() and (some := self._cloud.write(lost_hosts.mark_lost)):
             lost.update(some)
@@ -217,14 +219,13 @@ class ControllerService:
             log.warning("hosts are down", count=len(lost), hosts=sorted(lost)[:_HOSTS_IN_A_LINE])
 
     def _silence_counts(self) -> bool:
-        """Whether a host that is silent has been so for as long as its row says: heartbeats may have been dated wrong
-        until the clocks agreed again."""
+        """Whether a host has been silent for as long as its row says: this controller has listened, and the clocks have
+        agreed for so long."""
         return self._can_hear() and self._clock.agrees_since(self._cloud.settings.controller.host_down_after_s)
 
     def _has_listened(self) -> bool:
-        """Silence means something only if we have been listening for longer than a host may be silent, could write down
-        what we heard, had read all that there was, and were not stopped ourselves: what came meanwhile is still to be
-        read."""
+        """Whether this controller has listened for longer than a host may be silent: it could write what it heard, it
+        had read all that came, and its process was not stopped meanwhile."""
         down_after_s = self._cloud.settings.controller.host_down_after_s
         if self._swept_at and abs(self._cloud.clock() - self._swept_at) > timedelta(seconds=down_after_s / 2):
             self._deaf_at = time.monotonic()

@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 class WatchedClock:
     """Our clock; while it differs from the database server's by more than it may, the server's time.
 
-    So whatever is written down then is dated as others date it. Nothing may end because of its time, though: nobody
-    knows which of the two is wrong.
+    So rows are dated as other services date them. Nothing may expire by this clock, though: either of the two may be
+    the wrong one.
     """
 
     def __init__(self, cloud: Cloud) -> None:
@@ -41,7 +41,7 @@ class WatchedClock:
         return not error_s
 
     def agrees_since(self, seconds: float) -> bool:
-        """Whether both have agreed for so long, as of the last comparison; from the start on, for ever."""
+        """Whether both have agreed for so long, as of the last comparison; if they always have, for any time."""
         if self._ahead or not self._compared:
             return False
         return self._right_since is None or abs(self() - self._right_since) >= timedelta(seconds=seconds)

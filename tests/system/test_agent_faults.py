@@ -185,12 +185,12 @@ def test_a_guest_writes_to_a_full_disk(lab: SiteLab, guests: list[Guest]) -> Non
 )
 def test_a_host_that_was_given_up(lab: SiteLab, bystanders: list[Guest]) -> None:
     ids = [g.id for g in bystanders]
-    assert "is heard of" in lab.cloud.pileus_fails("host", "remove", "--force", "node")
+    assert "is up; --force removes only" in lab.cloud.pileus_fails("host", "remove", "--force", "node")
     kill(lab.agent())
     lab.wait_state(State.UNKNOWN, *ids)
     lab.cloud.pileus("host", "remove", "--force", "node")
     lab.wait_state(State.ERROR, *ids)
-    assert "was given up" in lab.cloud.pileus("instance", "explain", ids[0])
+    assert "was force-removed" in lab.cloud.pileus("instance", "explain", ids[0])
     lab.assert_clean()
     assert all(len(lab.qemu(i)) == 1 for i in ids), "nobody could end them yet"
     lab.start("compute")

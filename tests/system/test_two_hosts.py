@@ -147,12 +147,12 @@ def test_a_host_that_was_given_up(lab: PairLab, guests: dict[str, Guest]) -> Non
     gone, other = lab.hosts
     lost = guests.pop(gone.name)
     with GuestsUntouched(lab, *guests.values()):
-        assert "is heard of" in lab.cloud.pileus_fails("host", "remove", "--force", gone.name)
+        assert "is up; --force removes only" in lab.cloud.pileus_fails("host", "remove", "--force", gone.name)
         gone.power_off()
         lab.wait_state(State.UNKNOWN, lost.id)
         lab.cloud.pileus("host", "remove", "--force", gone.name)
         lab.wait_state(State.ERROR, lost.id)
-        assert "was given up" in lab.cloud.pileus("instance", "explain", lost.id)
+        assert "was force-removed" in lab.cloud.pileus("instance", "explain", lost.id)
         assert lab.holds(lost.id) == 0
         assert lab.cloud.pileus_json("host", "show", gone.name)["quarantined"]
         lab.assert_clean()

@@ -1,8 +1,8 @@
-"""Epochs of hosts: what was meant for a host's earlier life is not carried out in a later one.
+"""Epochs of hosts: a command for an earlier registration of a host is not carried out in a later one.
 
-A host's epoch is raised by each registration and each removal, and is remembered beyond its row. Commands name it,
-agents obey their own alone. An agent learns it from ``HostAccepted``, the answer to a heartbeat; after a boot of its
-host it starts no guest before that.
+A host's epoch is raised by each registration and each removal, and outlives its row. Each command names it, and agents
+obey only commands of their own epoch. An agent learns it from ``HostAccepted``, the answer to a heartbeat; after a boot
+of its host it starts no guest before that.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,8 +31,8 @@ _QUEUES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Heard:
-    """A heartbeat that is believed. ``epoch`` is the host's: of its row, or remembered of one that was removed;
-    0: no such host was ever here. ``before``: its epoch before this heartbeat."""
+    """A heartbeat that counts. ``epoch`` is the host's, of its row or of its removed row; 0: no such host was ever
+    here. ``before``: its epoch before this heartbeat."""
 
     message: HostReported
     registered: bool
@@ -41,18 +41,20 @@ class Heard:
 
 
 def new_epoch(tx: Transaction, host_id: str, shown: int) -> int:
-    """The epoch of a host that is being registered: above all that it had, and above what its agent ``shown``."""
+    """The epoch of a host that is being registered: above all it had before, and above the one its agent has
+    ``shown``."""
     removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
     known = removed.epoch if removed is not None else 0
     return max(known, shown if shown <= known + _MOST_AHEAD else 0) + 1
 
 
 def catch_up(host: Host, message: HostReported) -> None:
-    """Raise the epoch of a host where what was sent before is void.
+    """Raise the epoch of a host if commands sent before must not be carried out any more.
 
-    Of one whose agent has none: its journal is new, and a command that the old one knew to be outdated may be under
-    way. Of a row that is behind its agent: the database was restored from a backup; what was sent before that has the
-    agent's epoch, so the new one is above it.
+    - Its agent has no epoch: its journal is new, and a command that the old journal knew to be outdated may be under
+      way.
+    - Its row is behind its agent: the database was restored from a backup. Commands sent before that have the agent's
+      epoch, so the new one is above it.
     """
     if message.epoch == 0 and message.asks:  # 0.1 never asks
         host.epoch += 1
@@ -66,7 +68,7 @@ def catch_up(host: Host, message: HostReported) -> None:
 
 
 def remember_removed(tx: Transaction, host: Host) -> RemovedHost:
-    """Keep what has to outlive the row of a host that is being removed; its epoch ends here."""
+    """Keep what has to outlive the row of a host that is being removed: its epoch, raised by one."""
     removed = tx.session.get(RemovedHost, host.id, with_for_update=True)
     if removed is None:
         removed = RemovedHost(id=host.id)
@@ -77,7 +79,7 @@ def remember_removed(tx: Transaction, host: Host) -> RemovedHost:
 
 
 def missing_host(tx: Transaction, host_id: str) -> HostNotFound:
-    """The error for a host that has no row: was it removed, or never there?"""
+    """The error for a host without a row: HostRemoved if it was removed, else HostNotFound."""
     removed = tx.session.get(RemovedHost, host_id)
     if removed is None:
         return HostNotFound(id=host_id)
@@ -85,7 +87,7 @@ def missing_host(tx: Transaction, host_id: str) -> HostNotFound:
 
 
 def hear_removed(tx: Transaction, messages: Mapping[str, HostReported]) -> dict[str, int]:
-    """Note that agents of removed hosts are heard of; answers with the epochs of these."""
+    """Record heartbeats of removed hosts; answers with the epochs of these hosts."""
     query = select(RemovedHost).where(among(RemovedHost.id, messages)).order_by(RemovedHost.id).with_for_update()
     epochs = {}
     for removed in tx.session.scalars(query):
@@ -98,29 +100,29 @@ def hear_removed(tx: Transaction, messages: Mapping[str, HostReported]) -> dict[
 
 
 def with_queues(tx: Transaction) -> list[str]:
-    """Removed hosts whose queues may still hold commands, and that were not heard of since."""
+    """Removed hosts whose queues may still hold commands, and that have sent no heartbeat since."""
     registered = exists().where(Host.id == RemovedHost.id)
     mute = RemovedHost.queue_removed_at.is_(None), RemovedHost.last_seen_at.is_(None), ~registered
     return list(tx.session.scalars(select(RemovedHost.id).where(*mute).order_by(RemovedHost.id).limit(_QUEUES_AT_ONCE)))
 
 
 def queue_removed(tx: Transaction, host_id: str) -> None:
-    """Note that the broker has none of this host's commands any more."""
+    """Record that the broker holds no command for this host any more."""
     removed = tx.session.get(RemovedHost, host_id, with_for_update=True)
     if removed is not None:
         removed.queue_removed_at = tx.now
 
 
 def remarks_text(message: HostReported) -> str:
-    """What an agent wants an operator to know, as its row keeps it."""
+    """An agent's remarks for the operator, as the host's row keeps them."""
     return "; ".join(one_line(r[:_REMARKS_CHARS]).replace(";", ",") for r in message.remarks)[:_REMARKS_CHARS]
 
 
 def acceptances(
     tx: Transaction, heard: Iterable[Heard], carried: Mapping[str, Mapping[str, tuple[State, int]]]
 ) -> list[HostAccepted]:
-    """The answers to these heartbeats, where one is asked for or the agent has an old epoch; ``carried`` are the
-    instances of each host. One that is not registered runs nothing. Agents of release 0.1 show no epoch and do not ask.
+    """Answers to the heartbeats that ask for one or show an old epoch; ``carried`` are the instances of each host. A
+    host that is not registered runs nothing. Agents of release 0.1 neither show an epoch nor ask.
     """
     asking = [h for h in heard if h.epoch and (h.message.asks or (h.message.epoch and h.message.epoch != h.epoch))]
     old_senders = bool(asking) and services_read(tx.session, tx.now) < HostAccepted.SINCE

@@ -1,4 +1,4 @@
-"""A host that will never be back: forgotten, with an end for all that it carried."""
+"""Force-removal of a host that will never be back: all its instances end."""
 
 from sqlalchemy import delete, select
 
@@ -17,15 +17,16 @@ from controller.operations.networks.leases import quarantine
 
 
 def force_remove(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
-    """Remove a host that is down; its instances end in ERROR, or DELETED where that was asked. Answers how many
-    instances that were. Their addresses are in quarantine until the host is seen again without their guests, or is
-    fenced; with ``fenced`` an operator says at once that the host is dead. Should it come back all the same, it starts
-    nothing, and what runs there is removed, but for the disks (``stray_guests``). Leases that are pinned to other hosts
-    too stay pinned to those.
+    """Remove a host that is down, and end its instances in ERROR, or DELETED if that was requested; answers how many.
+
+    Their addresses are in quarantine until the host is seen again without their guests, or is fenced; with ``fenced``
+    an operator states that now: the host is dead. If it comes back all the same, it starts no guest, and guests that
+    run there are removed, without their disks (``stray_guests``). Leases pinned to other hosts, too, stay pinned to
+    those.
 
     Raises:
         HostNotFound
-        Conflict: the host is heard of.
+        Conflict: the host is up.
         InUse: leases are pinned to it alone, or an instance is in a state that is unknown here.
     """
     host = tx.session.get(Host, host_id)
@@ -45,13 +46,13 @@ def force_remove(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
         tx,
         instances,
         Event.HOST_GONE,
-        detail=f"host {host_id} was given up, and its disk there with it",
+        detail=f"host {host_id} was force-removed, and the disk on it with it",
         reason_code=ReasonCode.HOST_FORCE_REMOVED,
     )
     if fenced:
         quarantines.lock_kept_by(tx, host_id)
     tx.session.flush()
-    # The host comes last, as it does whenever several kinds of rows are locked (see ``held``).
+    # The host is locked last, as in every transaction (``instances.locking``).
     tx.session.refresh(host, with_for_update=True)
     _require_down(host)
     remove_host(tx, host_id)
@@ -62,7 +63,8 @@ def force_remove(tx: Transaction, host_id: str, *, fenced: bool = False) -> int:
 
 
 def _unpin(tx: Transaction, host_id: str) -> None:
-    """Take this host's pins from the leases that have others, too. One in use cannot be imported without its host."""
+    """Remove this host's pins from leases that are pinned to other hosts, too: an import cannot change a lease in
+    use."""
     pinned = select(LeasePin.lease_id).where(LeasePin.host_id == host_id)
     ids = tx.session.scalars(select(Lease.id).where(Lease.id.in_(pinned)).order_by(Lease.id).with_for_update()).all()
     for n in range(0, len(ids), CHUNK):
@@ -77,5 +79,5 @@ def _unpin(tx: Transaction, host_id: str) -> None:
 
 def _require_down(host: Host) -> None:
     if host.up:
-        advice = "stop its agent or take its power, and wait until `pileus host list` shows that it is not up"
-        raise Conflict(reason=f"host {host.id} is heard of: --force removes only a host that is down; {advice}")
+        advice = "stop its agent or cut its power, and wait until `pileus host list` shows it as not up"
+        raise Conflict(reason=f"Host {host.id} is up; --force removes only hosts that are down: {advice}")

@@ -1,4 +1,4 @@
-"""Hosts: registered with what they have, steered by the operator."""
+"""Hosts: their registration, their modes, their removal."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def set_mode(tx: Transaction, host_id: str, mode: HostMode) -> Host:
 
 
 def accept(tx: Transaction, host_id: str) -> Host:
-    """From now on the host is registered as what it is. What is wrong with it otherwise stays in its drift.
+    """Register the host as it is now: its drift is cleared, but for notes of what is wrong with it.
 
     Raises:
         HostNotFound
@@ -89,8 +89,8 @@ def accept(tx: Transaction, host_id: str) -> Host:
 
 
 def remove_host(tx: Transaction, host_id: str) -> None:
-    """Forget a host that carries nothing; should its agent still live and registration be open, its next heartbeat
-    registers it again.
+    """Remove a host that has no claims and no pinned leases. If its agent still runs and registration is open, its next
+    heartbeat registers it again.
 
     Raises:
         HostNotFound, InUse
@@ -127,7 +127,7 @@ def register(tx: Transaction, facts: HostReported) -> Host:
 
 
 def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
-    """Write what the host is, and what may be promised of it, into its row."""
+    """Write the host's facts, and what may be claimed of it, to its row."""
     conf = tx.settings.scheduler
     for fact in FACTS:
         value = getattr(facts, fact.name)
@@ -142,7 +142,7 @@ def set_facts(tx: Transaction, host: Host, facts: HostReported) -> None:
     if facts.allowed_macs is not None:
         host.allowed_macs = _csv(facts.allowed_macs)
     elif not facts.probe_error:
-        host.allowed_macs = None  # there is no probe any more; one that failed leaves its last good list
+        host.allowed_macs = None  # there is no probe any more; a failed probe keeps its last good list
 
 
 def _steady(capacity: Capacity, known: int | None, now: int) -> int:

@@ -1,4 +1,4 @@
-"""How a host becomes one of the cloud's: tokens that an operator hands out, and the joining itself."""
+"""How a host joins the cloud: the tokens that an operator creates, and the joining itself."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ _TOKEN = "tok"  # noqa: S105 - the prefix of its id
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,255}", re.ASCII)
 _MOST_USES = 100_000
 _LONGEST = timedelta(days=366)
-# An expired token is listed for a while, so that an operator sees why a host was refused.
+# Expired tokens are listed for so long, so that an operator sees why a host was refused.
 _FORGOTTEN_AFTER = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """What a host needs to know to run its agent; it holds the bus's password. ``renewed``: it was known already."""
+    """What a host needs to run its agent, the bus's password included. ``renewed``: it was registered already."""
 
     host: str
     renewed: bool
@@ -43,7 +43,7 @@ class Joined:
 def create_token(
     tx: Transaction, name_pattern: str = "*", uses: int = 1, valid: timedelta = timedelta(days=1)
 ) -> tuple[JoinToken, str]:
-    """A new token, and its secret, which is not kept and not shown again.
+    """A new token, and its secret, which is neither stored nor shown again.
 
     Raises:
         InvalidParameter
@@ -70,12 +70,12 @@ def create_token(
 
 
 def list_tokens(tx: Transaction) -> Sequence[JoinToken]:
-    """All tokens that are kept, the newest first."""
+    """All tokens, the newest first."""
     return tx.session.scalars(select(JoinToken).order_by(JoinToken.created_at.desc(), JoinToken.id)).all()
 
 
 def revoke_token(tx: Transaction, token_id: str) -> None:
-    """Let nobody join with this token any more; hosts that have stay. Raises NotFound."""
+    """Refuse this token from now on; hosts that have joined with it stay. Raises NotFound."""
     gone = tx.session.execute(delete(JoinToken).where(JoinToken.id == token_id))
     if _count(gone) != 1:
         raise NotFound(kind="join token", id=token_id)
@@ -84,7 +84,7 @@ def revoke_token(tx: Transaction, token_id: str) -> None:
 def join(tx: Transaction, secret: str, facts: HostReported) -> Joined:
     """Register a host by a token.
 
-    The same host may join again, as after an answer that was lost: that renews it and uses nothing of the token.
+    The same host may join again, as after a lost answer: that renews it and uses up nothing of the token.
 
     Raises:
         AuthenticationFailed: no such token, or it is expired or used up. NotAuthorized: it is for other names.
@@ -101,7 +101,7 @@ def join(tx: Transaction, secret: str, facts: HostReported) -> Joined:
     if host is None or not _is_same(host, facts):
         if host is not None and _lives(tx, host):
             reason = (
-                f"Another host named '{host.id}' is alive, last heard of at {host.last_seen_at:%FT%TZ}: "
+                f"Another host named '{host.id}' is alive, last seen at {host.last_seen_at:%FT%TZ}: "
                 "choose another name, or stop that one"
             )
             raise Conflict(reason=reason)
@@ -112,7 +112,7 @@ def join(tx: Transaction, secret: str, facts: HostReported) -> Joined:
 
 
 def _valid_token(tx: Transaction, secret: str, name: str) -> JoinToken:
-    # Looked up by its hash: how long that takes tells nothing of the secret.
+    # Looked up by its hash, so the time that this takes says nothing about the secret.
     token = tx.session.scalar(select(JoinToken).where(JoinToken.token_sha256 == hash_token(secret)))
     if token is None:
         raise AuthenticationFailed(reason="there is no such join token, or it was revoked")

@@ -51,7 +51,7 @@ def mark_lost(tx: Transaction) -> list[str]:
         tx,
         lost,
         Event.HOST_LOST,
-        detail=lambda i: f"host {i.host_id} was last heard of at {last_seen[i.host_id or '']:%FT%TZ}",
+        detail=lambda i: f"host {i.host_id} was last seen at {last_seen[i.host_id or '']:%FT%TZ}",
     )
     _date_anew(tx)
     return sorted({*down, *(i.host_id or "" for i in lost)})

@@ -1,4 +1,4 @@
-"""Where what hosts may carry, as their probes say, differs from the leases that are pinned to them."""
+"""Differences between the MAC addresses that hosts may carry, as their probes say, and the leases pinned to them."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class MacDisagreement:
 
 
 def mac_disagreements(tx: Transaction, host_id: str | None = None) -> list[MacDisagreement]:
-    """The disagreements of one host, or of all that have a probe, in two statements; empty for hosts without."""
+    """The disagreements of one host, or of all, in two statements; hosts without a probe have none."""
     allowed = _allowed(tx, host_id)
     pinned = _pinned(tx, host_id) if allowed else {}
     found = []

@@ -1,11 +1,14 @@
-"""Guests that a host shows though their rows place them elsewhere, or nowhere: looked at twice, then removed or left.
+"""Stray guests: a host shows them, but their rows place them on another host, or on none.
 
-Only the owner's delete removes a guest at once and with its disk. One whose host was given up, or whose failed build
-was cleaned up, goes after a second look; one that lives elsewhere only while the host of its row, another machine,
-shows it running. No more than so many go at once and in an hour; the rest is held. Disks are set aside: what cannot do
-that is not told to remove any. All of it is shown by `pileus host show`. What has no row at all is left to the audit,
-unless its address is kept because it was given up here: a database that was restored from yesterday must not remove
-today's guests.
+- Deleted by its owner: removed now, with its disk.
+- Its host was force-removed, or its failed build was cleaned up: removed after it was seen twice.
+- Its instance is on another host: removed while that host, another machine, shows it running.
+- Without a row: left to the audit, unless its address is in quarantine because of this host. A database that was
+  restored from yesterday's backup must not remove today's guests.
+
+The number of removals is limited for each heartbeat and hour; further guests are held. All but the first kind keep
+their disks; an agent that cannot keep a disk gets no such removal. `pileus host show` lists all strays with their
+reasons.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -28,8 +31,8 @@ from controller.operations.instances.locking import chunks
 
 log = structlog.get_logger(__name__)
 
-_LOOKS = 2
-_STRANGERS_AT_ONCE = 2000
+_SIGHTINGS_NEEDED = 2
+_MOST_STRAYS = 2000
 _AGAIN_S = 60  # until a removal without effect is sent again
 _HOUR = timedelta(hours=1)
 _FORGOTTEN_AFTER = timedelta(days=7)
@@ -40,7 +43,7 @@ _KEEPS_DISKS_SINCE = 2
 
 
 def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mapping[str, object]]) -> None:
-    """Take what these heartbeats show of guests that are not ``carried`` by their hosts."""
+    """Record the guests in these heartbeats that are not ``carried`` by their hosts, and remove those that may go."""
     shown = {h.message.host: {g.instance_id: g for g in h.message.guests} for h in heard}
     strange = {h.message.host: strangers(h.message, carried.get(h.message.host, {})) for h in heard}
     known = {(s.host_id, s.instance_id): s for s in _known(tx, shown)}
@@ -56,26 +59,26 @@ def look_at(tx: Transaction, heard: Sequence[Heard], carried: Mapping[str, Mappi
 
 
 def strangers(message: HostReported, own: Container[str]) -> dict[str, GuestState]:
-    """The guests that a host shows and that are not its ``own``. Of very many only the first by their ids, so that no
-    host makes others wait for what it shows: the next ones come once these are gone."""
+    """The guests that a host shows and that are not its ``own``. Of very many only the first by their ids, so that one
+    host does not delay others: the next ones follow when these are gone."""
     found = {g.instance_id: g for g in message.guests if g.instance_id not in own}
-    return {i: found[i] for i in sorted(found)[:_STRANGERS_AT_ONCE]}
+    return {i: found[i] for i in sorted(found)[:_MOST_STRAYS]}
 
 
 def list_strays(tx: Transaction, host_id: str) -> Sequence[StrayGuest]:
-    """The guests that this host shows and that are not its own, as ``pileus host show`` tells them."""
+    """The strays on this host, for ``pileus host show``."""
     query = select(StrayGuest).where(StrayGuest.host_id == host_id, StrayGuest.times_seen > 0)
     return tx.session.scalars(query.order_by(StrayGuest.instance_id)).all()
 
 
 def held_strays(tx: Transaction) -> Sequence[StrayGuest]:
-    """All guests that are shown by a host that is not theirs and that were not removed."""
-    query = select(StrayGuest).where(StrayGuest.times_seen >= _LOOKS)
+    """All strays that were seen often enough to be removed, and were not."""
+    query = select(StrayGuest).where(StrayGuest.times_seen >= _SIGHTINGS_NEEDED)
     return tx.session.scalars(query.order_by(StrayGuest.host_id, StrayGuest.instance_id)).all()
 
 
 def read_instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
-    """The rows of these instances, but for those in a state of a newer release."""
+    """The rows of these instances, without those in a state of a newer release."""
     found: dict[str, Instance] = {}
     for chunk in chunks(sorted(ids)):
         query = select(Instance).where(among(Instance.id, chunk), Instance.state.in_(list(State)))
@@ -84,7 +87,7 @@ def read_instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
 
 
 def why_left_alone(tx: Transaction, stray: StrayGuest, instance: Instance) -> str:
-    """Why this guest may be the only one of its instance; empty where it may go."""
+    """Why this may be the only guest of its instance; empty: it may be removed."""
     if instance.host_id is None and instance.state not in (State.ERROR, *DELETED_BY_OWNER):
         return f"left alone: its instance is {instance.state} and on no host"
     if instance.host_id is not None and not _owner_shows_it(tx, stray):
@@ -93,7 +96,7 @@ def why_left_alone(tx: Transaction, stray: StrayGuest, instance: Instance) -> st
 
 
 def purge(tx: Transaction) -> None:
-    """Forget removals that count no more, and strays of hosts that say nothing any more."""
+    """Delete the rows of removals older than an hour, and of strays on hosts that have been silent for a week."""
     over = (StrayGuest.times_seen == 0) & (StrayGuest.removal_sent_at < tx.now - _HOUR)
     tx.session.execute(
         delete(StrayGuest)
@@ -111,7 +114,8 @@ def _known(tx: Transaction, hosts: Iterable[str]) -> list[StrayGuest]:
 
 
 def _force_removed(tx: Transaction, host: str, ids: Iterable[str]) -> dict[str, Instance]:
-    """Those without a row that were given up with this host, as their addresses tell; as failed ones."""
+    """Instances without a row that were force-removed with this host, as their addresses in quarantine show. They count
+    as failed."""
     found: dict[str, Instance] = {}
     for chunk in chunks(sorted(ids)):
         query = select(Lease.quarantine_instance)
@@ -129,8 +133,8 @@ def _look(
     strange: Mapping[str, Mapping[str, GuestState]],
     written: Mapping[str, datetime],
 ) -> None:
-    """What the heartbeats of the stray's host and of its owner say of it. What the owner showed before the stray was
-    first seen may be the very same guest: of a machine that had another name then, and was booted since."""
+    """Update a stray by the heartbeats of its host and of its owner. What the owner showed before the stray was first
+    seen may be the same guest, if the machine had another name then and was booted since."""
     if stray.owner_host is not None and stray.owner_host in shown:
         guest = shown[stray.owner_host].get(stray.instance_id)
         if guest is None or guest.power is not Power.RUNNING:
@@ -161,8 +165,8 @@ def _decide(
         stray = known.get((host, instance.id)) or _new(tx, host, instance.id)
         reason = _seen(tx, stray, instance, guest)
         if instance.host_id in same_machine:
-            stray.owner_seen_at = None  # it speaks of this very guest
-            reason = f"left alone: {instance.host_id} is this very machine, with the same boot id"
+            stray.owner_seen_at = None  # it shows this same guest
+            reason = f"left alone: {instance.host_id} is this same machine, with the same boot id"
         elif heard.message.speaks < _KEEPS_DISKS_SINCE:
             reason = "left alone: its host's agent cannot keep the disk: upgrade it to 0.2 or newer"
         if reason:
@@ -189,7 +193,7 @@ def _decide(
 
 
 def _same_machine(tx: Transaction, heard: Heard, owners: Iterable[str]) -> set[str]:
-    """Those of these hosts that are the machine which was heard of, by another name: they show one guest, not two."""
+    """Those of these hosts that are the same machine under another name: they show one guest, not two."""
     if not heard.message.boot_id:
         return set()
     found: set[str] = set()
@@ -206,7 +210,7 @@ def _new(tx: Transaction, host: str, instance_id: str) -> StrayGuest:
 
 
 def _seen(tx: Transaction, stray: StrayGuest, instance: Instance, guest: GuestState) -> str:
-    """Count this look; why the guest is to be left alone, empty where it may go."""
+    """Count one more sighting; answers why the guest is left alone, empty: it may be removed."""
     if not stray.times_seen:
         stray.first_seen_at, stray.owner_seen_at = tx.now, None
     stray.times_seen = min(stray.times_seen + 1, _MOST_SEEN)
@@ -215,8 +219,8 @@ def _seen(tx: Transaction, stray: StrayGuest, instance: Instance, guest: GuestSt
         stray.owner_host, stray.owner_seen_at = instance.host_id, None
     if reason := why_left_alone(tx, stray, instance):
         return reason
-    if stray.times_seen < _LOOKS:
-        return "to be removed: waits for a second look"
+    if stray.times_seen < _SIGHTINGS_NEEDED:
+        return "to be removed: waits to be seen a second time"
     return ""
 
 
@@ -232,7 +236,7 @@ def _hold(stray: StrayGuest, reason: str) -> None:
 
 
 def _room(tx: Transaction) -> int:
-    """How many guests may still be removed in this hour, in the whole cloud; one transaction at a time asks."""
+    """How many guests may still be removed in this hour, in the whole cloud; locks the cloud's row."""
     tx.session.execute(select(Cloud.id).with_for_update())
     sent = select(func.count()).select_from(StrayGuest).where(StrayGuest.removal_sent_at > tx.now - _HOUR)
     return max(0, tx.settings.controller.stray_removals_per_hour - (tx.session.scalar(sent) or 0))

@@ -1,7 +1,6 @@
-"""Heartbeats that tell what the last one told, of hosts whose instances have not changed either.
+"""Heartbeats that are the same as the last one, of hosts whose instances have not changed either.
 
-On a site at rest these are nearly all. They cost a share of three statements, and what they say is not compared with
-the rows again.
+On a site at rest nearly all heartbeats are. They cost a share of three statements, and are not compared with the rows.
 """
 
 import time
@@ -23,55 +22,57 @@ from controller.operations.cloud import Transaction
 from controller.operations.hosts.lateness import warn_of_clocks
 from controller.operations.instances.locking import chunks
 
-# What is remembered is looked at in full again after so long, whatever has not been noticed meanwhile.
+# After so long a heartbeat is compared in full again, in case a change was missed.
 _TRUSTED_S = 300.0
 # How many instances of a host are in a state, and the sum of their generations, for each state.
 Rows = frozenset[tuple[str, int, int]]
 
-_told = attrgetter(*(f.name for f in fields(HostReported) if f.name not in ("at", "sequence")))
+_content = attrgetter(*(f.name for f in fields(HostReported) if f.name not in ("at", "sequence")))
 _SEEN_ROW: Mapping[str, TypeEngine[Any]] = {"host": String(), "sequence": BigInteger()}
 
 
 @dataclass(frozen=True)
 class _Known:
-    """``sequence`` is that of the last heartbeat that we took; a later one in the row is another controller's."""
+    """The last heartbeat of a host. ``sequence``: its number; a higher one in the row was taken by another
+    controller."""
 
-    told: int
+    content: int
     rows: Rows
     until: float
     sequence: int
 
 
 class UnchangedHeartbeats:
-    """What this process remembers of hosts whose last heartbeat left nothing to do. What another one changes is seen
-    in the rows."""
+    """The hosts whose last heartbeat left nothing to do, as one process knows them. Changes by other processes show in
+    the rows."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._known: dict[str, _Known] = {}
 
     def expects(self, message: HostReported) -> bool:
-        """Whether this tells what the last one told."""
+        """Whether this heartbeat is the same as the host's last one."""
         known = self._known.get(message.host)
-        return known is not None and known.told == hash(_told(message)) and self._monotonic() < known.until
+        return known is not None and known.content == hash(_content(message)) and self._monotonic() < known.until
 
     def remember(self, message: HostReported, rows: Rows) -> None:
-        """A heartbeat, and the rows that it was compared with, left nothing to do."""
-        self._known[message.host] = _Known(hash(_told(message)), rows, self._monotonic() + _TRUSTED_S, message.sequence)
+        """Note that this heartbeat, compared with these rows, left nothing to do."""
+        self._known[message.host] = _Known(
+            hash(_content(message)), rows, self._monotonic() + _TRUSTED_S, message.sequence
+        )
 
     def _rows(self, host: str) -> Rows | None:
         known = self._known.get(host)
         return known.rows if known else None
 
     def take(self, tx: Transaction, messages: Sequence[HostReported]) -> list[HostReported]:
-        """Take the heartbeats of hosts that are up and whose rows are as they were; answers with the others, of which
-        nothing is taken."""
+        """Take the heartbeats of hosts that are up and whose rows have not changed; returns the others, untouched."""
         rows = read_rows(tx, [m.host for m in messages])
         same = {m.host: m for m in messages if rows[m.host] == self._rows(m.host)}
         last: dict[str, int] = {}
         for ids in chunks(sorted(same)):
             # Locked in the order in which claims lock them.
-            # Those whose guests another host shows, too, are to be looked at: see ``stray_guests``.
+            # A host of whose guests another host shows a second one is looked at in full (``stray_guests``).
             shown_elsewhere = exists().where(StrayGuest.owner_host == Host.id)
             query = select(Host.id, Host.heartbeat_sequence, Host.epoch)
             query = query.where(among(Host.id, ids), Host.up, ~shown_elsewhere).order_by(Host.id)
@@ -93,7 +94,7 @@ class UnchangedHeartbeats:
 
 
 def rows_of(instances: Iterable[tuple[State, int]]) -> Rows:
-    """The states and generations of a host's instances, in short."""
+    """A digest of the states and generations of a host's instances."""
     counts: Counter[str] = Counter()
     generations: Counter[str] = Counter()
     for state, generation in instances:
@@ -103,7 +104,7 @@ def rows_of(instances: Iterable[tuple[State, int]]) -> Rows:
 
 
 def read_rows(tx: Transaction, hosts: Sequence[str]) -> Mapping[str, Rows]:
-    """What the rows say of the instances of these hosts, in short."""
+    """The digests of the instances of these hosts, from their rows."""
     found: dict[str, set[tuple[str, int, int]]] = defaultdict(set)
     for ids in chunks(sorted(set(hosts))):
         query = (

@@ -1,7 +1,7 @@
-"""Rows whose generation is behind their agents': the database was restored from a backup, or a failover lost its end.
+"""Rows whose generation is behind their agents': the database was restored from a backup, or a failover lost changes.
 
-An agent heeds only what is newer than what it knows, so such a row is raised: from heartbeats, from reports, and from
-what agents answer to commands that came too late.
+An agent ignores commands that are not newer than what it knows, so such a row is raised: by heartbeats, by reports, and
+by agents' answers to commands that were outdated.
 """
 
 from collections import defaultdict
@@ -22,13 +22,13 @@ from controller.operations.instances.transitions import doorbells
 
 log = structlog.get_logger(__name__)
 
-# A restored database is behind by no more generations than this; no controller ever gave one that is further ahead.
+# How many requests can be lost with a database, and the highest generation there can be: no controller ever sent more.
 MOST_AHEAD = 100_000
 MOST = LARGEST - MOST_AHEAD
 
 
 def is_believable(instance: LockedInstance, generation: int) -> bool:
-    """Whether an agent can know this generation of the instance; that it cannot is logged, once."""
+    """Whether an agent can have been sent this generation of the instance; if not, that is logged once."""
     if generation <= min(instance.generation + MOST_AHEAD, MOST):
         return True
     _log_nonsense(instance.id, instance.host_id or "", generation)
@@ -36,12 +36,12 @@ def is_believable(instance: LockedInstance, generation: int) -> bool:
 
 
 def is_awaited(instance: LockedInstance) -> bool:
-    """Whether its host still has a request to carry out."""
+    """Whether its host has a request to carry out, or something to remove."""
     return instance.state in TRANSITIONAL or (instance.state is State.ERROR and instance.host_id is not None)
 
 
 def is_outdated(instance: LockedInstance, answer: OutdatedRequest) -> bool:
-    """Whether the agent ignored the row's newest request. The answer to a late command says nothing new."""
+    """Whether the agent has ignored the row's current request; an answer to a late command does not show that."""
     if not is_believable(instance, answer.newest):
         return False
     other_request = answer.generation == answer.newest == instance.generation and is_awaited(instance)
@@ -51,15 +51,15 @@ def is_outdated(instance: LockedInstance, answer: OutdatedRequest) -> bool:
 def catch_up(
     tx: Transaction, instances: Iterable[LockedInstance], newest: Mapping[str, int], ended: Collection[str] = ()
 ) -> None:
-    """Raise locked instances to the ``newest`` generation that their agents know; beyond it, and the host told again,
-    where a request is still to be carried out. ``ended``: those of which the agent has reported an end that counts."""
+    """Raise locked instances to the ``newest`` generation that their agents know. If a request is still to be carried
+    out, raise them by one more and send it again; not for those in ``ended``, whose agents have reported GONE."""
     by_generation: dict[int, list[LockedInstance]] = defaultdict(list)
-    told = []
+    resent = []
     for instance in instances:
         awaited = is_awaited(instance) and instance.id not in ended
         by_generation[newest[instance.id] + awaited].append(instance)
         if awaited:
-            told.append(instance)
+            resent.append(instance)
     for generation, alike in by_generation.items():
         for ids in chunks([i.id for i in alike]):
             tx.session.execute(
@@ -77,22 +77,20 @@ def catch_up(
                 now=generation,
             )
             instance.generation = generation
-    tx.outbox += doorbells(tx, told)
+    tx.outbox += doorbells(tx, resent)
 
 
 @lru_cache(maxsize=1000)
 def _log_nonsense(instance_id: str, host_id: str, generation: int) -> None:
-    """Once for each of them, as long as there are not too many."""
-    log.warning(
-        "a generation that cannot be is not believed", instance=instance_id, host=host_id, generation=generation
-    )
+    """Log it once for each instance, of a thousand instances."""
+    log.warning("impossible generation ignored", instance=instance_id, host=host_id, generation=generation)
 
 
 def remember(tx: Transaction, invented: Mapping[str, int]) -> None:
-    """Write down the generations of removals that are sent to hosts which the rows do not name.
+    """Write the generations of removals that are sent to other hosts than the rows name.
 
-    A row that is on another host keeps its own: what that host knows counts there, and should the instance ever come
-    to the first one, its agent answers at which generation it is.
+    A row that is on a host keeps its own generation: that is what its host knows. If the instance ever comes to the
+    host of the removal, the agent there answers with its generation.
     """
     by_generation: dict[int, list[str]] = defaultdict(list)
     for instance_id, generation in invented.items():

@@ -1,11 +1,11 @@
-"""Instances as the operations hold them: locked in the database, a few columns in memory.
+"""Locked instances: rows that are locked in the database, with a few of their columns in memory.
 
-Thousands of them move in one transaction, so they are plain records, not ORM objects: read by one SELECT,
-written back by one UPDATE for each group that changes alike.
+Thousands of them change in one transaction, so they are plain records, not ORM objects: read by one SELECT, written
+by one UPDATE for each group with the same change.
 
-A transaction that locks several kinds of rows locks them in one order, so that two of them wait for each other, but
-never form a cycle: **instances (by id), leases, projects (by id), hosts (by id)**. A transaction that learns only from
-a host which instances it is to change reads those without a lock, locks them, then locks the host and looks again.
+Every transaction locks several kinds of rows in one order, so that there are no deadlocks: **instances (by id), leases,
+projects (by id), hosts (by id)**. A transaction that learns from a host which instances it has to change reads those
+without a lock, locks them, then locks the host and compares again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from controller.operations.cloud import Transaction
 
 T = TypeVar("T")
 
-# How many ids one statement names; engines limit the parameters of a statement.
+# How many ids one statement names at most: engines limit the parameters of a statement.
 CHUNK = 1000
 
 
@@ -57,7 +57,7 @@ _COLUMNS = tuple(getattr(Instance, name) for name in LockedInstance.__slots__)
 
 
 def lock_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance]:
-    """The instances of these ids, locked until the transaction ends, always in the same order."""
+    """The instances of these ids, locked in the order of their ids until the transaction ends."""
     ordered = sorted(ids)
     found: list[LockedInstance] = []
     for chunk in chunks(ordered):
@@ -66,7 +66,7 @@ def lock_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance
 
 
 def read_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance]:
-    """The instances of these ids, not locked: for telling others about them."""
+    """The instances of these ids, not locked: for messages about them."""
     found: list[LockedInstance] = []
     for chunk in chunks(sorted(ids)):
         found += _read(tx, select(*_COLUMNS).where(among(Instance.id, chunk)))
@@ -74,7 +74,7 @@ def read_instances(tx: Transaction, ids: Collection[str]) -> list[LockedInstance
 
 
 def lock_requested(tx: Transaction, reservation_ids: Collection[str]) -> list[LockedInstance]:
-    """What is REQUESTED of these reservations, locked."""
+    """The instances of these reservations that are REQUESTED, locked."""
     found: list[LockedInstance] = []
     for chunk in chunks(sorted(reservation_ids)):
         found += _lock(tx, among(Instance.reservation_id, chunk), Instance.state == State.REQUESTED)
@@ -92,19 +92,20 @@ def count_requested(tx: Transaction, reservation_ids: Collection[str]) -> dict[s
 
 
 def lock_hosts(tx: Transaction, ids: Sequence[str]) -> None:
-    """Lock hosts for a change of their counters, always in the same order; a single one is locked by the change."""
+    """Lock hosts in the order of their ids before their counters change; a single one is locked by the change
+    itself."""
     for chunk in chunks(sorted(ids)) if len(ids) > 1 else ():
         locked = select(Host.id).where(among(Host.id, chunk)).order_by(Host.id).with_for_update(key_share=True)
         tx.session.execute(locked).all()
 
 
 def chunks(ids: Sequence[str]) -> list[Sequence[str]]:
-    """The ids, as many at a time as one statement names."""
+    """The ids in parts of ``CHUNK``, for one statement each."""
     return [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
 
 
 def in_portions(items: Iterable[T], weigh: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """The items in order, as many at a time as weigh ``most`` together; one that weighs more comes alone."""
+    """The items in order, in parts that weigh at most ``most`` together; an item that weighs more comes alone."""
     portion: list[T] = []
     weight = 0
     for item in items:

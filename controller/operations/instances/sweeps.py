@@ -1,4 +1,4 @@
-"""What a sweep does: finds rows that wait for something and notifies again, or ends their waiting with a reason."""
+"""Sweeps: notify services again of rows that wait, end those that are overdue, purge old ones."""
 
 from datetime import timedelta
 
@@ -14,14 +14,14 @@ from controller.operations.hosts import stray_guests
 from controller.operations.instances.locking import LockedInstance, lock_instances
 from controller.operations.instances.transitions import doorbells, notify_later, transition
 
-# Rows that one sweep takes at most; the next one takes the rest.
+# How many rows one sweep changes at most; the next one takes the rest.
 BATCH = 500
-# What is in a state that only a newer release knows is left to its services.
+# Instances in a state that only a newer release knows are left to its services.
 _KNOWN = list(State)
 
 
 def expire(tx: Transaction) -> int:
-    """End what has outstayed its state's deadline. Answers how many."""
+    """Raise EXPIRED for instances whose deadline is over. Answers how many."""
     overdue = tx.session.scalars(
         select(Instance.id)
         .where(Instance.deadline_at <= tx.now, Instance.state.in_(_KNOWN))
@@ -39,11 +39,12 @@ def expire(tx: Transaction) -> int:
 
 
 def notify(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
-    """Notify again of what has waited long enough, ``most`` at most; each time the pause doubles. Answers how many.
+    """Notify services again of instances that have waited long enough, at most ``most``; the pause doubles each time.
+    Answers how many.
 
-    While hosts are ``busy`` answering, what waits is most likely to be still in the queues, and to notify again would
-    make these longer: then it waits for ``[controller] ring_max_s`` more. A ``ring_at`` that is further ahead than any
-    pause lasts was written before a clock stepped back: that row has waited long enough.
+    While hosts are ``busy`` answering, what waits is probably still in the queues, and more messages would only make
+    these longer: then it waits ``[controller] ring_max_s`` longer. A time further ahead than the longest pause was
+    written before a clock stepped back: that instance has waited long enough.
     """
     conf = tx.settings.controller
     never = tx.now + timedelta(seconds=2 * max(conf.ring_after_s, conf.ring_max_s))
@@ -59,7 +60,7 @@ def notify(tx: Transaction, *, busy: bool = False, most: int = BATCH) -> int:
 
 
 def purge(tx: Transaction) -> int:
-    """Remove the rows of instances that were deleted long ago, and what was noted of strays. Answers how many."""
+    """Remove rows of instances that were deleted long ago, and of old strays. Answers how many instances."""
     stray_guests.purge(tx)
     before = tx.now - timedelta(seconds=tx.settings.controller.purge_deleted_after_s)
     old = tx.session.scalars(

@@ -1,7 +1,7 @@
-"""Applies events to instances by the transition table, with everything that goes with a transition.
+"""Transitions of instances: the state, and everything that changes with it, in one transaction.
 
-The only writer of ``Instance.state``. What goes with a state - deadline, next notification, quota, claim, lease,
-history - changes here, in the same transaction.
+The only writer of ``Instance.state``. Deadline, next notification, quota, claim, lease and history follow the state
+here.
 """
 
 from collections import Counter, defaultdict
@@ -52,7 +52,7 @@ def transition(
         moved = [(i, before, after) for i, before, after in moved if after is not before]
     if not moved:
         return
-    # Leases, projects, hosts: the order of all locks (see ``locking``).
+    # Locked in the order of every transaction: leases, projects, hosts (``instances.locking``).
     released = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
     _count_quota(tx, moved)
     claims.give_back(tx, released)
@@ -73,7 +73,7 @@ def transition(
 
 
 def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
-    """The columns that go with a state: since when, until when, when it is notified again."""
+    """The columns that follow a state: since when, its deadline, the next notification (``ring_at``, ``rings``)."""
     deadline_s = DEADLINE_S.get(state)
     awaited = state in TRANSITIONAL or (state is State.ERROR and on_host)
     columns: dict[str, datetime | State | int | None] = {
@@ -89,7 +89,7 @@ def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, dateti
 
 
 def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
-    """Set when each one is notified again: the pause doubles each time."""
+    """Set when the service in charge of each is notified again: the pause doubles each time, up to ``ring_max_s``."""
     conf = tx.settings.controller
     by_count: dict[int, list[str]] = defaultdict(list)
     for instance in instances:
@@ -100,7 +100,7 @@ def notify_later(tx: Transaction, instances: Iterable[LockedInstance]) -> None:
 
 
 def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Message]:
-    """The messages that notify the service which the state of each instance waits for."""
+    """The messages that wake the services in charge of these instances, by their state."""
     messages: list[Message] = []
     requested = {i.reservation_id for i in instances if i.state is State.REQUESTED}
     messages += [ScheduleReservation(r) for r in sorted(requested)]
@@ -113,7 +113,7 @@ def doorbells(tx: Transaction, instances: Sequence[LockedInstance]) -> list[Mess
 
 
 def _mark_overdue(tx: Transaction, instances: Sequence[LockedInstance], detail: Detail) -> None:
-    """Their deadline is over, and only their history says so: they go on waiting."""
+    """Record that their deadline is over; they stay in their state, and keep the time since when."""
     _update(tx, [i.id for i in instances], {"deadline_at": None})
     for instance in instances:
         instance.deadline_at = None
@@ -121,7 +121,7 @@ def _mark_overdue(tx: Transaction, instances: Sequence[LockedInstance], detail: 
 
 
 def _reason(event: Event, before: State, after: State, detail: str, code: str) -> Mapping[str, str]:
-    """Why the instance is in its state, where no user asked for it; a failure keeps its reason to the end."""
+    """The reason of a state; empty if a user requested it. A failed instance keeps its reason to the end."""
     failed = (after is State.ERROR and before is not State.ERROR) or (event is Event.FAILED and after is State.STOPPED)
     if failed or (event is Event.SHUT_OFF and before is not State.STOPPING):
         return {"reason": detail, "reason_code": code}

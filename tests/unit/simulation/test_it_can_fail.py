@@ -120,7 +120,7 @@ def _deletes_expire(patch: pytest.MonkeyPatch) -> None:
 
 
 def _strays_go_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(stray_guests, "_LOOKS", 1)
+    patch.setattr(stray_guests, "_SIGHTINGS_NEEDED", 1)
     patch.setattr(stray_guests, "_owner_shows_it", lambda *_: True)
 
 

@@ -142,7 +142,7 @@ def test_of_hosts_that_never_joined_nothing_is_remembered(tmp_path: Path) -> Non
 def test_a_host_that_shows_all_guests_of_the_site_has_a_few_looked_at(
     site: TestCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stray_guests, "_STRANGERS_AT_ONCE", 2)
+    monkeypatch.setattr(stray_guests, "_MOST_STRAYS", 2)
     ids = sorted(active(site, 5))
     shown = tuple(GuestState(i, 1, Power.RUNNING) for i in ids)
     rows = select(StrayGuest.instance_id).where(StrayGuest.host_id == "h2").order_by(StrayGuest.instance_id)

@@ -1,4 +1,4 @@
-"""A host that is given up with all that it carries, and comes back all the same."""
+"""A host that is force-removed with its instances, and comes back all the same."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_everything_on_it_ends_and_is_given_back(site: TestCloud) -> None:
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleting]))
     assert site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1")) == 3
     assert site.states([runs, deleting, stopping]) == [State.ERROR, State.DELETED, State.ERROR]
-    assert "host h1 was given up" in site.instance(runs).reason
+    assert "host h1 was force-removed" in site.instance(runs).reason
     assert site.views([runs])[0].ip == ""
     assert site.cloud.read(hosts.list_hosts) == []
     assert site.cloud.read(audit) == []
@@ -50,6 +50,6 @@ def test_its_guests_go_at_the_second_look_and_keep_their_disks(site: TestCloud) 
 
 def test_a_host_that_is_heard_of_is_not_given_up(site: TestCloud) -> None:
     (one,) = active(site)
-    with pytest.raises(Conflict, match="is heard of"):
+    with pytest.raises(Conflict, match="is up; --force removes only hosts that are down"):
         site.cloud.write(lambda tx: force_removal.force_remove(tx, "h1"))
     assert site.states([one]) == [State.ACTIVE]

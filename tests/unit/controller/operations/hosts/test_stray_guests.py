@@ -199,7 +199,7 @@ def test_two_names_of_one_machine_remove_nothing(site: TestCloud) -> None:
         site.heartbeat("h2", guests=shown(one), boot_id="same")
         site.heartbeat("h1", guests=shown(one), boot_id="same")
     assert removed(site) == []
-    assert [s.reason for s in strays(site)] == ["left alone: h1 is this very machine, with the same boot id"]
+    assert [s.reason for s in strays(site)] == ["left alone: h1 is this same machine, with the same boot id"]
 
 
 def test_an_agent_that_cannot_keep_the_disk_is_not_told_to_remove_a_guest(site: TestCloud) -> None:
