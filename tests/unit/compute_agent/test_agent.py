@@ -1,37 +1,22 @@
 """What an agent makes of commands, whatever happens to it on the way."""
 
-import base64
-import errno
-import os
 from collections.abc import Callable
 
 import pytest
 
-from compute_agent import heartbeat
 from compute_agent.agent import Agent
 from compute_agent.commands import Handled
-from compute_agent.errors import HypervisorUnreachable, WorkAbandoned
+from compute_agent.errors import WorkAbandoned
 from compute_agent.journal.journal import Journal
-from compute_agent.retries import ATTEMPTS
 from compute_agent.simulated.driver import SimulatedDriver, SimulatedSite
-from controller.bus.unread import Unread
-from controller.domain.errors import DriverError, PoisonMessage, Unavailable
+from controller.domain.errors import Unavailable
 from controller.domain.guests import Desired, OffCause, Power
 from controller.domain.messages import (
-    ConsoleRead,
-    GuestsChanged,
     GuestSpec,
-    GuestState,
     HostAccepted,
-    HostReported,
-    OutdatedRequest,
-    PrepareNetworks,
-    ReadConsole,
     ReconcileGuests,
 )
-from controller.domain.release import RELEASE
 from controller.domain.states import Event
-from controller.domain.wire import VERSION
 from tests.labs.agent import HOST, NOW, guest, instance, work_all
 from tests.labs.bus import FakeBus
 
@@ -142,16 +127,6 @@ def test_a_newer_wish_during_the_work_is_carried_out_next(
     assert events(bus) == [(instance(1), 2, Event.GONE)]
 
 
-def test_while_the_bus_is_down_results_wait(agent: Agent, bus: FakeBus) -> None:
-    order(agent, guest())
-    work_all(agent)
-    bus.down = True
-    assert not agent.report()
-    bus.down = False
-    assert agent.report()
-    assert events(bus) == [(instance(1), 1, Event.RUNNING)]
-
-
 def test_an_error_is_reported_with_its_reason(agent: Agent, bus: FakeBus) -> None:
     order(agent, guest(image=None))
     work_all(agent)
@@ -159,39 +134,6 @@ def test_an_error_is_reported_with_its_reason(agent: Agent, bus: FakeBus) -> Non
     (report,) = bus.reports()
     assert report.event is Event.FAILED
     assert "no image" in report.reason
-
-
-def test_what_may_pass_is_tried_again_but_not_for_ever(
-    agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(_: object) -> None:
-        raise HypervisorUnreachable(what="Starting the guest", reason="libvirt went away")
-
-    monkeypatch.setattr(driver, "spawn", gone)
-    order(agent, guest())
-    pauses = [agent.work(instance(1)) for _ in range(ATTEMPTS)]
-    assert pauses == [1, 2, 4, 8, 16, 30, 30, None]
-    agent.report()
-    assert events(bus) == [(instance(1), 1, Event.FAILED)]
-
-
-def test_what_passed_is_not_reported(
-    agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as broken:
-
-        def fails(_: str, **__: object) -> None:
-            raise DriverError(what="Destroying the guest", reason="busy")
-
-        order(agent, guest())
-        work_all(agent)
-        order(agent, guest(1, 2, Desired.ABSENT))
-        broken.setattr(driver, "destroy", fails)
-        assert agent.work(instance(1)) == 1
-        agent.report()
-    assert agent.work(instance(1)) is None
-    agent.report()
-    assert events(bus) == [(instance(1), 2, Event.GONE)]
 
 
 def test_what_the_journal_could_not_take_is_not_done_again(
@@ -306,29 +248,6 @@ def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: 
     assert bus.reports()[-1].cause == ""
 
 
-def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bus: FakeBus) -> None:
-    order(agent, guest(1, 7))
-    work_all(agent)
-    assert agent.report()
-    bus.sent.clear()
-    bus.down = True
-    for generation in (3, 4):
-        order(agent, guest(1, generation, Desired.ABSENT))
-    work_all(agent)
-    assert not agent.report()
-    bus.down = False
-    assert agent.report()
-    assert [m.outdated for m in bus.sent if isinstance(m, GuestsChanged)] == [(OutdatedRequest(instance(1), 4, 7),)]
-    assert agent.unreported() is None
-
-
-def test_outdated_request_is_no_work(agent: Agent) -> None:
-    """It does not turn a removal that waits for a thread into a boot that waits for a slot."""
-    assert order(agent, guest(1, 2, Desired.ABSENT)).work == (guest(1, 2, Desired.ABSENT),)
-    assert order(agent, guest(1), guest(2)).work == (guest(2),)
-    assert order(agent, guest(1, 2, Desired.ABSENT)).work == (guest(1, 2, Desired.ABSENT),)
-
-
 def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
     agent: Agent, driver: SimulatedDriver, bus: FakeBus
 ) -> None:
@@ -378,21 +297,6 @@ def test_after_a_boot_of_the_host_its_guests_are_started(
     assert new_agent().pending() == []
 
 
-def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
-    order(agent, guest(1, 3), guest(2, 4, Desired.SHUT_OFF))
-    work_all(agent)
-    driver.spawn(guest(9))
-    agent.heartbeat()
-    (message,) = bus.sent
-    assert isinstance(message, HostReported)
-    assert message.at == NOW.isoformat()
-    assert message.hypervisor == "simulated"
-    assert message.guests == (
-        GuestState(instance(1), 3, Power.RUNNING),
-        GuestState(instance(9), -1, Power.RUNNING),
-    )
-
-
 def test_guests_of_a_lost_journal_are_taken_in(
     driver: SimulatedDriver, new_agent: Callable[[], Agent], bus: FakeBus
 ) -> None:
@@ -403,49 +307,3 @@ def test_guests_of_a_lost_journal_are_taken_in(
     agent.report()
     assert driver.list_guests() == {}
     assert events(bus) == [(instance(5), 7, Event.GONE)]
-
-
-def test_the_console_is_read(agent: Agent) -> None:
-    order(agent, guest())
-    work_all(agent)
-    answer = agent.handle(ReadConsole(HOST, instance(1), 9)).answer
-    assert isinstance(answer, ConsoleRead)
-    assert base64.b64decode(answer.data) == b"10.0.0.1\n"
-    assert agent.handle(ReadConsole(HOST, instance(2))).answer == ConsoleRead(instance(2), "")
-
-
-def test_a_message_for_somebody_else_is_poison(agent: Agent) -> None:
-    with pytest.raises(PoisonMessage):
-        agent.handle(PrepareNetworks(()))
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
-def test_what_the_host_is_short_of_is_waited_for(
-    agent: Agent, driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    order(agent, guest())
-    with monkeypatch.context() as short:
-
-        def spawn(*_: object) -> None:
-            try:
-                raise OSError(number, os.strerror(number))
-            except OSError as error:
-                raise DriverError(what="Making the guest", reason="no program could be started") from error
-
-        short.setattr(driver, "spawn", spawn)
-        assert agent.work(instance(1))
-    assert agent.work(instance(1)) is None
-    assert driver.list_guests() == {instance(1): Power.RUNNING}
-
-
-def test_a_heartbeat_says_what_the_agent_cannot_read(
-    agent: Agent, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unread = Unread()
-    monkeypatch.setattr(heartbeat, "UNREAD", unread)
-    unread.note("MoveGuests")
-    agent.begin()
-    agent.heartbeat()
-    (beat,) = [m for m in bus.sent if isinstance(m, HostReported)]
-    assert beat.remarks == ("it cannot read what a newer release sends: MoveGuests (1)",)
-    assert (beat.release, beat.speaks) == (RELEASE, VERSION)
