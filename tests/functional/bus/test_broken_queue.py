@@ -51,7 +51,7 @@ def _declare_then_kill(settings: Settings, rabbitmq: RabbitMQ) -> None:
     strikes="a queue that is about to be consumed",
     seen="its consumer deletes it and declares it anew by itself; messages arrive again",
 )
-def test_a_broken_queue_is_mended_by_its_consumer(settings: Settings, rabbitmq: RabbitMQ) -> None:
+def test_consumer_repairs_a_broken_queue(settings: Settings, rabbitmq: RabbitMQ) -> None:
     _declare_then_kill(settings, rabbitmq)
     bus = Bus(settings)
     with Listener(settings, ["schedule"], nothing) as listener:

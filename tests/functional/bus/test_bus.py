@@ -41,7 +41,7 @@ def test_a_call_gets_its_answer(settings: Settings, bus: Bus) -> None:
     assert answers == [ConsoleRead(f"i-{n}", "aGk=") for n in range(3)]
 
 
-def test_a_call_that_nobody_answers_ends_in_time(bus: Bus) -> None:
+def test_call_without_an_answer_ends_in_time(bus: Bus) -> None:
     with pytest.raises(TimeoutError):
         bus.call(ReadConsole("nobody", "i-1"), 1)
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_a_dead_letter_at_once_and_the_next_one_is_handle
     assert listener.dead[0][1]["reason"] == "Message refused: unknown kind 'Nonsense'."
 
 
-def test_a_message_for_somebody_else_is_a_dead_letter_without_a_second_try(settings: Settings, bus: Bus) -> None:
+def test_message_without_a_handler_is_a_dead_letter_at_once(settings: Settings, bus: Bus) -> None:
     def refuse(message: Message) -> None:
         raise PoisonMessage(reason=f"{message.KIND} is not for me")
 
@@ -148,7 +148,7 @@ def test_what_comes_together_is_handled_together_and_one_bad_message_harms_no_ot
     assert len(dead) == 1
 
 
-def test_the_same_doorbell_waiting_twice_is_rung_once(settings: Settings, bus: Bus) -> None:
+def test_equal_doorbells_are_sent_once(settings: Settings, bus: Bus) -> None:
     bus.notify([BELL] * 20)
     with Listener(settings, ["schedule"], nothing) as listener:
         bus.send(ScheduleReservation("r-last"))

@@ -82,7 +82,7 @@ def test_a_deleted_guest_is_not_brought_back(agent: Agent, driver: SimulatedDriv
     assert driver.list_guests() == {}
 
 
-def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
+def test_only_the_newest_request_is_carried_out(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(1, 1), guest(2, 1))
     order(agent, guest(1, 2, Desired.ABSENT))
     work_all(agent)
@@ -91,7 +91,7 @@ def test_only_the_newest_wish_is_carried_out(agent: Agent, driver: SimulatedDriv
     assert sorted(events(bus)) == [(instance(1), 2, Event.GONE), (instance(2), 1, Event.RUNNING)]
 
 
-def test_a_wish_that_only_a_newer_release_knows_is_left_alone(
+def test_desired_state_of_a_newer_release_is_left_alone(
     agent: Agent, driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     """In a command, and in the journal that a newer agent left behind; the other guests are looked after."""
@@ -109,7 +109,7 @@ def test_a_wish_that_only_a_newer_release_knows_is_left_alone(
     assert driver.list_guests()[instance(1)] is Power.SHUT_OFF
 
 
-def test_a_newer_wish_during_the_work_is_carried_out_next(
+def test_newer_request_during_the_work_is_next(
     agent: Agent, driver: SimulatedDriver, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn = driver.spawn
@@ -188,7 +188,7 @@ def test_abandoned_work_stays_in_the_journal(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("place", ["spawn", "finish", "unreported", "send", "mark_reported"])
-def test_killed_anywhere_the_next_run_mends_it(
+def test_next_run_continues_after_a_kill_anywhere(
     place: str,
     when: str,
     new_agent: Callable[[], Agent],
@@ -234,7 +234,7 @@ def test_a_guest_that_powers_off_is_noticed_once(agent: Agent, driver: Simulated
 
 
 @pytest.mark.parametrize("cause", list(OffCause))
-def test_why_a_guest_is_off_is_told(agent: Agent, driver: SimulatedDriver, bus: FakeBus, cause: OffCause) -> None:
+def test_cause_of_a_shutdown_is_reported(agent: Agent, driver: SimulatedDriver, bus: FakeBus, cause: OffCause) -> None:
     order(agent, guest(1))
     work_all(agent)  # it booted and went off before anything was reported
     driver.power_lost(instance(1), cause)
@@ -260,9 +260,7 @@ def test_a_guest_whose_disk_is_gone_is_not_made_again_from_its_image(
     ]
 
 
-def test_a_guest_that_vanished_or_was_started_behind_our_back(
-    agent: Agent, driver: SimulatedDriver, bus: FakeBus
-) -> None:
+def test_vanished_and_started_guests_are_noticed(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(), guest(2))
     work_all(agent)
     order(agent, guest(2, 2, Desired.SHUT_OFF))

@@ -51,7 +51,7 @@ def test_the_console_is_read(agent: Agent) -> None:
     assert agent.handle(ReadConsole(HOST, instance(2))).answer == ConsoleRead(instance(2), "")
 
 
-def test_a_message_for_somebody_else_is_poison(agent: Agent) -> None:
+def test_message_that_is_no_command_is_refused(agent: Agent) -> None:
     with pytest.raises(PoisonMessage):
         agent.handle(PrepareNetworks(()))
 

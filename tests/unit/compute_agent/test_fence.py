@@ -115,7 +115,7 @@ def test_a_wrong_clock_is_seen_and_stops_nothing(
     assert beat(agent, bus).remarks == ("its clock differs from the controllers' by more than a day",)
 
 
-def test_an_answer_tells_the_time_only_while_it_is_new(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
+def test_late_answer_does_not_set_the_time(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     ticks = [0.0]
     agent = Agent(HOST, driver, journal, bus, lambda: NOW, grace_s=0, monotonic=lambda: ticks[0])
     agent.begin()
@@ -172,7 +172,7 @@ def test_killed_before_the_answer_is_written_the_boot_waits_again(
     assert driver.list_guests() == {instance(1): Power.RUNNING}
 
 
-def test_another_epoch_drops_what_was_wished_before(agent: Agent, driver: SimulatedDriver) -> None:
+def test_new_epoch_drops_older_requests(agent: Agent, driver: SimulatedDriver) -> None:
     accept(agent, 5)
     until = (NOW + timedelta(seconds=600)).isoformat()
     agent.handle(ReconcileGuests(HOST, (guest(1), guest(2)), 5, until))
@@ -311,7 +311,7 @@ def test_started_without_an_answer_only_where_that_is_configured(
     assert beat(waits, bus).remarks == ("1 guests were started though no controller had accepted this boot",)
 
 
-def test_what_is_in_hand_is_told(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
+def test_heartbeat_names_unfinished_work(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     """A guest that is being made in the old epoch is not told as gone."""
     accept(agent, 5)
     until = (NOW + timedelta(seconds=600)).isoformat()
@@ -402,7 +402,7 @@ def test_an_odd_expiry_does_not_keep_the_agent_from_its_next_start(
 
 
 @pytest.mark.parametrize("at", ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+00:00", "2024-05-01T12:00:00", "x\n"])
-def test_a_controller_whose_clock_no_clock_can_show_tells_no_time(
+def test_impossible_time_of_a_controller_is_not_taken(
     agent: Agent, driver: SimulatedDriver, bus: FakeBus, at: str
 ) -> None:
     """The agent could not reckon with it: no heartbeat was sent any more, no disk set aside."""

@@ -24,7 +24,7 @@ def order(agent: Agent, *specs: GuestSpec) -> Handled:
     return agent.handle(ReconcileGuests(HOST, specs))
 
 
-def test_a_heartbeat_tells_all_guests(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
+def test_heartbeat_has_all_guests(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, guest(1, 3), guest(2, 4, Desired.SHUT_OFF))
     work_all(agent)
     driver.spawn(guest(9))

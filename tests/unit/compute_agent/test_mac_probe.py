@@ -140,7 +140,7 @@ def test_the_last_good_list_stays(tmp_path: Path, program: Callable[[str], str])
     assert probe.report("h1") == MacReport((B,), "")
 
 
-def test_what_no_database_keeps_is_not_told(program: Callable[[str], str]) -> None:
+def test_unprintable_output_is_not_reported(program: Callable[[str], str]) -> None:
     probe = make_probe(Compute(mac_probe=program(r"printf 'a\000\033b' >&2; exit 1")), "h1")
     assert probe is not None
     probe.refresh()

@@ -22,7 +22,7 @@ def seen(agent: Agent) -> HostObservation:
     return answer
 
 
-def test_what_was_made_and_what_is_in_hand(agent: Agent) -> None:
+def test_observation_has_guests_and_unfinished_work(agent: Agent) -> None:
     agent.handle(ReconcileGuests(HOST, (guest(1, 3),)))
     work_all(agent)
     agent.handle(ReconcileGuests(HOST, (guest(2),)))
@@ -79,7 +79,7 @@ def test_taps_that_cannot_be_removed_are_said(
     assert "busy" in answer.error
 
 
-def test_only_taps_of_this_cloud_that_nobody_holds_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_unused_taps_of_this_cloud_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
     monkeypatch.setattr(bridges, "_INTERFACES", tmp_path)
     monkeypatch.setattr(bridges, "_delete", removed.append)

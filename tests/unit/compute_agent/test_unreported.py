@@ -32,7 +32,7 @@ def test_while_the_bus_is_down_results_wait(agent: Agent, bus: FakeBus) -> None:
     assert events(bus) == [(instance(1), 1, Event.RUNNING)]
 
 
-def test_a_wish_that_is_behind_is_answered_until_the_bus_has_it(agent: Agent, bus: FakeBus) -> None:
+def test_outdated_request_is_reported_until_the_bus_has_it(agent: Agent, bus: FakeBus) -> None:
     order(agent, guest(1, 7))
     work_all(agent)
     assert agent.report()

@@ -22,7 +22,7 @@ def failing() -> str:
     raise RuntimeError("what")
 
 
-def test_only_what_is_not_well_is_told() -> None:
+def test_only_problems_are_reported() -> None:
     health = Health()
     health.add("api", lambda: "")
     health.add("bus", lambda: "away", vital=False)
@@ -39,7 +39,7 @@ def test_a_thread_that_has_ended() -> None:
     assert thread_problem(thread, stopping=True) == ""
 
 
-def test_a_probe_tells_what_it_was_answered_and_what_is_not_answered() -> None:
+def test_probe_reports_answers_and_silence() -> None:
     answers = ["", "refused"]
     asleep = threading.Event()
 
@@ -58,7 +58,7 @@ def test_a_probe_tells_what_it_was_answered_and_what_is_not_answered() -> None:
     probe.stop()
 
 
-def test_a_round_that_fails_is_told_until_one_succeeds() -> None:
+def test_failed_sweep_is_a_problem_until_one_succeeds() -> None:
     broken = threading.Event()
     broken.set()
 

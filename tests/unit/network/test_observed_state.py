@@ -30,7 +30,7 @@ LISTING = """table inet t {
 """
 
 
-def test_rules_are_told_with_their_place() -> None:
+def test_differing_rules_are_named_with_their_chain() -> None:
     rules = observed_state._rules(LISTING)
     assert 'set s: elements = ("a" . 10.0.0.2, "b" . 10.0.0.1)' in rules
     assert rules[-2:] == ["chain c: ip saddr @s drop", "chain c: accept"]

@@ -18,7 +18,7 @@ def _nothing() -> Rows:
     raise AssertionError("the rows are read while another process has the networks")
 
 
-def test_another_process_that_never_lets_go_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_of_another_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "_LOCK_S", 0.1)
     settings = make_settings(tmp_path)
     (tmp_path / "network").mkdir()

@@ -82,7 +82,7 @@ def test_what_was_recorded_is_there_after_a_restart(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_late_result_of_an_older_wish_is_not_reported(journal: Journal) -> None:
+def test_result_of_an_older_request_is_not_reported(journal: Journal) -> None:
     journal.record(HOST, [guest(1, 1)])
     journal.record(HOST, [guest(1, 2, Desired.ABSENT)])
     assert not journal.finish(HOST, instance(1), 1, Event.RUNNING)
@@ -130,7 +130,7 @@ def test_a_tombstone_lasts_until_it_is_forgotten(journal: Journal) -> None:
 @pytest.mark.parametrize(
     ("desired", "reboot"), [(Desired.SHUT_OFF, False), (Desired.ABSENT, False), (Desired.RUNNING, True)]
 )
-def test_an_equal_generation_with_another_wish_is_outdated(
+def test_equal_generation_with_another_request_is_outdated(
     journal: Journal, done: bool, desired: Desired, reboot: bool
 ) -> None:
     """The sender's database was restored: an old result is no answer to what it wishes now."""
@@ -146,7 +146,7 @@ def test_an_equal_generation_with_another_wish_is_outdated(
     assert [r.event for r in journal.unreported(HOST)] == ([Event.RUNNING] if done else [])
 
 
-def test_thousands_of_outdated_wishes_are_found_together(journal: Journal) -> None:
+def test_thousands_of_outdated_requests_are_found_together(journal: Journal) -> None:
     journal.record(HOST, [guest(n, 3) for n in range(2000)])
     assert len(journal.record(HOST, [guest(n, 2) for n in range(2000)])) == 2000
 

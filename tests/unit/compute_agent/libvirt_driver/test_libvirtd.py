@@ -27,7 +27,7 @@ def test_the_private_libvirtd_listens_on_its_socket_only(tmp_path: Path) -> None
         libvirtd._prepare(below_run)
 
 
-def test_a_pid_that_went_to_somebody_else_is_not_ours(tmp_path: Path) -> None:
+def test_reused_pid_is_not_ours(tmp_path: Path) -> None:
     settings = replace(Settings(), general=General(state_dir=str(tmp_path), cloud_id="abcdef01"))
     (tmp_path / "libvirt").mkdir()
     (tmp_path / "libvirt" / "libvirtd.pid").write_text(f"{os.getpid()}\n")

@@ -66,7 +66,7 @@ def test_what_was_not_done_is_done_after_a_restart(
     wait_for(lambda: [g.instance_id for g in events.heartbeats()[-1].guests if g.power is Power.RUNNING] != [])
 
 
-def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
+def test_stop_takes_no_longer_than_unfinished_work(
     settings: Settings, bus: Bus, new_service: Callable[[], ComputeService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = replace(settings, compute=replace(settings.compute, simulated_boot_s=600.0))
@@ -80,7 +80,7 @@ def test_stopping_takes_no_longer_than_the_work_in_hand_lets_go(
     assert time.monotonic() - began < 5
 
 
-def test_reports_go_on_after_an_error_that_nobody_foresaw(
+def test_reports_go_on_after_an_unexpected_error(
     settings: Settings,
     bus: Bus,
     events: Events,

@@ -1,4 +1,4 @@
-"""The boot window, on a clock of its own."""
+"""The boot limiter, on a clock of its own."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def begin(limiter: BootLimiter, count: int, now: float = 0.0) -> None:
 
 
 def run(limiter: BootLimiter, share: dict[Key, float], *, until: float, waiting: int = 0) -> float:
-    """Let guests want these shares of a core; when the first place was given back, or ``until``."""
+    """Let guests want these shares of a core; when the first slot was freed, or ``until``."""
     full = len(limiter)
     for tick in range(1, int(until / TICK_S) + 1):
         now = tick * TICK_S
@@ -43,7 +43,7 @@ def test_no_more_than_the_limit() -> None:
     assert limiter.free == 0
 
 
-def test_a_guest_that_works_keeps_its_place_and_one_that_rests_gives_it_back() -> None:
+def test_settled_guest_frees_its_slot() -> None:
     limiter = BootLimiter(2)
     begin(limiter, 2)
     assert run(limiter, {key(0): 0.9, key(1): 0.01}, until=30) <= 1.5
@@ -57,21 +57,21 @@ def test_one_that_is_crowded_out_still_boots() -> None:
     assert run(limiter, {key(n): 0.2 for n in range(8)}, until=30) == 30
 
 
-def test_one_that_has_ended_gives_its_place_back() -> None:
+def test_ended_guest_frees_its_slot() -> None:
     limiter = BootLimiter(2)
     begin(limiter, 1)
     assert run(limiter, {}, until=30) <= 1
 
 
-def test_one_that_never_rests_gives_its_place_back_after_a_while() -> None:
+def test_guest_that_never_settles_frees_its_slot_in_time() -> None:
     limiter = BootLimiter(1)
     begin(limiter, 1)
     assert 30 < run(limiter, {key(0): 1.0}, until=120) <= 60
 
 
 @given(waiting=st.integers(1, 2000), cores=st.integers(1, 64))
-def test_nobody_waits_until_the_deadline_of_building(waiting: int, cores: int) -> None:
-    """Even if no guest ever rests: so many turns of so many places."""
+def test_every_boot_starts_before_the_deadline_of_building(waiting: int, cores: int) -> None:
+    """Even if no guest ever settles: so many turns of so many slots."""
     limiter = BootLimiter(cores)
     begin(limiter, cores)
     hold_s = run(limiter, {key(n): 1.0 for n in range(cores)}, until=120, waiting=waiting)

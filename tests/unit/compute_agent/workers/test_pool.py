@@ -1,4 +1,4 @@
-"""The crew: bounded, fair, never twice at once on one guest."""
+"""The worker pool: bounded, fair, never twice at once on one guest."""
 
 import threading
 import time
@@ -63,7 +63,7 @@ def test_what_comes_during_the_work_is_worked_on_after_it() -> None:
 
 
 def test_a_removal_that_comes_during_a_boot_follows_it_at_once() -> None:
-    """It needs no place in the window, and waits for none of the boots that do."""
+    """It needs no slot, and waits for none of the boots that do."""
     gate, began = threading.Event(), threading.Event()
 
     def work(_: str) -> None:
@@ -144,7 +144,7 @@ def _no_thread(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_boots_wait_for_a_place_and_removals_do_not() -> None:
+def test_only_boots_wait_for_a_slot() -> None:
     agent = RecordingAgent()
     pool = WorkerPool(4, lambda _: None, limiter=BootLimiter(2))
     for number in range(5):
@@ -161,7 +161,7 @@ def test_boots_wait_for_a_place_and_removals_do_not() -> None:
     assert len(agent.worked) == 6  # the one that was removed while it waited is not booted after all
 
 
-def test_what_boots_nothing_holds_no_place() -> None:
+def test_job_without_a_boot_holds_no_slot() -> None:
     agent = RecordingAgent()
     agent.done = {instance(n) for n in range(20)}
     pool = WorkerPool(2, lambda _: None, limiter=BootLimiter(1))
@@ -172,7 +172,7 @@ def test_what_boots_nothing_holds_no_place() -> None:
     assert pool.stop(5)
 
 
-def test_a_boot_that_fails_gives_its_place_to_the_next() -> None:
+def test_failed_boot_frees_its_slot() -> None:
     agent = RecordingAgent(lambda i: 60.0 if i == instance(0) else None)
     pool = WorkerPool(1, lambda _: None, limiter=BootLimiter(1))
     for number in range(2):
@@ -182,7 +182,7 @@ def test_a_boot_that_fails_gives_its_place_to_the_next() -> None:
     assert pool.stop(5)
 
 
-def test_a_host_without_threads_makes_boots_wait_for_a_place_and_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boots_wait_for_a_slot_and_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = RecordingAgent()
     pool = WorkerPool(2, lambda _: None, limiter=BootLimiter(2))
     with monkeypatch.context() as starved:

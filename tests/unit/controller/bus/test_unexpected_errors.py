@@ -139,7 +139,7 @@ def test_a_strangers_story_of_a_death_is_kept_with_its_letter(settings: Settings
     consumer.join(_WAIT_S)
 
 
-def test_the_ringer_goes_on_ringing() -> None:
+def test_notifier_goes_on_after_an_error() -> None:
     rung = Got()
 
     def publish(messages: Sequence[Message]) -> None:

@@ -100,7 +100,7 @@ def test_a_newer_releases_words_are_kept(kind: str) -> None:
     assert json.loads(encode(decode(json.dumps(later)))) == later
 
 
-def test_a_newer_releases_kind_is_told_from_nonsense() -> None:
+def test_newer_kind_differs_from_nonsense() -> None:
     with pytest.raises(NewerMessage, match="A newer release sent MoveGuests"):
         decode('{"kind":"MoveGuests","version":3}')
     for version in (VERSION, 0, -1, "3", None, True, [3]):
