@@ -1,6 +1,6 @@
 """DescribeImages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,6 @@ from api.ec2.actions.instance_shape import ROOT_DEVICE, architecture, hypervisor
 from api.ec2.actions.listing import fixed, page_of
 from api.ec2.protocol.filters import ValuesOf, compile_filters
 from api.ec2.protocol.timestamps import format_moment
-from controller.domain.errors import ImageNotFound
 from controller.operations.images.views import ImageView, list_images
 
 _GIB = 1024**3
@@ -24,9 +23,7 @@ def describe_images(context: Context, params: Parameters) -> Result:
     The owner ``amazon`` stands for the public images, as ``ExecutableBy=all`` does; ``self`` for the project's own.
     """
     ids = image_ids(params.get("ImageIds", ()))
-    images = context.cloud.read(lambda tx: list_images(tx, context.project_id))
-    if ids:
-        images = _chosen(images, ids)
+    images = context.cloud.read(lambda tx: list_images(tx, context.project_id, ids or None))
     for names in (params.get("Owners"), params.get("ExecutableUsers")):
         if names:
             images = [i for i in images if _belongs(i, names, context.project_id)]
@@ -38,14 +35,6 @@ def describe_images(context: Context, params: Parameters) -> Result:
 def _order(image: ImageView) -> str:
     """Oldest first."""
     return f"{image.created_at.isoformat(timespec='microseconds')}/{image.id}"
-
-
-def _chosen(images: Sequence[ImageView], ids: Sequence[str]) -> list[ImageView]:
-    by_id = {i.id: i for i in images}
-    missing = [i for i in ids if i not in by_id]
-    if missing:
-        raise ImageNotFound(id=", ".join(missing[:20]))
-    return [by_id[i] for i in ids]
 
 
 def _belongs(image: ImageView, names: Iterable[str], project_id: str) -> bool:

@@ -8,7 +8,6 @@ from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.instance_shape import architecture
 from api.ec2.actions.listing import fixed, page_of
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.domain.errors import InstanceTypeNotFound
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.views import architectures
 from controller.operations.instances.instance_types import InstanceTypeView, list_types
@@ -19,19 +18,16 @@ _DEFAULT_ARCHITECTURE = "x86_64"
 
 def describe_instance_types(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html"""
+    names = params.get("InstanceTypes", ())
 
     def read(tx: Transaction) -> tuple[Sequence[InstanceTypeView], list[str]]:
-        return list_types(tx), architectures(tx)
+        return list_types(tx, names), architectures(tx)
 
     types, found = context.cloud.read(read)
     supported = [architecture(a) for a in found] or [_DEFAULT_ARCHITECTURE]
-    names = params.get("InstanceTypes", ())
-    missing = set(names) - {t.name for t in types}
-    if missing:
-        raise InstanceTypeNotFound(id=", ".join(sorted(missing)[:20]))
     known = {**_FILTERS, "processor-info.supported-architecture": lambda _: supported}
     matches = compile_filters(params.get("Filters", ()), known)
-    chosen = (t for t in types if (not names or t.name in names) and matches(t))
+    chosen = (t for t in types if matches(t))
     items, token = page_of(context, params, chosen, _order, ids="InstanceTypes", maximum=_MAX_PAGE)
     return {"InstanceTypes": [_shape(t, supported) for t in items], "NextToken": token}
 

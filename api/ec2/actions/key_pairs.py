@@ -8,7 +8,7 @@ from api.ec2.actions.context import Context, Parameters, Result, UnsupportedPara
 from api.ec2.actions.instance_shape import tag_list
 from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.domain.errors import KeyPairNotFound, MissingParameter
+from controller.domain.errors import MissingParameter
 from controller.operations.accounts import key_pairs
 from controller.operations.accounts.key_pairs import KeyPairView
 
@@ -34,13 +34,8 @@ def import_key_pair(context: Context, params: Parameters) -> Result:
 
 def describe_key_pairs(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeKeyPairs.html"""
-    keys = context.cloud.read(lambda tx: key_pairs.list_key_pairs(tx, context.project_id))
     names, ids = params.get("KeyNames", ()), params.get("KeyPairIds", ())
-    missing = [*(set(names) - {k.name for k in keys}), *(set(ids) - {k.id for k in keys})]
-    if missing:
-        raise KeyPairNotFound(id=", ".join(sorted(missing)[:20]))
-    if names or ids:
-        keys = [k for k in keys if k.name in names or k.id in ids]
+    keys = context.cloud.read(lambda tx: key_pairs.list_key_pairs(tx, context.project_id, names=names, ids=ids))
     matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda k: k.tags)
     with_key = params.get("IncludePublicKey", False)
     return {"KeyPairs": [_shape(k, with_key) for k in keys if matches(k)]}

@@ -7,7 +7,7 @@ from api.ec2.actions.context import Context, Parameters, Result, UnsupportedPara
 from api.ec2.actions.instance_shape import tag_list
 from api.ec2.actions.tag_specifications import read_tag_specifications
 from api.ec2.protocol.filters import ValuesOf, compile_filters
-from controller.domain.errors import MissingParameter, PlacementGroupNotFound
+from controller.domain.errors import MissingParameter
 from controller.domain.placement_groups import GroupStrategy
 from controller.operations.instances import placement_groups
 from controller.operations.instances.placement_groups import PlacementGroupView
@@ -31,12 +31,10 @@ def create_placement_group(context: Context, params: Parameters) -> Result:
 
 def describe_placement_groups(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribePlacementGroups.html"""
-    groups = context.cloud.read(lambda tx: placement_groups.list_placement_groups(tx, context.project_id))
     names, ids = params.get("GroupNames", ()), params.get("GroupIds", ())
-    if missing := [*(set(names) - {g.name for g in groups}), *(set(ids) - {g.id for g in groups})]:
-        raise PlacementGroupNotFound(id=", ".join(sorted(missing)[:20]))
-    if names or ids:
-        groups = [g for g in groups if g.name in names or g.id in ids]
+    groups = context.cloud.read(
+        lambda tx: placement_groups.list_placement_groups(tx, context.project_id, names=names, ids=ids)
+    )
     matches = compile_filters(params.get("Filters", ()), _FILTERS, lambda g: g.tags)
     return {"PlacementGroups": [_shape(context, g) for g in groups if matches(g)]}
 

@@ -6,10 +6,12 @@ from urllib.parse import urlsplit
 from api.ec2.actions.context import Context, Parameters, Result
 from api.ec2.actions.listing import fixed
 from api.ec2.protocol.filters import compile_filters
-from controller.domain.errors import InvalidParameter, ZoneNotFound
+from controller.domain.errors import InvalidParameter
 from controller.operations.hosts.views import zones
 
 _OPT_IN = "opt-in-not-required"
+# No zone has a longer name.
+_MAX_NAME = 100
 
 
 def describe_regions(context: Context, params: Parameters) -> Result:
@@ -38,11 +40,8 @@ def describe_regions(context: Context, params: Parameters) -> Result:
 def describe_availability_zones(context: Context, params: Parameters) -> Result:
     """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeAvailabilityZones.html"""
     region = context.cloud.settings.api.region
-    known = [_zone(name, up, region) for name, up in context.cloud.read(zones).items()]
-    names = [*params.get("ZoneNames", ()), *params.get("ZoneIds", ())]
-    for name in names:
-        if all(z["ZoneName"] != name for z in known):
-            raise ZoneNotFound(id=name[:100])
+    names = [name[:_MAX_NAME] for name in (*params.get("ZoneNames", ()), *params.get("ZoneIds", ()))]
+    found = [_zone(name, up, region) for name, up in context.cloud.read(lambda tx: zones(tx, names)).items()]
     matches = compile_filters(
         params.get("Filters", ()),
         {
@@ -56,7 +55,7 @@ def describe_availability_zones(context: Context, params: Parameters) -> Result:
             "zone-type": lambda z: (z["ZoneType"],),
         },
     )
-    return {"AvailabilityZones": [z for z in known if (not names or z["ZoneName"] in names) and matches(z)]}
+    return {"AvailabilityZones": [z for z in found if matches(z)]}
 
 
 def _zone(name: str, up: bool, region: str) -> dict[str, Any]:

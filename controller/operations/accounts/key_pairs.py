@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from sqlalchemy import select
 
 from controller.db.models import KeyPair
-from controller.domain.checks import check_name
-from controller.domain.errors import InvalidParameter, InvalidPublicKey, KeyPairExists
+from controller.domain.checks import check_all_found, check_name
+from controller.domain.errors import InvalidParameter, InvalidPublicKey, KeyPairExists, KeyPairNotFound
 from controller.domain.ids import KEY_PAIR
 from controller.operations.accounts import tags
 from controller.operations.cloud import Cloud, Transaction
@@ -78,11 +78,20 @@ def import_key_pair(
     return _add(tx, project_id, name, key_type, fingerprint, line, with_tags)
 
 
-def list_key_pairs(tx: Transaction, project_id: str) -> Sequence[KeyPairView]:
-    """The key pairs of a project, by name. Two statements."""
+def list_key_pairs(
+    tx: Transaction, project_id: str, *, names: Collection[str] = (), ids: Collection[str] = ()
+) -> Sequence[KeyPairView]:
+    """The key pairs of a project, by name; with names or ids only those. Two statements.
+
+    Raises:
+        KeyPairNotFound: one of them is not the project's.
+    """
     rows = tx.session.scalars(select(KeyPair).where(KeyPair.project_id == project_id).order_by(KeyPair.name)).all()
     tagged = tags.tags_of(tx, project_id, "key-pair")
-    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in rows]
+    check_all_found(names, {row.name for row in rows}, KeyPairNotFound)
+    check_all_found(ids, {row.id for row in rows}, KeyPairNotFound)
+    chosen = [row for row in rows if row.name in names or row.id in ids] if names or ids else rows
+    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in chosen]
 
 
 def delete_key_pair(tx: Transaction, project_id: str, *, name: str = "", key_pair_id: str = "") -> str | None:

@@ -1,17 +1,26 @@
 """What doors show of all hosts together."""
 
+from collections.abc import Collection
+
 from sqlalchemy import func, select
 
 from controller.db.models import Host
+from controller.domain.checks import check_all_found
+from controller.domain.errors import ZoneNotFound
 from controller.operations.cloud import Transaction
 
 
-def zones(tx: Transaction) -> dict[str, bool]:
-    """Every zone that a host is in, or would be in, and whether a host of it is up; by name."""
+def zones(tx: Transaction, names: Collection[str] = ()) -> dict[str, bool]:
+    """Every zone that a host is in, or would be in, and whether a host of it is up; by name. With names only those.
+
+    Raises:
+        ZoneNotFound: no host is in one of them.
+    """
     found = {tx.settings.api.zone: False}
     for zone, up in tx.session.execute(select(Host.zone, Host.up).distinct()):
         found[zone] = found.get(zone, False) or up
-    return dict(sorted(found.items()))
+    check_all_found(names, found, ZoneNotFound)
+    return {name: up for name, up in sorted(found.items()) if not names or name in names}
 
 
 def architectures(tx: Transaction) -> list[str]:

@@ -1,14 +1,14 @@
 """Instance types, seeded with names that stock tools know."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 
 from controller.db.models import InstanceType
-from controller.domain.checks import check_number
-from controller.domain.errors import AlreadyExists, InvalidParameter
+from controller.domain.checks import check_all_found, check_number
+from controller.domain.errors import AlreadyExists, InstanceTypeNotFound, InvalidParameter
 from controller.domain.host_facts import MOST, check_labels
 from controller.operations.cloud import Transaction
 
@@ -59,11 +59,17 @@ def seed(tx: Transaction) -> None:
             tx.session.add(InstanceType(name=name, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib))
 
 
-def list_types(tx: Transaction) -> Sequence[InstanceTypeView]:
-    """All types that can be asked for, the smallest first."""
+def list_types(tx: Transaction, names: Collection[str] = ()) -> Sequence[InstanceTypeView]:
+    """All types that can be asked for, the smallest first; with names only those.
+
+    Raises:
+        InstanceTypeNotFound: there is none of one of the names.
+    """
     query = select(InstanceType).where(InstanceType.enabled)
     rows = tx.session.scalars(query.order_by(InstanceType.memory_mib, InstanceType.vcpus, InstanceType.name))
-    return [InstanceTypeView(t.name, t.vcpus, t.memory_mib, t.disk_gib, t.required_labels, t.enabled) for t in rows]
+    types = [InstanceTypeView(t.name, t.vcpus, t.memory_mib, t.disk_gib, t.required_labels, t.enabled) for t in rows]
+    check_all_found(names, {t.name for t in types}, InstanceTypeNotFound)
+    return [t for t in types if not names or t.name in names]
 
 
 def add_type(

@@ -1,12 +1,12 @@
 """Placement groups: which instances want to be together, or apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
 
 from controller.db.models import Instance, PlacementGroup
-from controller.domain.checks import check_name
+from controller.domain.checks import check_all_found, check_name
 from controller.domain.errors import (
     InvalidParameter,
     PlacementGroupExists,
@@ -57,12 +57,21 @@ def create_placement_group(
     return _view(row, with_tags)
 
 
-def list_placement_groups(tx: Transaction, project_id: str) -> Sequence[PlacementGroupView]:
-    """The groups of a project, by name. Two statements."""
+def list_placement_groups(
+    tx: Transaction, project_id: str, *, names: Collection[str] = (), ids: Collection[str] = ()
+) -> Sequence[PlacementGroupView]:
+    """The groups of a project, by name; with names or ids only those. Two statements.
+
+    Raises:
+        PlacementGroupNotFound: one of them is not the project's.
+    """
     query = select(PlacementGroup).where(PlacementGroup.project_id == project_id).order_by(PlacementGroup.name)
     rows = tx.session.scalars(query).all()
     tagged = tags.tags_of(tx, project_id, "placement-group")
-    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in rows]
+    check_all_found(names, {row.name for row in rows}, PlacementGroupNotFound)
+    check_all_found(ids, {row.id for row in rows}, PlacementGroupNotFound)
+    chosen = [row for row in rows if row.name in names or row.id in ids] if names or ids else rows
+    return [_view(row, tagged.get(row.id, _NO_TAGS)) for row in chosen]
 
 
 def delete_placement_group(tx: Transaction, project_id: str, name: str) -> None:

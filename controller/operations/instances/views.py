@@ -9,12 +9,11 @@ from sqlalchemy import Select, and_, func, or_, select
 
 from controller.db.bulk import among
 from controller.db.models import Host, Image, Instance, Lease, PlacementGroup, Reservation
+from controller.domain.checks import check_all_found
 from controller.domain.errors import InstanceNotFound
 from controller.operations.accounts.tags import tags_of
 from controller.operations.cloud import Transaction
 
-# So many ids that were not found are named in an error.
-_MISSING_NAMED = 20
 _NO_TAGS: Mapping[str, str] = {}
 _NO_LEASE = ("", "", "")
 # Up to so many rows, what belongs to them is looked up by their ids; beyond, by their project.
@@ -122,9 +121,7 @@ def list_instances(
 def get_instances(tx: Transaction, project_id: str | None, ids: Sequence[str]) -> list[InstanceView]:
     """``list_instances`` of these ids. Raises InstanceNotFound: for one of them, also where another project has it."""
     found = list_instances(tx, project_id, ids)
-    known = {i.id for i in found}
-    if missing := [i for i in ids if i not in known]:
-        raise InstanceNotFound(id=", ".join(missing[:_MISSING_NAMED]))
+    check_all_found(ids, {i.id for i in found}, InstanceNotFound)
     return found
 
 
