@@ -32,7 +32,7 @@ command -v busybox >/dev/null || test_packages+=(busybox-static)
 say() { printf '%s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# The folder of the cloud when nobody names one: the same rule as `pileus` has.
+# The folder of the cloud if none is named: the same rule as in `pileus`.
 default_state() {
     if [ -n "${PILEUS_STATE:-}" ]; then
         say "$PILEUS_STATE"

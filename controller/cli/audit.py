@@ -1,4 +1,4 @@
-"""`pileus audit`: whether every promise of the cloud holds right now, and what is safe to mend."""
+"""`pileus audit`: whether every promise of the cloud holds right now, and what is safe to repair."""
 
 import json
 import sys
@@ -58,7 +58,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def audit(
     operator: Operator, repair: bool, database_only: bool, settle_s: float, timeout_s: float, most_removals: int
 ) -> None:
-    """Check the promises of the cloud while it runs: rows, hosts, DHCP, firewall. Exit status 1 for any breach."""
+    """Check the promises of the cloud while it runs: rows, hosts, DHCP, firewall. Exit status 1 for any violation."""
     options = AuditOptions(repair, not database_only, settle_s, timeout_s, most_removals)
     found = _run(operator, options)
     if operator.output == "json":

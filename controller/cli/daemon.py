@@ -75,7 +75,7 @@ class Daemon:
     def start(self, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
         """Start ``pileus ARGUMENTS`` in a session of its own; it outlives this process."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        # -P: whatever lies in the folder where somebody stands is not imported.
+        # -P: modules in the current folder are not imported.
         argv = [sys.executable, "-P", "-m", "controller.cli.main", *arguments]
         with self.log_file.open("ab") as output:
             return subprocess.Popen(

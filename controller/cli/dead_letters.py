@@ -7,7 +7,7 @@ from controller.cli.output import print_row, print_rows, row
 from controller.operations import dead_letters
 
 _FIELDS = ("id", "at", "queue", "reason", "replay_at", "body")
-_LETTER = click.IntRange(1, 2**63 - 1)
+_NUMBER = click.IntRange(1, 2**63 - 1)
 
 
 @click.group("dead-letter")
@@ -24,27 +24,27 @@ def list_(operator: Operator) -> None:
 
 
 @dead_letter.command()
-@click.argument("letter", type=_LETTER)
+@click.argument("number", type=_NUMBER)
 @output_option
 @pass_operator
-def show(operator: Operator, letter: int) -> None:
+def show(operator: Operator, number: int) -> None:
     """Show one of them, with its content."""
-    print_row(operator, row(operator.read(lambda tx: dead_letters.get_dead_letter(tx, letter)), *_FIELDS))
+    print_row(operator, row(operator.read(lambda tx: dead_letters.get_dead_letter(tx, number)), *_FIELDS))
 
 
 @dead_letter.command()
-@click.argument("letters", type=_LETTER, nargs=-1, required=True)
+@click.argument("numbers", type=_NUMBER, nargs=-1, required=True)
 @pass_operator
-def replay(operator: Operator, letters: tuple[int, ...]) -> None:
+def replay(operator: Operator, numbers: tuple[int, ...]) -> None:
     """Have the controller send them again."""
-    operator.write(lambda tx: dead_letters.replay(tx, letters))
-    click.echo(f"{len(letters)} will be sent again")
+    operator.write(lambda tx: dead_letters.replay(tx, numbers))
+    click.echo(f"{len(numbers)} will be sent again")
 
 
 @dead_letter.command()
-@click.argument("letters", type=_LETTER, nargs=-1, required=True)
+@click.argument("numbers", type=_NUMBER, nargs=-1, required=True)
 @pass_operator
-def discard(operator: Operator, letters: tuple[int, ...]) -> None:
+def discard(operator: Operator, numbers: tuple[int, ...]) -> None:
     """Throw them away."""
-    operator.write(lambda tx: dead_letters.discard(tx, letters))
-    click.echo(f"{len(letters)} are gone")
+    operator.write(lambda tx: dead_letters.discard(tx, numbers))
+    click.echo(f"{len(numbers)} are gone")

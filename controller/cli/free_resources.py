@@ -22,7 +22,7 @@ RANGES = (
 
 
 def free_port(first: int, host: str = "127.0.0.1", avoid: Iterable[int] = ()) -> int:
-    """The first port from ``first`` on that nobody listens on. Raises ConfigurationError."""
+    """The first port from ``first`` on that no process listens on. Raises ConfigurationError."""
     for port in range(first, min(first + _PORTS_TRIED, 65536)):
         if port not in set(avoid) and port_is_free(port, host):
             return port
@@ -58,7 +58,7 @@ def free_range(used: Iterable[netaddr.IPNetwork]) -> str:
 
 
 def routes() -> list[netaddr.IPNetwork]:
-    """What this machine has routes to, but for the default route; none where nobody can tell."""
+    """What this machine has routes to, but for the default route; empty if the routes cannot be read."""
     try:
         found = read_routes()
     except CommandFailed:

@@ -59,7 +59,7 @@ def bus_problem(settings: Settings) -> str:
 
 
 def wait_for(problem: Callable[[], str], timeout_s: float, alive: Callable[[], bool] = lambda: True) -> str:
-    """Ask until there is no problem; the last one when the time is over or nothing is alive that could mend it."""
+    """Ask until there is no problem; the last one when the time is over or no process is alive that could solve it."""
     deadline = time.monotonic() + timeout_s
     while found := problem():
         if time.monotonic() > deadline or not alive():

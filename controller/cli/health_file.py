@@ -43,7 +43,7 @@ class HealthFile:
         self._services = services
 
     def write(self, problems: Sequence[Problem], *, ready: bool) -> None:
-        """Say how the process is; a full disk keeps nobody from working."""
+        """Say how the process is; a full disk does not stop the service."""
         if self._file is None:
             return
         document = {
@@ -109,7 +109,7 @@ def _read(path: Path, cloud_id: str) -> Process | None:
                 return _parsed(file.read(), cloud_id)
     except OSError:
         return None
-    return None  # whoever wrote it has ended
+    return None  # the process that wrote it has ended
 
 
 def _parsed(text: str, cloud_id: str) -> Process | None:

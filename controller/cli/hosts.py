@@ -144,7 +144,7 @@ def accept(operator: Operator, name: str) -> None:
 
 @host.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Also one that is down for good: its instances are given up.")
+@click.option("--force", is_flag=True, help="Also a host that is down, with its instances: they end in ERROR.")
 @click.option("--fenced", is_flag=True, help="With --force: the host is dead, none of its guests can still run.")
 @pass_operator
 def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
@@ -157,7 +157,7 @@ def remove(operator: Operator, name: str, force: bool, fenced: bool) -> None:
         raise click.UsageError("--fenced goes with --force")
     if force:
         count: int = operator.write(lambda tx: force_removal.force_remove(tx, name, fenced=fenced))
-        click.echo(f"{name} is removed, {counted(count, 'instance is', 'instances are')} given up with it")
+        click.echo(f"{name} is removed, and {counted(count, 'instance')} with it")
         kept = operator.read(lambda tx: quarantine.list_quarantined(tx, host_id=name))
         if kept:
             addresses = counted(len(kept), "address is", "addresses are")

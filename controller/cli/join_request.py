@@ -56,7 +56,7 @@ def checked_url(url: str) -> str:
 
 
 def is_in_the_clear(url: str) -> bool:
-    """Whether somebody between here and there could read the token and the bus's password."""
+    """Whether a third party on the way could read the token and the bus's password."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
@@ -65,7 +65,7 @@ def send(url: str, document: Mapping[str, object], ca_file: Path | None = None) 
     """Ask to join.
 
     Raises:
-        JoinRefused: with the API's own reason. JoinUnanswered: nobody is there, or somebody else.
+        JoinRefused: with the API's own reason. JoinUnanswered: no answer, or not one of Pileus.
     """
     target = f"{url}/v1/hosts/join"
     body = json.dumps(document).encode()

@@ -28,7 +28,9 @@ def list_(operator: Operator) -> None:
 
 @network.command()
 @click.argument("name")
-@click.option("--project", help="Project that it belongs to, by name or account number; else it is everybody's.")
+@click.option(
+    "--project", help="Project that it belongs to, by name or account number; without it every project may use it."
+)
 @click.option("--cidr", help="Address range; else one is cut out of [network] project_cidr_pool.")
 @click.option("--vlan", type=click.IntRange(1, 4094), help="VLAN id; else the first one that is free.")
 @click.option(

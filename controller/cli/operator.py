@@ -101,7 +101,7 @@ class Operator:
     def write(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation that changes rows.
 
-        A doorbell of the embedded bus rings in this process, where nothing listens: the cloud's sweep finds the rows.
+        A doorbell of the embedded bus stays in this process, where no service listens: the sweep finds the rows.
 
         Raises:
             ConfigurationError: this release cannot work with the tables, or no longer may.

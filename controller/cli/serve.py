@@ -61,8 +61,8 @@ def serve(operator: Operator, name: str, simulated: int | None, log_file: Path |
     settings = operator.load(simulated_hosts(simulated, alone=name != "all") if simulated else None)
     if settings.embedded_bus and name != "all":
         raise ConfigurationError(
-            reason=f"[bus] url is {settings.bus.url}, the memory of one process: `serve {name}` alone would hear "
-            "nobody. Serve all, or set the URL of a RabbitMQ"
+            reason=f"[bus] url is {settings.bus.url}, the memory of one process: `serve {name}` alone would get "
+            "no message. Use `serve all`, or set the URL of a RabbitMQ"
         )
     set_up_logging(settings, log_file)
     names = service_names() if name == "all" else [name]
@@ -161,7 +161,7 @@ def run_services(
 def add_probes(health: Health, names: Sequence[str], settings: Settings, stack: ExitStack) -> None:
     """Have the engines asked as well: a service with nothing to do does not notice that they are away.
 
-    Whoever consumes from the bus knows by itself whether it is there.
+    Consumers notice by themselves whether the bus is there.
     """
     if not set(names) <= {"compute"}:
         database = Database(replace(settings, database=replace(settings.database, pool_size=1, max_overflow=0)))
@@ -188,7 +188,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stopping = False
-        # Reentrant: a handler may interrupt whoever reads from it.
+        # Reentrant: a handler may interrupt a thread that reads from it.
         self._orders: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._take)

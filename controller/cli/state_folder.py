@@ -6,7 +6,7 @@ from pathlib import Path
 from controller.conf.load import FILE_NAME
 from controller.conf.settings import Settings
 
-# By name: the folder may be somebody's who keeps other things there.
+# By name: the user may keep other files in the folder.
 _FILES = (
     "pileus.db",
     "pileus.db-wal",

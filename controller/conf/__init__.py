@@ -1,4 +1,4 @@
-"""Typed settings, read by oslo.config and passed on; nobody reads a global."""
+"""Typed settings, read by oslo.config and passed as arguments; there is no global configuration."""
 
 from controller.conf.load import load_settings
 from controller.conf.settings import Settings

@@ -19,7 +19,7 @@ _CLOUD_ID = re.compile(r"[0-9a-f]{8}")
 
 
 def default_state_dir() -> Path:
-    """Where a cloud lives when nobody says: $PILEUS_STATE, or a folder of the system's or of the user's."""
+    """Where a cloud lives if no folder is named: $PILEUS_STATE, or a folder of the system's or of the user's."""
     if named := os.environ.get("PILEUS_STATE"):
         return Path(named)
     if os.geteuid() == 0:
@@ -28,7 +28,7 @@ def default_state_dir() -> Path:
 
 
 def is_of_a_site() -> bool:
-    """Whether the machine's cloud, when nobody names one, is what /etc/pileus/pileus.conf says."""
+    """Whether /etc/pileus/pileus.conf describes the machine's cloud, for commands that name none."""
     return not (os.environ.get("PILEUS_STATE") or (default_state_dir() / FILE_NAME).exists()) and SITE_FILE.exists()
 
 

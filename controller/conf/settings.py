@@ -81,7 +81,7 @@ class Bus:
     )
     publish_timeout_s: float = option(3.0, "Seconds until a message must be confirmed by the broker.", minimum=0.1)
     retry_after_s: float = option(
-        2.0, "After a failed publish: seconds in which doorbells are not even tried; the sweep rings later.", minimum=0
+        2.0, "After a failed publish: seconds in which no doorbell is tried; the sweep sends them later.", minimum=0
     )
     prefetch: int = option(16, "Messages that a consumer holds unacknowledged.", minimum=1, maximum=1000)
     batch: int = option(
@@ -130,8 +130,8 @@ class Controller:
     """Sweeps: how soon what was lost is found again."""
 
     sweep_s: float = option(1.0, "Seconds between two sweeps.", minimum=0.05)
-    ring_after_s: float = option(5.0, "Seconds in a transitional state before its doorbell is rung again.", minimum=0.1)
-    ring_max_s: float = option(60.0, "Longest pause between two rings for one instance.", minimum=1)
+    ring_after_s: float = option(5.0, "Seconds in a transitional state before its doorbell is sent again.", minimum=0.1)
+    ring_max_s: float = option(60.0, "Longest pause between two doorbells for one instance.", minimum=1)
     host_down_after_s: float = option(45.0, "Seconds without a heartbeat until a host is down.", minimum=1)
     clock_skew_warn_s: float = option(
         30.0,
@@ -255,7 +255,7 @@ class Compute:
     start_unconfirmed_after_min: float = option(
         0.0,
         "Minutes after a boot of the host from which on its guests are started without an answer of a controller; they "
-        "may have been given up and their addresses be in use elsewhere. 0: never.",
+        "may have been removed with their host, and their addresses be in use elsewhere. 0: never.",
         minimum=0,
     )
     keep_removed_disks_s: int = option(

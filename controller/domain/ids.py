@@ -25,7 +25,7 @@ class IdSource:
 
     @classmethod
     def system(cls) -> "IdSource":
-        """Ids nobody can guess."""
+        """Ids that cannot be guessed."""
         return cls(SystemRandom())
 
     def new(self, prefix: str) -> str:

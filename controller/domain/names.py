@@ -66,5 +66,5 @@ def is_dns_label(name: str) -> bool:
 
 
 def lease_hostname(dns_name: str, ip: str) -> str:
-    """The host name of whoever holds this lease: its own name, or else one made of its address."""
+    """The host name of the instance that holds this lease: its own name, or else one made of its address."""
     return dns_name or instance_hostname(ip)

@@ -10,7 +10,7 @@ class OpenEnum(StrEnum):
     """An enum of words, some of which only a newer release knows.
 
     ``Cls("NEW")`` is then a value of the enum that equals that word, prints as it, and is none of the members: no
-    row of a table, no ``is`` and no ``==`` with a member fits it, so whoever acts on members leaves it alone.
+    row of a table, no ``is`` and no ``==`` with a member fits it, so code that acts on members leaves it alone.
     Iteration finds the members only.
     """
 

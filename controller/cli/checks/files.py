@@ -42,7 +42,7 @@ def key_file(subject: Subject) -> Sequence[Item]:
 
 
 def state_dir(subject: Subject) -> Sequence[Item]:
-    """The folder of the cloud is there, can be written by services that keep something in it, and by nobody else."""
+    """The folder of the cloud is there, can be written by services that keep something in it, and by no other user."""
     path = subject.settings.state_dir
     item = _folder("state folder", path, "[DEFAULT] state_dir")
     writers = subject.settings.embedded_bus or {"network", "compute"} & set(subject.services)

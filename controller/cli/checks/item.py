@@ -69,7 +69,7 @@ def run_probes(probes: Mapping[str, Probe], subject: Subject, deadline_s: float 
 
 
 class _Run:
-    """One probe in a thread that nobody waits for once its time is over."""
+    """One probe in a thread; after its time it is not waited for."""
 
     def __init__(self, name: str, probe: Probe, subject: Subject) -> None:
         self._name = name

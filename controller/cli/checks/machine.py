@@ -83,11 +83,11 @@ def firewall(_subject: Subject) -> Sequence[Item]:
 
 
 def dns_port(_subject: Subject) -> Sequence[Item]:
-    """Nobody answers DNS on all addresses; dnsmasq needs the port on the guests' gateways only."""
+    """No process listens for DNS on all addresses; dnsmasq needs the port on the guests' gateways only."""
     if _listens_everywhere(Path("/proc/net/udp")) or _listens_everywhere(Path("/proc/net/tcp")):
         advice = "let it listen on its own addresses only: each network's dnsmasq needs port 53 of its gateway"
         return [fail("DNS port", "a name server listens on port 53 of all addresses (`ss -lunp sport = :53`)", advice)]
-    return [ok("DNS port", "nobody listens on port 53 of all addresses")]
+    return [ok("DNS port", "no process listens on port 53 of all addresses")]
 
 
 def metadata_port(subject: Subject) -> Sequence[Item]:
@@ -97,7 +97,7 @@ def metadata_port(subject: Subject) -> Sequence[Item]:
         return [ok("metadata port", f"{port} is free")]
     if _is_metadata(port):
         return [ok("metadata port", f"{port} is the running metadata service's")]
-    return [fail("metadata port", f"somebody else listens on {port}", "end it, or set [network] metadata_port")]
+    return [fail("metadata port", f"another process listens on {port}", "end it, or set [network] metadata_port")]
 
 
 def api_port(subject: Subject) -> Sequence[Item]:

@@ -34,7 +34,7 @@ def test_addresses_in_quarantine_until_the_host_is_fenced(
     assert (
         command("host", "remove", "--force", "h1")
         == """\
-h1 is removed, 2 instances are given up with it
+h1 is removed, and 2 instances with it
 2 addresses are in quarantine: once it is surely dead, `pileus host fence h1`
 """
     )
@@ -57,7 +57,7 @@ h1 is removed, 2 instances are given up with it
 def test_fenced_at_once(command: Command, lost: list[tuple[str, str]]) -> None:
     assert command.result("host", "remove", "--fenced", "h1").exit_code == 2
     assert command("host", "remove", "--force", "--fenced", "h1") == (
-        f"h1 is removed, {len(lost)} instances are given up with it\n"
+        f"h1 is removed, and {len(lost)} instances with it\n"
     )
     assert held(command) == {}
 
