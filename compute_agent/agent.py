@@ -88,7 +88,7 @@ class Agent:
         self._unconfirmed = 0  # guests that were started without a controller's answer
         self.troubles: dict[str, str] = {}  # task -> why it failed when it was last tried
 
-    def begin(self) -> bool:
+    def recover(self) -> bool:
         """At each start, before anything else: find what happened to the guests meanwhile; True once done.
 
         Raises:
@@ -99,7 +99,7 @@ class Agent:
         boot_id = self._driver.boot_id
         if again := self._journal.booted(self.host, boot_id):
             log.warning("the host was booted: its guests wait for a controller's answer", host=self.host, count=again)
-        self._fence.begin(boot_id)
+        self._fence.load(boot_id)
         expired = [i for i, at in self._journal.expiries(self.host).items() if self._fence.is_over(at)]
         if expired:
             log.info("old commands wait for a controller's answer", host=self.host, count=len(expired))

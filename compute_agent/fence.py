@@ -16,13 +16,13 @@ from controller.domain.messages import END_OF_EPOCHS, HostAccepted, ReconcileGue
 
 log = structlog.get_logger(__name__)
 
-# Clocks of controllers may differ by so much.
+# Clocks of controllers may differ by this much.
 _TOLERANCE = timedelta(seconds=60)
 # An answer that took longer says too little about the time.
 _PROMPT_S = 30.0
 # The controllers' clock is asked for again after this.
 _ASK_AGAIN_S = 3600.0
-# A clock without a battery begins in 1970. What is further away cannot be reckoned with.
+# A clock without a battery starts in 1970. A larger difference is an error of the sender.
 _MOST_WRONG = timedelta(days=200 * 365)
 _DIFFERENCES_S = ((86400, "a day"), (3600, "an hour"), (600, "ten minutes"), (60, "a minute"), (15, "15 seconds"))
 
@@ -44,11 +44,11 @@ class Fence:
         self.epoch = 0
         self.accepted = False
 
-    def begin(self, boot_id: str) -> None:
+    def load(self, boot_id: str) -> None:
         """Read what the journal knows of this boot."""
         self.boot_id = boot_id
         self.epoch, accepted = self._journal.accepted(self._host)
-        # What waits may do so because of what an earlier run found.
+        # Guests may still wait for an answer since an earlier run.
         self.accepted = bool(accepted) and accepted == boot_id and not self._journal.waiting(self._host)
         self._old_senders = self._journal.old_senders(self._host)
 
@@ -78,7 +78,7 @@ class Fence:
 
     def accept(self, message: HostAccepted) -> bool:
         """Take an answer, durably; False where it is of another boot, of an older epoch, or for an earlier run of the
-        agent. Twice is once."""
+        agent. Idempotent."""
         right_epoch = self.epoch <= message.epoch < END_OF_EPOCHS
         if message.boot_id != self.boot_id or not right_epoch or not self._was_asked(message.sequence):
             log.info("late answer not taken", host=self._host, epoch=message.epoch, own=self.epoch)
@@ -98,7 +98,7 @@ class Fence:
         self.epoch, self.accepted = message.epoch, True
 
     def refusal(self, command: ReconcileGuests) -> str:
-        """Why a command is not carried out; empty where it is."""
+        """Why a command is not carried out; empty if it is."""
         if command.epoch == 0:  # of release 0.1, which knows neither
             known = self.epoch == 0 or self._old_senders
             return "" if known else "it names no epoch, and no sender of release 0.1 is left"
@@ -120,7 +120,7 @@ class Fence:
         return [f"its clock differs from the controllers' by more than {more_than}"] if more_than else []
 
     def is_over(self, expires_at: str) -> bool:
-        """Whether what was to be begun until then comes too late; empty: never."""
+        """Whether the time by which a command had to be started has passed; empty: it has none."""
         try:
             return bool(expires_at) and self.now() - datetime.fromisoformat(expires_at) > _TOLERANCE
         except (ValueError, TypeError):

@@ -122,7 +122,7 @@ def macs_of_file(path: Path) -> Mapping[str, tuple[str, ...]]:
 
 
 def _output(argv: Sequence[str], deadline: float, timeout_s: float, stopping: Stopping) -> bytes:
-    """Not by ``controller.programs.run``: what the program left running must go too, and it may print for ever."""
+    """Not by ``controller.programs.run``: what the program left running is ended too, and its output is bounded."""
     environment = {**os.environ, "LC_ALL": "C"}
     pipe = subprocess.PIPE
     try:

@@ -93,7 +93,7 @@ class ComputeService:
         }
         self._pool = self._make_pool()
         self._consumer = QueueConsumer(self._settings, [host_queue(h) for h in hosts], self._handle, self.name)
-        self._consumer.declare()  # before the first heartbeat: who is heard of is sent commands
+        self._consumer.declare()  # before the first heartbeat: a host that has sent one is sent commands
         timers = [self._report, self._watch, self._tidy]
         if self._probe is not None:
             timers.append(self._refresh_probe)
@@ -119,7 +119,7 @@ class ComputeService:
         self._close()
 
     def problem(self) -> str:
-        """Why guests are not looked after: no hypervisor, no bus, a host whose last heartbeat was not sent."""
+        """Why guests are not taken care of: no hypervisor, no bus, a host whose last heartbeat was not sent."""
         if self._stop.is_set():
             return ""
         for thread in self._threads:
@@ -207,7 +207,7 @@ class ComputeService:
             self._pool.offer(agent, spec)
 
     def _offer_pending(self, agent: Agent) -> None:
-        """What waited is work now."""
+        """Queue the guests that need no answer any more."""
         self._offer(agent, agent.pending())
         self._reporter.mark_dirty(agent)
 
@@ -228,11 +228,11 @@ class ComputeService:
         self._reporter.run(self._pool)
 
     def _watch(self) -> None:
-        """The thread that begins each agent, then sends its heartbeats and looks after its guests."""
-        self._begin()
+        """The thread that starts each agent, then sends its heartbeats and watches its guests."""
+        self._recover()
         every_s = self._settings.compute.heartbeat_s
         now = time.monotonic()
-        # Spread over the interval: a fleet's heartbeats come evenly.
+        # Spread over the interval, so that the heartbeats of many hosts come evenly.
         due = [(now + i * every_s / len(self._agents), h) for i, h in enumerate(self._agents)]
         while due and not self._stop.wait(max(0.0, due[0][0] - time.monotonic())):
             when, host = due[0]
@@ -245,7 +245,7 @@ class ComputeService:
             guarded(agent, agent.heartbeat)
 
     def _tidy(self) -> None:
-        """The thread that looks after what grows: disks may be slow then, and guests, and heartbeats must not be."""
+        """The thread of ``Agent.tidy``: it may wait for slow disks; heartbeats do not wait for it."""
         while not self._stop.wait(_TIDY_EVERY_S):
             for agent in self._agents.values():
                 guarded(agent, agent.tidy)
@@ -260,11 +260,11 @@ class ComputeService:
                 log.exception("MAC probe failed, tried again later")
             self._stop.wait(self._settings.compute.mac_probe_every_s)
 
-    def _begin(self) -> None:
+    def _recover(self) -> None:
         """Every agent knows its guests before the first command is taken."""
         assert self._consumer is not None
         for agent in self._agents.values():
-            while guarded(agent, agent.begin) is None:
+            while guarded(agent, agent.recover) is None:
                 if self._stop.wait(_RETRY_S):
                     return
             guarded(agent, agent.heartbeat)

@@ -78,7 +78,7 @@ class NetworkReconciler(HostSide):
                     elif network_id in rows.new and not self._extend(segment, rows.new[network_id], links):
                         stale.add(network_id)
                 except (CloudError, OSError) as error:
-                    log.exception("a network could not be wired", network=network_id, bridge=segment.bridge)
+                    log.exception("network not reconciled", network=network_id, bridge=segment.bridge)
                     failed[network_id] = str(error)
             return Reconciled(rows, failed, remembered, stale)
 

@@ -79,7 +79,7 @@ class NetworkService:
             self._sweeper.join(_STOP_S)
 
     def problem(self) -> str:
-        """Why networks are not wired."""
+        """Why networks are not reconciled."""
         found = (self._consumer.problem(), self._calls.problem())
         swept = (
             (self._failed, thread_problem(self._sweeper, self._stop.is_set())) if self._host_side is not None else ()
@@ -108,7 +108,7 @@ class NetworkService:
             if not message.instance_ids:  # leases were given back or changed: which ones, the rows say
                 network_ids.update(message.network_ids)
             instance_ids.update(message.instance_ids)
-        failed = self._wire(network_ids, instance_ids)
+        failed = self._reconcile(network_ids, instance_ids)
         if instance_ids:
             self._cloud.bus.notify(self._cloud.ask(lambda tx: queries.commands(tx, instance_ids, failed)))
         if instance_ids and failed:
@@ -142,7 +142,7 @@ class NetworkService:
             done = self._host_side.reconcile(lambda ids=network_ids: self._read(ids, ()), verify=False)  # type: ignore[misc]
             self._take_back(done)
 
-    def _wire(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
+    def _reconcile(self, network_ids: Collection[str], instance_ids: Collection[str]) -> Mapping[str, str]:
         """Why networks failed. Of those that only get instances more, no more than these instances' leases is read."""
         if self._host_side is None:
             return {}

@@ -56,7 +56,7 @@ _ADDED = {
 
 
 def open_or_begin(path: Path) -> sqlite3.Connection:
-    """The open file, made when there is none; a corrupt one is moved aside and begun anew, empty.
+    """The open file, made when there is none; a corrupt one is moved aside, and an empty one made.
 
     Raises:
         Unavailable: it cannot be opened: no room, no right.
@@ -69,7 +69,7 @@ def open_or_begin(path: Path) -> sqlite3.Connection:
             raise
         except sqlite3.DatabaseError as error:
             aside = _move_aside(path)
-            log.error("journal is corrupt, begun anew", kept_as=str(aside), reason=str(error))  # noqa: TRY400
+            log.error("journal is corrupt, an empty one is made", kept_as=str(aside), reason=str(error))  # noqa: TRY400
             return _open(path)
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(what="The agent's journal", reason=f"{path}: {error}") from error

@@ -129,7 +129,7 @@ class Journal:
     def mark_reported(self, host: str, reports: Iterable[GuestReport], now: float) -> None:
         """The bus has these; a result that has changed since stays unreported.
 
-        A guest that is GONE becomes a tombstone, so that a late older command cannot bring it back.
+        A guest that is GONE becomes a tombstone, so that a late command of an older generation is ignored.
         """
         with self._write() as db:
             db.executemany(

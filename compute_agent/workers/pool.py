@@ -85,7 +85,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._stages: dict[Key, _Stage] = {}
         self._queued: dict[Key, Job] = {}
-        self._next: dict[Key, Job] = {}  # what came for a guest that is worked on: it follows at once
+        self._next: dict[Key, Job] = {}  # a job for a guest that is worked on now: it is the next
         self._paused: list[tuple[float, int, Job]] = []
         self._tickets: dict[Key, int] = {}
         self._numbers = itertools.count()
@@ -169,13 +169,13 @@ class WorkerPool:
         self._request_thread(job.boots)
 
     def _request_thread(self, boots: bool) -> None:
-        """Have a thread take the next job; one call too many does no harm, there is just nothing to take."""
+        """Have a thread take the next job; a call too many finds an empty queue."""
         if self._stopped:
             return
-        self._requested[boots] += 1  # also one that finds no thread stays in the pool's queue
+        self._requested[boots] += 1  # a call that finds no thread stays in the executor's queue
         try:
             self._pools[boots].submit(self._work_on_next, boots)
-        except RuntimeError as error:  # the host has no thread to give; ``run_due`` asks again
+        except RuntimeError as error:  # the host is out of threads; ``run_due`` asks again
             log.warning("work waits for a thread", reason=str(error))
             self._without_thread.append(boots)
 

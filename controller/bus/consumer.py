@@ -28,11 +28,11 @@ log = structlog.get_logger(__name__)
 # Carries out one message; what it returns goes back to a caller that waits for an answer.
 Handler = Callable[[Message], Message | None]
 
-# What a stranger may have written as attempts is cut to this.
+# The header of attempts is cut to this: any program may have written it.
 _MOST_ATTEMPTS = 1_000_000
 _ATTEMPTS, ERROR_HEADER, FROM_HEADER = "x-pileus-attempts", "x-pileus-error", "x-pileus-queue"
 
-# So often an agent removes the queue that services of release 0.1 declare for it, should there be any.
+# Interval at which an agent removes the queue that services of release 0.1 declare for it.
 _LEAVE_EVERY_S = 600.0
 
 
@@ -119,17 +119,17 @@ class QueueConsumer:
                     if isinstance(error, PreconditionFailed):
                         self._renew()
                     elif repair.may_be_broken(error):
-                        self._mend()
+                        self._repair()
             except Exception as error:
                 # A bug, ours or the client library's: what was not acknowledged is delivered again.
                 self.listening_since = None
                 self._lost = f"{type(error).__name__}: {error}"
-                log.exception("consumer failed, beginning anew", queues=self._names)
+                log.exception("consumer failed, starting again", queues=self._names)
                 self._stop.wait(self._settings.bus.retry_after_s)
         self._publisher.close()
 
-    def _mend(self) -> None:
-        """The broker was there and would not let us consume."""
+    def _repair(self) -> None:
+        """The broker answered, and did not let us consume."""
         try:
             repair.repair_queues(self._settings, [self._queue(n) for n in self._names])
         except BROKER_ERRORS as error:
@@ -282,7 +282,7 @@ class QueueConsumer:
 
 
 def _attempts(raw: Any) -> int:
-    """How often a message was tried before; a stranger may have written anything there."""
+    """How often a message was tried before; any program may have written the header."""
     found = (raw.headers or {}).get(_ATTEMPTS)
     return min(max(found, 0), _MOST_ATTEMPTS) if isinstance(found, int) else 0
 

@@ -53,7 +53,7 @@ class DeadLetterConsumer(QueueConsumer):
 
 
 def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the broker says of a message that it set aside; a stranger may have written anything there, too."""
+    """What the broker says of a message that it set aside; any program may have written the header."""
     found = _first(headers.get("x-death"))
     return found if isinstance(found, Mapping) else {}
 

@@ -2,8 +2,8 @@
 
 RabbitMQ 3.10 writes the list of its quorum queues to disk within half a second. One that was declared less than that
 before the broker was killed is still known afterwards, but nothing is behind it: what is published to it is refused,
-and a consumer receives nothing for a minute, then INTERNAL_ERROR, for ever. It has to be deleted and declared
-anew. What was in it cannot be had any more; the rows are the truth, and a sweep notifies again.
+and a consumer receives nothing for a minute, then INTERNAL_ERROR, without end. It has to be deleted and declared
+again. What was in it is lost; the rows are the truth, and a sweep notifies again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,12 +34,12 @@ def may_be_broken(error: BaseException) -> bool:
 
 
 def repair_queues(settings: Settings, queues: Sequence[Queue]) -> list[str]:
-    """Declare anew those of these queues that the broker cannot serve; answers with their names.
+    """Delete and declare again those of these queues that the broker cannot serve; answers with their names.
 
     Raises:
         one of BROKER_ERRORS: the broker cannot be asked; nothing is known of the queues.
     """
-    mended = []
+    repaired = []
     waiting = list(queues)
     while waiting:
         with _connection(settings, _PROBE_S) as connection:
@@ -49,9 +49,9 @@ def repair_queues(settings: Settings, queues: Sequence[Queue]) -> list[str]:
                 bound = broken(connection.channel())
                 bound.delete()
                 bound.declare()
-            log.error("a queue that the broker could not serve was declared anew", queue=broken.name)
-            mended.append(str(broken.name))
-    return mended
+            log.error("a queue that the broker could not serve was declared again", queue=broken.name)
+            repaired.append(str(broken.name))
+    return repaired
 
 
 def _first_broken(connection: Connection, waiting: list[Queue]) -> Queue | None:

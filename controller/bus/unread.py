@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-# Of each kind so many are kept as dead letters in an hour; the rest is counted, or a fleet's would fill the table.
+# Of each kind so many are kept as dead letters in an hour; the rest is only counted: many hosts would fill the table.
 _KEPT = 10
 _EVERY_S = 3600.0
 # Kinds beyond so many are counted as one.

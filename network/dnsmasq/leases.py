@@ -1,4 +1,4 @@
-"""dnsmasq's file of the leases that guests have taken: read, judged, and written anew from the rows.
+"""dnsmasq's file of the leases that guests have taken: read, checked, and written again from the rows.
 
 dnsmasq keeps it open, writes all of it in place with each change, and reads it only when it starts: what happened to
 the file meanwhile is mended by a start. A line is ``EXPIRY MAC IP NAME CLIENT-ID``, the expiry in seconds since 1970.

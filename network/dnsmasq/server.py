@@ -104,7 +104,7 @@ class Dnsmasq:
             or ((changed or known is None) and not hang_up(pid, argument))
         ):
             self._start(folder, conf, leases)
-        left = self._forget_strangers(segment, folder, conf, leases)
+        left = self._release_left_over(segment, folder, conf, leases)
         additions = known.additions if known is not None and not changed else 0
         by_ip = {lease.ip: lease for lease in leases}
         mark = LeaseMark.of(lease.lease_id for lease in leases)
@@ -202,30 +202,30 @@ class Dnsmasq:
         try:
             lost = not self._look(folder) and before is not None and _are_in_use(before[1], leases)
         except LeaseFileDamaged as error:
-            log.warning("the file of leases is damaged and made anew", network=folder.name, reason=str(error))
+            log.warning("the file of leases is damaged and made again", network=folder.name, reason=str(error))
             return True
         if lost and before is not None:
-            log.warning("the file of leases was emptied and is made anew", network=folder.name)
-            self._remembered[folder.name] = before  # until it has been made anew, the next look finds the same
+            log.warning("the file of leases was emptied and is made again", network=folder.name)
+            self._remembered[folder.name] = before  # until it has been made again, the next look finds the same
         return lost
 
-    def _forget_strangers(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
+    def _release_left_over(self, segment: Segment, folder: Path, conf: str, leases: Sequence[HeldLease]) -> Set[str]:
         """Have dnsmasq forget leases that no instance holds; answers with the addresses that it still remembers."""
-        strangers = dnsmasq_leases.left_over(self._look(folder), leases)
-        if len(strangers) > _RELEASED_SINGLY:
+        left_over = dnsmasq_leases.left_over(self._look(folder), leases)
+        if len(left_over) > _RELEASED_SINGLY:
             self._start(folder, conf, leases)
-            strangers = dnsmasq_leases.left_over(self._look(folder), leases)
-        if strangers:
+            left_over = dnsmasq_leases.left_over(self._look(folder), leases)
+        if left_over:
             try:
-                release(segment.bridge, segment.gateway, strangers)
+                release(segment.bridge, segment.gateway, left_over)
             except OSError as error:
-                log.warning("leases are not released", network=folder.name, count=len(strangers), reason=str(error))
-                return {taken.ip for taken in strangers}
+                log.warning("leases are not released", network=folder.name, count=len(left_over), reason=str(error))
+                return {taken.ip for taken in left_over}
         deadline = time.monotonic() + _RELEASE_S
-        while strangers and time.monotonic() < deadline:
+        while left_over and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
-            strangers = dnsmasq_leases.left_over(self._look(folder), leases)
-        return {taken.ip for taken in strangers}
+            left_over = dnsmasq_leases.left_over(self._look(folder), leases)
+        return {taken.ip for taken in left_over}
 
     def _end(self, prefix: str) -> None:
         for pid, argument in started_with(self._settings.network.dnsmasq, prefix).items():

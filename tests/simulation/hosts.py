@@ -275,7 +275,7 @@ class AgentProcess:
 
     def begin(self) -> None:
         """The guests are known before the first command is taken."""
-        if self._guarded(self._agent.begin) is None:
+        if self._guarded(self._agent.recover) is None:
             self._simulator.at(_RETRY_S, self.begin, self._process)
             return
         self._guarded(self._agent.heartbeat)

@@ -386,7 +386,7 @@ def test_the_disk_of_a_removed_guest_is_kept_and_pruned(
         monotonic=lambda: now[0].timestamp(),
     )
     try:
-        agent.begin()
+        agent.recover()
         agent.handle(HostAccepted("node", driver.boot_id, 1, NOW.isoformat(), 0, ()))
         absent = replace(spec, generation=2, desired=Desired.ABSENT, keep_disk=True)
         agent.handle(ReconcileGuests("node", (absent,), 1, (NOW + timedelta(seconds=600)).isoformat()))

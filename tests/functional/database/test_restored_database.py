@@ -51,7 +51,7 @@ class Restorable:
         self._journal = Journal(folder / "journal.db")
         self.driver = SimulatedDriver(HOST, Compute(), self._hardware)
         self.agent = Agent(HOST, self.driver, self._journal, self.site.bus, self.site.clock, grace_s=0)
-        self.agent.begin()
+        self.agent.recover()
 
     def close(self) -> None:
         self._journal.close()

@@ -61,7 +61,7 @@ class Line:
             HOST, Compute(simulated_boot_s=1.0), self._hardware, random=Random(1), pause=lambda _: self.booting()
         )
         self.agent = Agent(HOST, self.driver, self._journal, self.site.bus, self.site.clock, grace_s=0)
-        self.agent.begin()
+        self.agent.recover()
         self._be_accepted()
         self._network = NetworkService(self.site.cloud)
 

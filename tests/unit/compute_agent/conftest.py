@@ -43,7 +43,7 @@ def new_agent(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> Callab
 
     def make() -> Agent:
         agent = Agent(HOST, driver, journal, bus, lambda: NOW, grace_s=0, jitter=lambda: 0.5)
-        agent.begin()
+        agent.recover()
         return agent
 
     return make

@@ -107,7 +107,7 @@ def test_a_wrong_clock_is_seen_and_stops_nothing(
     wrong_h: int, driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     agent = Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=wrong_h), grace_s=0, monotonic=lambda: 7.0)
-    agent.begin()
+    agent.recover()
     accept(agent)
     order(agent, 1, guest(1))
     order(agent, 1, guest(2), expires_in_s=-100)
@@ -118,7 +118,7 @@ def test_a_wrong_clock_is_seen_and_stops_nothing(
 def test_late_answer_does_not_set_the_time(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     ticks = [0.0]
     agent = Agent(HOST, driver, journal, bus, lambda: NOW, grace_s=0, monotonic=lambda: ticks[0])
-    agent.begin()
+    agent.recover()
     accept(agent, sequence=beat(agent, bus).sequence)
     assert not beat(agent, bus).asks
     ticks[0] = 3600.5
@@ -244,7 +244,7 @@ def test_a_restart_after_the_expiry_asks_before_it_begins(
     until = (NOW + timedelta(seconds=600)).isoformat()
     agent.handle(ReconcileGuests(HOST, (guest(1), guest(2)), 1, until))
     late = Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0)
-    late.begin()
+    late.recover()
     work_all(late)
     assert driver.list_guests() == {}
     accept(late, 1, 2)
@@ -260,7 +260,7 @@ def test_what_was_held_waits_for_an_answer_whatever_the_clock_says_then(
     accept(agent)
     until = (NOW + timedelta(seconds=600)).isoformat()
     agent.handle(ReconcileGuests(HOST, (guest(1),), 1, until))
-    Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0).begin()
+    Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0).recover()
     restarted = new_agent()
     work_all(restarted)
     assert driver.list_guests() == {}
@@ -279,7 +279,7 @@ def test_an_answer_to_an_earlier_run_of_the_agent_is_none(
     agent.handle(ReconcileGuests(HOST, (guest(1),), 1, until))
     asked = beat(agent, bus).sequence
     late = Agent(HOST, driver, journal, bus, lambda: NOW + timedelta(hours=1), grace_s=0)
-    late.begin()
+    late.recover()
     beat(late, bus)
     accept(late, 1, 1, sequence=asked)
     work_all(late)
@@ -303,7 +303,7 @@ def test_started_without_an_answer_only_where_that_is_configured(
         ticks[0] = 0.0
         options = HostOptions(start_unconfirmed_after_s=after_s)
         waits = Agent(HOST, driver, journal, bus, lambda: NOW, grace_s=0, options=options, monotonic=lambda: ticks[0])
-        waits.begin()
+        waits.recover()
         ticks[0] = at
         assert waits.start_unconfirmed() == starts
         work_all(waits)
@@ -352,7 +352,7 @@ def test_a_journal_of_release_0_1_is_taken_over(tmp_path: Path) -> None:
 def test_a_disk_is_kept_unless_its_owner_deletes_it(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     now = [NOW]
     agent = Agent(HOST, driver, journal, bus, lambda: now[0], grace_s=0, monotonic=lambda: now[0].timestamp())
-    agent.begin()
+    agent.recover()
     accept(agent)
     order(agent, 1, guest(1), guest(2), guest(3))
     order(agent, 1, *(guest(n, 2, Desired.ABSENT, keep_disk=n != 3) for n in (1, 2, 3)))
@@ -375,7 +375,7 @@ def test_a_disk_is_kept_unless_its_owner_deletes_it(driver: SimulatedDriver, jou
 def test_a_wrong_clock_prunes_no_disk(driver: SimulatedDriver, journal: Journal, bus: FakeBus) -> None:
     now = [NOW]
     agent = Agent(HOST, driver, journal, bus, lambda: now[0], grace_s=0, monotonic=lambda: 0.0)
-    agent.begin()
+    agent.recover()
     accept(agent)
     order(agent, 1, guest(1))
     order(agent, 1, guest(1, 2, Desired.ABSENT))

@@ -45,7 +45,7 @@ def test_a_heartbeat_says_what_the_agent_cannot_read(
     unread = Unread()
     monkeypatch.setattr(heartbeat, "UNREAD", unread)
     unread.note("MoveGuests")
-    agent.begin()
+    agent.recover()
     agent.heartbeat()
     (beat,) = [m for m in bus.sent if isinstance(m, HostReported)]
     assert beat.remarks == ("it cannot read what a newer release sends: MoveGuests (1)",)

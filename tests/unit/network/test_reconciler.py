@@ -31,7 +31,7 @@ def test_lock_of_another_process_is_reported(tmp_path: Path, monkeypatch: pytest
 
 
 def test_who_is_another_user_cannot_lock_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read a file is enough to lock it; nothing was wired as long as somebody did."""
+    """To read a file is enough to lock it; no network was reconciled as long as another user did."""
     monkeypatch.setattr(reconciler, "_LOCK_S", 0.1)
     (tmp_path / "network").mkdir()
     lock = tmp_path / "network" / "lock"

@@ -19,7 +19,7 @@ from tests.labs.network_rows import INSTANCES, IPS, NETWORKS, NOW, make_cloud
 
 
 class HalfBroken:
-    """Wiring in which one network fails, and in which ``stale`` networks want all of their leases read."""
+    """A host side in which one network fails, and ``stale`` networks ask for all of their leases."""
 
     def __init__(self, stale: Collection[str] = ()) -> None:
         self.whole: list[set[str]] = []
@@ -61,7 +61,7 @@ def test_only_what_is_wired_is_passed_on(cloud: Cloud, monkeypatch: pytest.Monke
     reconciler = HalfBroken()
     service = on_a_host(cloud, reconciler, monkeypatch)
     for _ in range(2):  # the sweep rings again
-        # The networks of the instances are wired even when the message does not name them.
+        # The networks of the instances are reconciled even when the message does not name them.
         service.handle([PrepareNetworks((), INSTANCES)])
     assert reconciler.new == [{n: [ip] for n, ip in zip(NETWORKS, IPS, strict=True)}] * 2
     assert reconciler.whole == [set()] * 2
