@@ -207,6 +207,12 @@ PLACED = tuple(s for s, t in TRAITS.items() if t.claim is Claim.HELD)
 MAYBE_PLACED = tuple(s for s, t in TRAITS.items() if t.claim is Claim.UNTIL_GONE)
 SERVED = frozenset(s for s, t in TRAITS.items() if t.served)
 DELETED_BY_OWNER = frozenset(s for s, t in TRAITS.items() if t.deleted)
+# Its guest is to be removed: only GONE ends that.
+TO_BE_REMOVED = frozenset(s for s, t in TRAITS.items() if t.desired is Desired.ABSENT and not t.terminal)
+# Its guest is to run after a boot of its host, too; UNKNOWN is left running.
+RUNS_AFTER_BOOT = frozenset(
+    s for s, t in TRAITS.items() if t.claim is Claim.HELD and t.desired in (Desired.RUNNING, None)
+)
 
 
 S, E = State, Event
@@ -315,6 +321,11 @@ def next_state(state: State, event: Event) -> State:
 def allows(state: State, event: Event) -> bool:
     """Whether the table has a row for ``event`` in ``state``."""
     return (state, event) in TRANSITIONS
+
+
+def is_awaited(state: State, *, on_host: bool) -> bool:
+    """Whether a service still has work for an instance: a request to carry out, or a failed guest to remove."""
+    return state in TRANSITIONAL or (state in MAYBE_PLACED and on_host)
 
 
 def states_that_allow(event: Event) -> tuple[State, ...]:

@@ -15,9 +15,8 @@ from controller.db.bulk import among
 from controller.db.models import Host, RemovedHost
 from controller.domain.checks import one_line
 from controller.domain.errors import HostNotFound, HostRemoved
-from controller.domain.guests import Desired
 from controller.domain.messages import HostAccepted, HostReported
-from controller.domain.states import DESIRED, State
+from controller.domain.states import RUNS_AFTER_BOOT, State
 from controller.operations.cloud import Transaction
 from controller.operations.services.receivers import services_read
 
@@ -133,13 +132,14 @@ def acceptances(
             epoch=h.epoch,
             at=tx.now.isoformat(),
             sequence=h.message.sequence,
-            runs=tuple(sorted(i for i, (s, _) in carried[h.message.host].items() if h.registered and _runs(s))),
+            runs=tuple(
+                sorted(i for i, (s, _) in carried[h.message.host].items() if h.registered and s in RUNS_AFTER_BOOT)
+            ),
             old_senders=old_senders,
         )
         for h in asking
     ]
 
 
-def _runs(state: State) -> bool:
-    """Whether the guest of an instance in this state is to run after a boot of its host."""
-    return state is State.UNKNOWN or DESIRED.get(state) is Desired.RUNNING
+def _guests_to_run(carried: Mapping[str, tuple[State, int]]) -> tuple[str, ...]:
+    return tuple(sorted(i for i, (state, _) in carried.items() if state in RUNS_AFTER_BOOT))

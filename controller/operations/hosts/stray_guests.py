@@ -22,7 +22,7 @@ from controller.db.models import Cloud, Host, Instance, Lease, StrayGuest
 from controller.domain.checks import storable
 from controller.domain.guests import Desired, Power
 from controller.domain.messages import GuestSpec, GuestState, HostReported, ReconcileGuests
-from controller.domain.states import DELETED_BY_OWNER, State
+from controller.domain.states import DELETED_BY_OWNER, DESIRED, State
 from controller.operations.cloud import Transaction
 from controller.operations.hosts.fencing import Heard
 from controller.operations.hosts.lateness import lateness
@@ -88,7 +88,7 @@ def read_instances(tx: Transaction, ids: Iterable[str]) -> dict[str, Instance]:
 
 def why_left_alone(tx: Transaction, stray: StrayGuest, instance: Instance) -> str:
     """Why this may be the only guest of its instance; empty: it may be removed."""
-    if instance.host_id is None and instance.state not in (State.ERROR, *DELETED_BY_OWNER):
+    if instance.host_id is None and DESIRED.get(State(instance.state)) is not Desired.ABSENT:
         return f"left alone: its instance is {instance.state} and on no host"
     if instance.host_id is not None and not _owner_shows_it(tx, stray):
         return f"left alone: its instance is {instance.state} on {instance.host_id}, which does not show it running"

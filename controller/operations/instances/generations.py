@@ -13,9 +13,9 @@ from sqlalchemy import update
 
 from controller.db.bulk import among
 from controller.db.models import Instance
+from controller.domain import states
 from controller.domain.checks import LARGEST
 from controller.domain.messages import OutdatedRequest
-from controller.domain.states import TRANSITIONAL, State
 from controller.operations.cloud import Transaction
 from controller.operations.instances.locking import LockedInstance, chunks
 from controller.operations.instances.transitions import doorbells
@@ -37,7 +37,7 @@ def is_believable(instance: LockedInstance, generation: int) -> bool:
 
 def is_awaited(instance: LockedInstance) -> bool:
     """Whether its host has a request to carry out, or something to remove."""
-    return instance.state in TRANSITIONAL or (instance.state is State.ERROR and instance.host_id is not None)
+    return states.is_awaited(instance.state, on_host=instance.host_id is not None)
 
 
 def is_outdated(instance: LockedInstance, answer: OutdatedRequest) -> bool:

@@ -13,7 +13,7 @@ from controller.domain.guests import OffCause
 from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import GuestReport, GuestsChanged, OutdatedRequest
 from controller.domain.reasons import ReasonCode
-from controller.domain.states import REFUSALS, Event, State
+from controller.domain.states import REFUSALS, TO_BE_REMOVED, Event, State
 from controller.operations.cloud import Transaction
 from controller.operations.instances.generations import catch_up, is_believable, is_outdated
 from controller.operations.instances.history import record_event
@@ -30,7 +30,6 @@ _REMOVED = "its host has removed it with its disk, by a request that is not know
 _REASON_CHARS = 4000
 # How often an instance's history records that its guest could not be removed.
 _FAILURES_TOLD = 10
-_TO_BE_REMOVED = (State.DELETING, State.ERROR)
 
 
 def apply_reports(tx: Transaction, messages: Sequence[GuestsChanged]) -> None:
@@ -132,9 +131,9 @@ def _sort(instances: Iterable[LockedInstance], event: Event) -> tuple[list[Locke
             log.info("report changes nothing", instance=instance.id, state=state, report=event, reason=why)
         elif (state, event) in ((State.ACTIVE, Event.RUNNING), (State.STOPPED, Event.SHUT_OFF)):
             known.append(instance)
-        elif event is Event.FAILED and state in _TO_BE_REMOVED:
+        elif event is Event.FAILED and state in TO_BE_REMOVED:
             again.append(instance)
-        elif event is Event.GONE and state not in _TO_BE_REMOVED:
+        elif event is Event.GONE and state not in TO_BE_REMOVED:
             removed.append(instance)
         else:
             moving.append(instance)

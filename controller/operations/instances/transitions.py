@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeEngine
 from controller.db.bulk import among, update_rows
 from controller.db.models import Instance, Project
 from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
-from controller.domain.states import DEADLINE_S, TRANSITIONAL, UNCOUNTED, Event, State, next_state
+from controller.domain.states import DEADLINE_S, UNCOUNTED, Event, State, is_awaited, next_state
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import claims
 from controller.operations.instances.guest_specs import reconcile_commands
@@ -75,12 +75,14 @@ def transition(
 def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, datetime | State | int | None]:
     """The columns that follow a state: since when, its deadline, the next notification (``ring_at``, ``rings``)."""
     deadline_s = DEADLINE_S.get(state)
-    awaited = state in TRANSITIONAL or (state is State.ERROR and on_host)
+    awaited = is_awaited(state, on_host=on_host)
     columns: dict[str, datetime | State | int | None] = {
         "state": state,
         "state_since": tx.now,
         "deadline_at": tx.now + timedelta(seconds=deadline_s) if deadline_s else None,
-        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s) if awaited else None,
+        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s)
+        if is_awaited(state, on_host=on_host)
+        else None,
         "rings": 0,
     }
     if state is State.DELETED:

@@ -7,7 +7,9 @@ from controller.domain.states import (
     DEADLINE_S,
     REFUSALS,
     REPORTS,
+    RUNS_AFTER_BOOT,
     TERMINAL,
+    TO_BE_REMOVED,
     TRAITS,
     TRANSITIONS,
     Claim,
@@ -96,6 +98,17 @@ def test_a_state_with_a_claim_is_on_a_host_that_has_a_desired_state_for_it() -> 
             assert not traits.served, state
         else:
             assert (traits.desired is None) == (state is State.UNKNOWN), state
+
+
+def test_what_is_derived_from_several_traits() -> None:
+    assert {State.DELETING, State.ERROR} == TO_BE_REMOVED
+    assert {
+        State.BUILDING,
+        State.ACTIVE,
+        State.STARTING,
+        State.REBOOTING,
+        State.UNKNOWN,
+    } == RUNS_AFTER_BOOT
 
 
 def test_one_opennebula_state_for_each_ec2_state() -> None:
