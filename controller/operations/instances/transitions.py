@@ -80,9 +80,7 @@ def waiting(tx: Transaction, state: State, *, on_host: bool) -> dict[str, dateti
         "state": state,
         "state_since": tx.now,
         "deadline_at": tx.now + timedelta(seconds=deadline_s) if deadline_s else None,
-        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s)
-        if is_awaited(state, on_host=on_host)
-        else None,
+        "ring_at": tx.now + timedelta(seconds=tx.settings.controller.ring_after_s) if awaited else None,
         "rings": 0,
     }
     if state is State.DELETED:
