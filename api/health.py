@@ -1,4 +1,4 @@
-"""Whether this process can serve: its database answers, with tables that are right, and its services do their work."""
+"""Whether this process can serve: its database answers and has the right tables, and its services do their work."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`DryRun`: the whole operation with all of its checks, and nothing that stays."""
+"""`DryRun`: the whole operation with all of its checks, rolled back at its end."""
 
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -14,7 +14,7 @@ class DryRun(Cloud):
 
     @classmethod
     def of(cls, cloud: Cloud) -> "DryRun":
-        """The same engines, without consequences."""
+        """A cloud on the same database, bus, clock and ids."""
         return cls(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids)
 
     def write(self, operation: Callable[[Transaction], T]) -> T:
@@ -24,9 +24,9 @@ class DryRun(Cloud):
             DryRunOperation: it would have succeeded. Otherwise what it raises.
         """
 
-        def rehearse(tx: Transaction) -> NoReturn:
+        def run_and_undo(tx: Transaction) -> NoReturn:
             operation(tx)
             tx.session.flush()
             raise DryRunOperation
 
-        return super().write(rehearse)
+        return super().write(run_and_undo)

@@ -1,4 +1,4 @@
-"""waitress, told to say at which of our addresses a connection arrived, and to stop when asked."""
+"""A waitress server that passes on the local address of a connection and can be stopped."""
 
 import threading
 from typing import Any

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class MetadataService:
-    """Tells guests who they are. With ``[network] driver = none`` there are no guests, and it does nothing."""
+    """Serves guests their metadata. With ``[network] driver = none`` there are no guests, and it does nothing."""
 
     name = "metadata"
 

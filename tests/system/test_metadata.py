@@ -32,7 +32,7 @@ def lab(tmp_path: Path) -> Iterator[NetworkLab]:
         yield lab
 
 
-def test_each_guest_is_told_of_itself(lab: NetworkLab) -> None:
+def test_each_guest_gets_its_own_metadata(lab: NetworkLab) -> None:
     for n, instance in enumerate(INSTANCES):
         guest = lab.plug(n, 100 + n, MACS[n])
         lab.lease(guest)

@@ -1,4 +1,4 @@
-"""What a handler is, and what it is given."""
+"""Handlers of actions, and the context that each call gives them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Context:
 
     @property
     def project_id(self) -> str:
-        """The account in whose name is asked."""
+        """The project of the caller."""
         return self.principal.project_id
 
 
@@ -33,7 +33,7 @@ Handler: TypeAlias = Callable[[Context, Parameters], Result]
 
 
 class UnsupportedParameter(UnsupportedOperation):
-    """EC2 knows the parameter; to pass over it would be something else than what was asked for."""
+    """EC2 has the parameter, this cloud has not; without it the result would not be what was asked for."""
 
     code = "ec2.unsupported_parameter"
     message = "The parameter {parameter} is not supported by this cloud: {reason}."

@@ -1,5 +1,7 @@
-"""DescribeInstanceAttribute; ModifyInstanceAttribute of what becomes of an instance that powers itself off, and as far
-as it asks for what is so anyway."""
+"""DescribeInstanceAttribute and ModifyInstanceAttribute.
+
+The shutdown behavior can be changed; any other attribute may be given with the value that it has.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,7 +55,7 @@ def describe_instance_attribute(context: Context, params: Parameters) -> Result:
 
 
 def modify_instance_attribute(context: Context, params: Parameters) -> Result:
-    """Terraform takes protection off before it terminates; there is none.
+    """Terraform switches termination protection off before it terminates; there is none here.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html
     """
@@ -69,7 +71,7 @@ def modify_instance_attribute(context: Context, params: Parameters) -> Result:
 
 
 def _wanted(params: Parameters) -> Mapping[str, Any]:
-    """What is to be changed, by the member that says so: ``Attribute`` and ``Value`` are another way to."""
+    """What is to be changed, by member; ``Attribute`` and ``Value`` are another way to name one."""
     wanted = {name: value for name, value in params.items() if name not in _OF_THE_REQUEST}
     if "Attribute" in params:
         member, same = _ATTRIBUTES[_known(params["Attribute"])]

@@ -29,7 +29,7 @@ def architecture(name: str) -> str:
 
 
 def hypervisor(name: str | None) -> str:
-    """EC2 knows xen and ovm; a client that checks nothing is told the truth, kvm (with or without acceleration)."""
+    """EC2 has xen and ovm, but clients accept any word: kvm, with or without acceleration, is called so."""
     return "xen" if name == "xen" else "kvm"
 
 
@@ -44,7 +44,7 @@ def zone_of(item: InstanceView, settings: Settings) -> str:
 
 
 def state_transition_reason(item: InstanceView, _settings: Settings) -> str:
-    """Why it is no longer running, and if its user wants that, since when."""
+    """Why it is no longer running; where its user stopped it, since when."""
     return transition_reason(item.state, item.reason_code, item.reason, item.state_since)
 
 

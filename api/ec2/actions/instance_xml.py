@@ -1,4 +1,4 @@
-"""Instances as EC2 writes them, for lists of thousands: what many have in common is written once.
+"""Instances in EC2's XML, for lists of thousands: the text that many have in common is made once.
 
 Two instances of the same image, type, zone, network, state and tags differ in a few elements only. The text around
 these is kept, and an instance of the list costs no more than putting its own values in between.
@@ -48,7 +48,7 @@ def write_instance(item: InstanceView, settings: Settings) -> Fragment:
 
 
 def reservations(items: Sequence[InstanceView], settings: Settings) -> list[dict[str, Any]]:
-    """EC2's ``Reservation`` for each run of instances of one; ``items`` in the order of the lists."""
+    """EC2's ``Reservation`` for neighbours of the same one; ``items`` in the order of the lists."""
     return [
         {
             "ReservationId": reservation_id,

@@ -1,4 +1,4 @@
-"""Pages of lists that are short enough to be read whole, and filters that see the same in every item."""
+"""Pages of lists that are short enough to be read whole, and filters whose value is the same for every item."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar

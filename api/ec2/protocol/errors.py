@@ -1,4 +1,4 @@
-"""What can be wrong with an EC2 request as such, before it has any meaning for the cloud.
+"""Errors of the EC2 protocol alone: what is wrong with a request before an operation is called.
 
 The codes are those of https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
 """

@@ -1,4 +1,4 @@
-"""Who a request is from, and whether its signature says the same: SigV4 and SigV2, whichever it carries."""
+"""The access key of a request and the check of its signature: SigV4 or SigV2, the one that it carries."""
 
 from datetime import datetime
 

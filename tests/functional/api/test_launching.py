@@ -102,7 +102,7 @@ def test_two_projects_may_use_one_token(site: Site, ec2: Any) -> None:
         ),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(site: Site, ec2: Any, changed: Any, code: str, says: str) -> None:
+def test_refused_launch_leaves_nothing_behind(site: Site, ec2: Any, changed: Any, code: str, says: str) -> None:
     params = {"ImageId": site.image, "InstanceType": TYPE, "MinCount": 1, "MaxCount": 1, **changed}
     with pytest.raises(ClientError) as caught:
         ec2.run_instances(**params)
@@ -113,7 +113,7 @@ def test_what_is_refused_leaves_nothing_behind(site: Site, ec2: Any, changed: An
     assert project.used_instances == 0
 
 
-def test_what_has_no_effect_is_accepted(site: Site, ec2: Any) -> None:
+def test_parameters_without_effect_are_accepted(site: Site, ec2: Any) -> None:
     run(
         site, ec2, Monitoring={"Enabled": True}, EbsOptimized=False, DisableApiTermination=False,
         InstanceInitiatedShutdownBehavior="stop", SecurityGroups=["default"], CreditSpecification={"CpuCredits": "x"},
@@ -185,7 +185,7 @@ def test_dry_run_does_nothing(site: Site, ec2: Any) -> None:
         ({"MinCount": 501, "MaxCount": 501}, "InstanceLimitExceeded"),
     ],
 )
-def test_a_dry_run_says_what_would_go_wrong(site: Site, ec2: Any, change: dict[str, Any], code: str) -> None:
+def test_dry_run_reports_errors(site: Site, ec2: Any, change: dict[str, Any], code: str) -> None:
     with pytest.raises(ClientError) as caught:
         ec2.run_instances(
             **{"ImageId": site.image, "InstanceType": TYPE, "MinCount": 1, "MaxCount": 1, "DryRun": True, **change}

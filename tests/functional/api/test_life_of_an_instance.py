@@ -47,7 +47,7 @@ def test_from_request_to_terminated(site_on_each_engine: Site) -> None:
     assert states(ec2, *ids) == ["terminated"] * 3
 
 
-def test_what_an_instance_shows(site: Site, ec2: Any) -> None:
+def test_description_of_an_instance(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2, ClientToken="t-1"))
     site.work()
     (reservation,) = ec2.describe_instances()["Reservations"]
@@ -175,7 +175,7 @@ def test_a_guest_that_powers_itself_off_says_so(site_on_each_engine: Site) -> No
     assert shown(ec2, stops) == ("running", "")
 
 
-def test_what_a_user_stops_or_terminates_says_so(site: Site, ec2: Any) -> None:
+def test_state_reason_of_a_user_request(site: Site, ec2: Any) -> None:
     stopped, crashed, off = ids_of(run(site, ec2, 3))
     site.work()
     ec2.stop_instances(InstanceIds=[stopped])

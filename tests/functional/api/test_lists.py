@@ -45,7 +45,7 @@ def test_pages_are_whole_while_instances_come_and_go(site_on_each_engine: Site) 
     assert seen == [*ids, *later]
 
 
-def test_pages_of_what_a_filter_leaves(site: Site, ec2: Any) -> None:
+def test_pages_of_filtered_instances(site: Site, ec2: Any) -> None:
     ids = ids_of(run(site, ec2, 20))
     site.work()
     ec2.stop_instances(InstanceIds=ids[::2])

@@ -43,7 +43,7 @@ def shown(ec2: Any, instance_id: str) -> Any:
     return reservation["Instances"][0]
 
 
-def test_what_a_project_may_use(site: Site, ec2: Any) -> None:
+def test_subnets_of_a_project(site: Site, ec2: Any) -> None:
     other, _, key, secret = site.new_user("bob")
     mine = subnet(site, "mine", "10.20.0.0/24", project_id=site.project_id, leases=LEASES)
     everybodys = subnet(site, "everybody's", "192.168.0.0/24")

@@ -65,7 +65,7 @@ def test_one_with_instances_stays(site: Site, ec2: Any) -> None:
         ({"Strategy": "spread"}, "MissingParameter"),
     ],
 )
-def test_what_cannot_be(ec2: Any, asked: dict[str, Any], code: str) -> None:
+def test_refused_placement_groups(ec2: Any, asked: dict[str, Any], code: str) -> None:
     ec2.create_placement_group(GroupName="again", Strategy="spread")
     with pytest.raises(ClientError, match=code):
         ec2.create_placement_group(**asked)

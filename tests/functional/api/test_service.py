@@ -76,7 +76,7 @@ def test_metrics(site: Site) -> None:
     assert 'pileus_hosts{state="up"} 1.0' in text
 
 
-def test_images_are_served_to_who_has_a_signed_url(site: Site) -> None:
+def test_images_are_served_by_signed_url(site: Site) -> None:
     sha256 = "ab" * 32
     site.settings.image_store.mkdir()
     (site.settings.image_store / f"{sha256}.qcow2").write_bytes(b"q" * 3_000_000)

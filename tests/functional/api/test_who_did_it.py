@@ -11,14 +11,14 @@ from controller.operations.instances import history
 from tests.labs.api_site import Site, ids_of, run
 
 
-def test_the_story_says_whose_wish_it_was(site: Site, ec2: Any) -> None:
+def test_history_names_the_user(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2))
     ec2.terminate_instances(InstanceIds=[instance_id])
     steps = site.cloud.read(lambda tx: history.explain(tx, instance_id).events)
     assert [s.detail for s in steps if s.event == Event.DELETE] == ["asked for by alice"]
 
 
-def test_the_log_says_who_and_from_where(site: Site, ec2: Any) -> None:
+def test_log_names_user_and_client(site: Site, ec2: Any) -> None:
     with capture_logs() as lines:
         run(site, ec2)
         with pytest.raises(ClientError, match="SignatureDoesNotMatch"):

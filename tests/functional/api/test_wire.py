@@ -68,7 +68,7 @@ def test_a_body_of_any_size_is_not_read_for_ever(site: Site) -> None:
     assert "Server" not in headers
 
 
-def test_nobody_is_let_in_without_a_signature(site: Site) -> None:
+def test_request_without_signature_is_refused(site: Site) -> None:
     status, headers, body = plain(site, "GET", "/?Action=DescribeInstances")
     assert (status, b"<Code>AuthFailure</Code>" in body) == (401, True)
     assert headers["Content-Type"] == "text/xml;charset=UTF-8"
@@ -97,7 +97,7 @@ def test_a_body_changed_on_its_way(site: Site) -> None:
     assert (status, b"SignatureDoesNotMatch" in body) == (403, True)
 
 
-def test_what_is_unexpected_is_hidden(site: Site, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_hidden(site: Site, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: Any) -> Any:
         raise RuntimeError("postgresql://user:password@db")
 

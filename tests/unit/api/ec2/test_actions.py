@@ -31,7 +31,7 @@ def test_every_action_is_one_of_ec2s_and_has_its_name() -> None:
         assert handler.__name__ == re.sub("(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def test_what_run_instances_heeds_or_passes_over_is_a_parameter_of_it() -> None:
+def test_run_instances_handles_only_parameters_of_ec2() -> None:
     assert launch.HEEDED | launch.HARMLESS.keys() <= members("RunInstances")
     assert not launch.HEEDED & launch.HARMLESS.keys()
 

@@ -15,7 +15,7 @@ def test_every_name_is_one_of_ec2s() -> None:
     assert set(EC2_PARAMETER.values()) <= members
 
 
-def test_parameter_and_reason_are_told_in_ec2s_names() -> None:
+def test_parameter_and_reason_have_ec2_names() -> None:
     error = InvalidParameter(
         parameter="min_count/max_count", value="2/1", reason="they must satisfy 1 <= min_count <= max_count <= 9"
     )
@@ -29,7 +29,7 @@ def test_a_word_of_the_reason_is_no_name() -> None:
     assert message_of(error) == "Value (x) for parameter PrivateIpAddress is invalid: it is no IPv4 address."
 
 
-def test_what_the_caller_said_stays() -> None:
+def test_values_of_the_caller_stay() -> None:
     error = InvalidParameter(parameter="key_name", value="min_count", reason="it is min_count")
     assert message_of(error).startswith("Value (min_count) for parameter KeyName ")
     assert message_of(InstanceNotFound(id="key_name")) == "The instance ID 'key_name' does not exist."

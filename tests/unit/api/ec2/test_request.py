@@ -96,7 +96,7 @@ def test_an_empty_value_of_a_tag_or_a_filter_is_a_value() -> None:
     }
 
 
-def test_what_belongs_to_the_signature_is_no_parameter() -> None:
+def test_signature_fields_are_no_parameters() -> None:
     reserved = "Action Version AWSAccessKeyId Signature SignatureMethod SignatureVersion Timestamp Expires"
     names = [*reserved.split(), "SecurityToken", "X-Amz-Algorithm", "X-Amz-Signature"]
     assert described(*((name, "x") for name in names)) == {}

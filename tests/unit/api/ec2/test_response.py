@@ -102,7 +102,7 @@ def test_a_fragment_stands_for_a_structure() -> None:
         {"Nothing": 1},
     ],
 )
-def test_what_does_not_fit_the_shape(result: dict[str, Any]) -> None:
+def test_result_that_does_not_fit_its_shape(result: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError)):
         answer("RunInstances", result)
 
@@ -126,7 +126,7 @@ def test_escaped_text_is_always_xml(text: str) -> None:
     assert all(a == b or b == "\ufffd" for a, b in zip(text, read_back, strict=True))
 
 
-def test_what_xml_cannot_carry() -> None:
+def test_characters_that_xml_cannot_carry() -> None:
     assert escape("a\x00b\ud800\ufffe]]>\r&\"'") == "a\ufffdb\ufffd\ufffd]]&gt;&#13;&amp;&quot;'"
 
 

@@ -15,7 +15,7 @@ def test_every_state_has_one() -> None:
 
 
 @pytest.mark.parametrize("name", State)
-def test_only_what_runs_is_checked(name: State) -> None:
+def test_only_running_states_have_status_checks(name: State) -> None:
     status, reachability = status_checks(name)
     runs = state(name)["Name"] == "running"
     assert (status != "not-applicable") == bool(reachability) == runs
@@ -29,12 +29,12 @@ def test_an_error_always_has_a_reason() -> None:
     assert state_reason(State.ERROR, "Server.X", "why") == {"Code": "Server.X", "Message": "Server.X: why"}
 
 
-def test_what_runs_has_none() -> None:
+def test_running_states_have_no_reason() -> None:
     assert state_reason(State.ACTIVE, "", "") is None
     assert transition_reason(State.ACTIVE, "", "", NOW) == ""
 
 
 @pytest.mark.parametrize("name", [State.STOPPING, State.STOPPED, State.DELETING, State.DELETED])
-def test_what_a_user_ended_says_since_when(name: State) -> None:
+def test_state_ended_by_user_names_its_time(name: State) -> None:
     assert (state_reason(name, "", "") or {})["Code"] == "Client.UserInitiatedShutdown"
     assert transition_reason(name, "", "", NOW) == "User initiated (2026-11-21 20:07:09 GMT)"

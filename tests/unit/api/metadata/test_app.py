@@ -50,7 +50,7 @@ def get(client: FlaskClient, path: str, guest: int = 0) -> str:
 
 
 @pytest.mark.parametrize("version", ["latest", "1.0", "2009-04-04", "2021-03-23", "2031-01-01"])
-def test_each_guest_is_told_of_itself(client: FlaskClient, version: str) -> None:
+def test_each_guest_gets_its_own_metadata(client: FlaskClient, version: str) -> None:
     for guest, (instance, ip, mac) in enumerate(zip(INSTANCES, IPS, MACS, strict=True)):
         base = f"/{version}/meta-data"
         assert get(client, f"{base}/instance-id", guest) == instance
@@ -133,14 +133,14 @@ def test_nocloud(client: FlaskClient) -> None:
         ("", ""),
     ],
 )
-def test_nobody_is_told_nothing(client: FlaskClient, remote: str, local: str) -> None:
+def test_unknown_addresses_get_nothing(client: FlaskClient, remote: str, local: str) -> None:
     for path in ("/", "/latest/meta-data/instance-id", "/nocloud/meta-data"):
         answer = client.get(path, environ_base={"REMOTE_ADDR": remote, LOCAL_ADDRESS: local})
         assert answer.status_code == 404
         assert INSTANCES[0] not in answer.text
 
 
-def test_a_deleted_instance_is_nobody(client: FlaskClient, cloud: Cloud) -> None:
+def test_deleted_instance_gets_nothing(client: FlaskClient, cloud: Cloud) -> None:
     cloud.write(lambda tx: tx.session.query(Instance).update({"state": State.DELETED}))
     assert client.get("/latest/meta-data/instance-id", **ends()).status_code == 404
 
@@ -186,7 +186,7 @@ def test_unknown_paths(client: FlaskClient, path: str) -> None:
     assert client.get(path, **ends()).status_code == 404
 
 
-def test_without_a_database_come_back_later(cloud: Cloud) -> None:
+def test_without_a_database_answers_retry_later(cloud: Cloud) -> None:
     def gone(remote: str, local: str) -> GuestMetadata | None:
         raise DatabaseUnavailable(what="The database", reason="gone")
 
@@ -195,7 +195,7 @@ def test_without_a_database_come_back_later(cloud: Cloud) -> None:
     assert answer.headers["Retry-After"]
 
 
-def test_recent_asks_once_in_a_while(cloud: Cloud) -> None:
+def test_caller_cache_asks_once_per_ttl(cloud: Cloud) -> None:
     asked: list[str] = []
     now = [0.0]
 

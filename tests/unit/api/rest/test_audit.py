@@ -37,7 +37,7 @@ def test_the_operator_is_answered(site: TestCloud, client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic x", "Bearer 00", "Bearer é"])
-def test_nobody_else_is(site: TestCloud, client: FlaskClient, header: str) -> None:
+def test_other_tokens_are_refused(site: TestCloud, client: FlaskClient, header: str) -> None:
     assert not is_operator(site.cloud.settings, header)
     headers = {"Authorization": header.encode("latin-1", "replace").decode("latin-1")} if header else {}
     answer = client.post("/v1/audit", json=WISHES, headers=headers)

@@ -121,7 +121,7 @@ def test_a_bad_field_is_named(door: Door, field: str, value: object) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"nonsense", b"[]", b"null", b"7", b"[" * 100000, b"\xff\xfe", b'{"vcpus":' + b"9" * 5000 + b"}"]
 )
-def test_what_is_no_json_object(door: Door, body: bytes) -> None:
+def test_body_that_is_no_json_object(door: Door, body: bytes) -> None:
     assert problem(door.post(body), 400)["code"] == "request.not_json"
 
 
@@ -154,7 +154,7 @@ def test_every_error_has_a_status() -> None:
     assert statuses <= {400, 401, 403, 404, 409, 413, 415, 500, 503}
 
 
-def test_the_log_says_who_was_let_in_and_who_was_refused(door: Door) -> None:
+def test_log_names_accepted_and_refused_hosts(door: Door) -> None:
     with capture_logs() as lines:
         door.post(token="guessed")
         door.post()

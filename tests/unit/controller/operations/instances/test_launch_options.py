@@ -110,7 +110,7 @@ def test_an_address_of_a_pooled_network(site: TestCloud) -> None:
         ({"group_name": "nobody"}, PlacementGroupNotFound, "nobody"),
     ],
 )
-def test_what_cannot_be(site: TestCloud, change: dict[str, Any], error: type[CloudError], says: str) -> None:
+def test_refused_options(site: TestCloud, change: dict[str, Any], error: type[CloudError], says: str) -> None:
     network = pinned(site, 3)
     with pytest.raises(error, match=says):
         site.launch(network_id=network, **change)

@@ -81,7 +81,7 @@ def test_its_own_range_changes_nothing(site: TestCloud, make: Callable[..., str]
         ("10.9.0.0/23", InvalidParameter, "no longer be 10.9.1.1; the largest .* is 10.9.1.0/24"),
     ],
 )
-def test_what_cannot_be(
+def test_refused_networks(
     site: TestCloud, make: Callable[..., str], cidr: str, error: type[CloudError], says: str
 ) -> None:
     network = make("10.9.1.0/24")
