@@ -50,7 +50,7 @@ def folder() -> Path:
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Kill what is left; returns when the whole namespace is empty, so that nobody writes any more."""
+    """Kill what is left; returns when the whole namespace is empty, so that no process writes any more."""
     for child in psutil.Process(process.pid).children() if process.poll() is None else []:
         watched = os.pidfd_open(child.pid)
         child.kill()

@@ -99,7 +99,7 @@ def _lines(path: str) -> list[str]:
 
 @contextmanager
 def _stdout_kept() -> Iterator[IO[str]]:
-    """Standard output for the answer alone; everybody else's is standard error."""
+    """Standard output for the answer alone; all other output goes to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""Keeps a bench's broker running, as a service manager does, whoever killed it; kills it itself where that is asked."""
+"""Keeps a bench's broker running, as a service manager does, also after a kill; kills it itself where that is asked."""
 
 import random
 import threading

@@ -7,7 +7,7 @@ A test says its rows itself::
 
     @each_row("step", {
         "before-claim": Row("kill -9 of the scheduler", "before the claim", "placed by the sweep"),
-        "building": Row("kill -9 of the scheduler", "while guests boot", "nobody notices"),
+        "building": Row("kill -9 of the scheduler", "while guests boot", "no client notices"),
     })
     def test_a_killed_scheduler(site: Site, step: str) -> None: ...
 

@@ -48,7 +48,7 @@ def work_all(agent: Agent) -> None:
 
 
 class RecordingAgent:
-    """Remembers who was worked on, and whether anybody twice at once."""
+    """Remembers which guests were worked on, and whether any of them twice at once."""
 
     host = "node-1"
 

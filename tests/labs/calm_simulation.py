@@ -6,7 +6,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.simulator import Process, Simulator
 
 
-def calm_hub() -> Simulator:
+def calm_simulator() -> Simulator:
     """Virtual time without faults."""
     simulator = Simulator(Random(1), Faults(Random(1)))
     simulator.faults.calm = True

@@ -43,7 +43,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class TurnedClock:
-    """Stands still until somebody turns it."""
+    """Stands still until the test advances it."""
 
     now: datetime = START
 

@@ -1,5 +1,5 @@
 """A stop that outstayed its deadline and then failed ended in ERROR, and the host was told to remove the guest with
-its disk, though nobody had asked for more than a stop."""
+its disk, though only a stop had been requested."""
 
 from pathlib import Path
 

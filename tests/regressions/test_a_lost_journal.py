@@ -1,5 +1,5 @@
 """An agent that had lost its journal showed its guests as never told of: a guest that was off stayed ACTIVE for ever,
-and after the next boot of its host nobody started the others. Found by the simulation."""
+and after the next boot of its host no agent started the others. Found by the simulation."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""PostgreSQL keeps no NUL in a text: a message that held one ended whoever keeps the dead letters."""
+"""PostgreSQL keeps no NUL in a text: a message that held one ended the thread that keeps the dead letters."""
 
 from pathlib import Path
 

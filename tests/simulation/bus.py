@@ -29,7 +29,7 @@ class Envelope:
     attempts: int = 0
     reason: str = ""
     origin: str = ""
-    answer: Callable[[str], None] | None = None  # whoever asked
+    answer: Callable[[str], None] | None = None  # of the caller
 
 
 @dataclass(eq=False)
@@ -268,7 +268,7 @@ class SimulatedBus:
             self._simulator.point(f"sent {message.KIND}")
 
     def notify(self, messages: Iterable[Message]) -> None:
-        """See ``Sender``; what waits for the ringer's thread is lost with the process."""
+        """See ``Sender``; what waits for the notifier's thread is lost with the process."""
         for message in dict.fromkeys(messages):
             self._simulator.point(f"ring {message.KIND}")
             if self._broker.reaches(self._process):
@@ -293,7 +293,7 @@ class SimulatedBus:
             if simulator.now == before:
                 break
         if not answers:
-            raise TimeoutError(f"nobody answers {message.KIND} within {timeout_s} s")
+            raise TimeoutError(f"no answer to {message.KIND} within {timeout_s} s")
         return decode(answers[0])
 
     def _transmit(self, message: Message) -> None:

@@ -257,7 +257,7 @@ class Clients:
                 pause_s = self._simulator.random.uniform(0.5, 5)
                 self._simulator.at(pause_s, lambda: self._try(what, work, answered, refused, again))
                 return
-            self._simulator.note(f"{what}: nobody knows")
+            self._simulator.note(f"{what}: not known")
         elif isinstance(outcome[0], CloudError):
             self._simulator.note(f"{what} refused: {outcome[0]}")
             refused(outcome[0].code)

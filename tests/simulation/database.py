@@ -68,7 +68,7 @@ class SimulationDatabase:
         vars(engine.dialect).update(seams)
 
     def begin(self, simulator: Simulator) -> None:
-        """A new empty cloud for this hub's site."""
+        """A new empty cloud for this simulator's site."""
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)

@@ -58,7 +58,7 @@ class HostDriver(SimulatedDriver):
         self._on = host
         self._simulator = simulator
 
-    # The seams are around these, not below: who is paused must hold no lock, in one thread nobody would open it.
+    # The seams are around these, not below: a paused task must hold no lock: in one thread nothing would release it.
 
     def _keep(self, instance_id: str, guest: tuple[Power, str, int]) -> None:
         self._simulator.point("hypervisor begins")
@@ -127,7 +127,7 @@ class Host:
         """``hardware`` is what it always is; ``name`` is what its agent calls itself."""
         self.hardware = self.name = name
         self.boots = 1
-        self.away = False  # until somebody brings it back
+        self.away = False  # until an operator brings it back
         self.lost = False  # for ever
         self.early_off_share = 0.0
         self.agent_crashes = 0
@@ -252,7 +252,7 @@ class Host:
 
 
 class AgentProcess:
-    """What ComputeService and its crew do for one agent, with events where they have threads."""
+    """What ComputeService and its workers do for one agent, with events where they have threads."""
 
     def __init__(
         self,
@@ -308,7 +308,7 @@ class AgentProcess:
         self._guarded(self._agent.heartbeat)
         self._guarded(self._agent.tidy)
 
-    # --- the crew ---
+    # --- the workers ---
 
     def _offer(self, spec: GuestSpec) -> None:
         instance_id = spec.instance_id

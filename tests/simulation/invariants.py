@@ -48,14 +48,14 @@ class InvariantChecker:
     # --- while it runs ---
 
     def watch(self, host: str, instance_id: str, before: Power | None, after: Power | None, ip: str) -> None:
-        """A guest's power is about to change on a host: somebody must have asked for it."""
+        """A guest's power is about to change on a host: there must be a request for it."""
         specs = self._asked(instance_id)
         short = f"{instance_id[:8]} on {host}"
         if after is None:
             if not specs["terminate"]:
                 self._goes_unasked(host, instance_id, short)
         elif before is Power.RUNNING and after is Power.SHUT_OFF and not specs["stop"] and not specs["reboot"]:
-            self._violation(f"{short} is shut off and nobody asked for it")
+            self._violation(f"{short} is shut off without a request")
         elif after is Power.RUNNING:
             self._booting(host, instance_id)
             self._shares_address(host, instance_id, ip)
@@ -201,7 +201,7 @@ class InvariantChecker:
         good = [letter for letter in self._broker.dead if letter.body not in self.poison]
         self._violations += [f"set aside as a dead letter: {letter.body[:200]}" for letter in good]
         plane = ControlPlane(self._simulator, self._broker, self._sim_database, self._simulator.random)
-        cloud = plane.cloud(Process("judge", lambda _: None))
+        cloud = plane.cloud(Process("auditor", lambda _: None))
 
         def check(tx: Transaction) -> list[str]:
             return [str(b) for b in audit(tx)]
@@ -247,7 +247,9 @@ class InvariantChecker:
             "SELECT l.ip, i.id, i.state FROM leases l LEFT JOIN instances i ON i.id = l.instance_id"
             " WHERE l.instance_id IS NOT NULL AND (i.id IS NULL OR i.host_id IS NULL)"
         )
-        self._violations += [f"{ip} is held by {i[:8] if i else 'nobody'}, which is {state}" for ip, i, state in owned]
+        self._violations += [
+            f"{ip} is held by {i[:8] if i else 'no instance'}, which is {state}" for ip, i, state in owned
+        ]
 
     def _answers(self) -> None:
         """What was accepted is there, and a token means one thing."""

@@ -91,7 +91,7 @@ class Operators:
         host.go_away(dies=dies)
 
         def removed() -> None:
-            # Whoever comes now is given what the guests of this host had.
+            # New instances are given what the guests of this host had.
             self._site.clients.plan_singles(self._random.uniform(0, 60), self._random.randint(4, 13))
             if self._random.random() < 0.3:
                 host.lost = True
@@ -102,7 +102,7 @@ class Operators:
 
     def _give_up(self, name: str, then: Callable[[], None], *, fenced: bool = False) -> None:
         def work(tx: Transaction) -> None:
-            with suppress(HostNotFound):  # it was removed, and nobody was told, or it never was heard of
+            with suppress(HostNotFound):  # it was removed without an answer, or it never sent a heartbeat
                 force_remove(tx, name, fenced=fenced)
 
         self._site.oracle.force_removed.add(name)

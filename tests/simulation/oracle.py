@@ -34,7 +34,7 @@ _HINDRANCES = (
 _ENOUGH_STRIKES = 3
 # Nothing is placed while a service is away; what is being built on a host that is silent for so long may be too late.
 _PLACING_AWAY_S, _BUILDING_AWAY_S = 20, 300
-# The last and the first address are nobody's, the second one is the gateway's.
+# The last and the first address belong to no guest, the second one to the gateway.
 _NOT_FOR_GUESTS = 3
 
 
@@ -90,7 +90,7 @@ class Oracle:
         return int(netaddr.IPNetwork(cidr).size) - _NOT_FOR_GUESTS - int(unusable)
 
     def is_free(self, network_id: str, ip: str) -> bool:
-        """Whether this very address is nobody's."""
+        """Whether this very address is free."""
         now = str(self._simulator.true_time - timedelta(seconds=10))[:19]
         return not self._sim_database.peek(
             "SELECT 1 FROM leases WHERE network_id = ? AND ip = ?"

@@ -52,7 +52,7 @@ class OldRelease(Release):
 
 
 class NextRelease(Release):
-    """The one after this: more fields, and now and then a word that nobody here has heard of."""
+    """The one after this: more fields, and now and then a word that this release does not know."""
 
     def __init__(self, random: Random) -> None:
         self._random = random

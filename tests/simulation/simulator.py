@@ -51,7 +51,7 @@ class Process:
     on_death: list[Callable[[], None]] = field(default_factory=list)
 
     def away_s(self, since: float, until: float) -> float:
-        """For how long it could do nothing, or reach nobody, or not go on where it had paused, in this time."""
+        """For how long it could do nothing, or not reach any other, or not go on where it had paused, in this time."""
         outages = [*self.outages, *((h.begin, h.end) for h in self.held_up)]
         if not self.alive:
             outages.append((self.killed_at, until))

@@ -192,7 +192,7 @@ def test_a_host_that_was_given_up(lab: SiteLab, bystanders: list[Guest]) -> None
     lab.wait_state(State.ERROR, *ids)
     assert "was force-removed" in lab.cloud.pileus("instance", "explain", ids[0])
     lab.assert_clean()
-    assert all(len(lab.qemu(i)) == 1 for i in ids), "nobody could end them yet"
+    assert all(len(lab.qemu(i)) == 1 for i in ids), "no agent could end them yet"
     lab.start("compute")
     lab.wait(lambda: not any(map(lab.qemu, ids)), what=lab.logs)
     lab.wait(lambda: not lab.host.folders(), what=lab.logs)

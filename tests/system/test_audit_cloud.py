@@ -60,7 +60,7 @@ def settings_of(cloud: RunningCloud) -> Settings:
 
 
 def spec_of(instance_id: str, cloud: RunningCloud) -> GuestSpec:
-    """A guest that nobody asked for, on the network of those that somebody did."""
+    """A guest that was never requested, on the network of those that were."""
     (path,) = (cloud.state / "images").glob("*.raw")
     content = path.read_bytes()
     vlan = cloud.pileus_json("network", "list")[0]["vlan"]
@@ -164,7 +164,7 @@ def test_a_lost_domain_leaves_its_disk_and_a_row_that_says_so(cloud: RunningClou
     assert audit(cloud)["clean"]
 
 
-def test_nobody_else_may_have_the_cloud_audited(cloud: RunningCloud) -> None:
+def test_an_audit_needs_the_operators_token(cloud: RunningCloud) -> None:
     url = f"http://127.0.0.1:{settings_of(cloud).api.listen_port}/v1/audit"
     request = urllib.request.Request(url, b"{}", {"Authorization": f"Bearer {'00' * 32}"})
     with pytest.raises(urllib.error.HTTPError) as refused:

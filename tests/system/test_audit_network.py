@@ -55,7 +55,7 @@ def kill_dnsmasq(lab: NetworkLab) -> None:
 
 
 def leave_a_folder(lab: NetworkLab) -> None:
-    """A folder that nobody owns any more."""
+    """A folder without an owner."""
     (lab.state / "network" / "net-0000000000000dead").mkdir()
 
 
@@ -68,7 +68,7 @@ BREAKS: dict[str, tuple[Callable[[NetworkLab], None], str]] = {
     "hosts file emptied": (empty_hosts, f"1 of its leases are not served as they are: {IPS[0]} ({MACS[0]})"),
     "lease limit lowered": (lower_lease_max, "its dhcp-lease-max is 150, 10.128.0.0/22 has 1021"),
     "dnsmasq killed": (kill_dnsmasq, "no dnsmasq processes serve it"),
-    "network of nobody": (leave_a_folder, "it has no row"),
+    "network without a row": (leave_a_folder, "it has no row"),
     "chain flushed": (nft("flush", "chain", "inet", TABLE, "from_guest"), "- chain from_guest: meta nfproto ipv6 drop"),
     "rule added": (nft("insert", "rule", "inet", TABLE, "forward", "accept"), "+ chain forward: accept"),
     "table deleted": (nft("delete", "table", "inet", TABLE), "its table is not as it should be: - "),

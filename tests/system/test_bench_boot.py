@@ -83,7 +83,7 @@ def test_nothing_is_left_of_one_that_was_ended(image: str, folder: Path, number:
         bench.send_signal(number)
         bench.communicate(timeout=60)
     wait_until(lambda: not processes_with(f"{folder}/"), deadline_s=30, what=lambda: str(left(folder)))
-    # After a SIGKILL nobody removes the files.
+    # After a SIGKILL the files stay.
     assert number is signal.SIGKILL or left(folder) == []
 
 

@@ -1,4 +1,4 @@
-"""Real dnsmasq: its files lost or damaged are made anew from the rows, and what is nobody's any more is forgotten."""
+"""Real dnsmasq: its files lost or damaged are made anew from the rows, and what has no row any more is dropped."""
 
 import shutil
 import time

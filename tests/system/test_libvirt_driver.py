@@ -151,9 +151,7 @@ def test_the_whole_life_leaves_nothing_behind(driver: LibvirtDriver, settings: S
     ] == []
 
 
-def test_a_guest_that_cannot_be_made_again_leaves_what_was_set_aside_of_it(
-    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
-) -> None:
+def test_a_failed_rebuild_leaves_the_kept_disk(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
     """Only its owner's delete removes that: the database may have been restored to before the first guest."""
     driver.spawn(spec)
     driver.destroy(spec.instance_id, keep=datetime(2026, 1, 1, tzinfo=UTC))
@@ -207,9 +205,7 @@ def test_a_libvirtd_that_hangs_is_replaced(
     assert driver.list_guests() == {spec.instance_id: Power.RUNNING}
 
 
-def test_a_libvirtd_killed_between_its_note_of_a_guest_and_its_process(
-    driver: LibvirtDriver, settings: Settings, spec: GuestSpec
-) -> None:
+def test_a_libvirtd_killed_while_it_starts_a_guest(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
     driver.spawn(spec)
     libvirtd.stop(settings)
     for pid in qemu_pids(settings, spec):
@@ -262,7 +258,7 @@ def test_a_guest_whose_start_fails_this_moment_does_not_run(driver: LibvirtDrive
     assert not driver._runs(_FailsToStart())
 
 
-def test_nobody_waits_for_somebody_elses_slow_guest(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
+def test_a_slow_guest_holds_up_no_other(driver: LibvirtDriver, settings: Settings, spec: GuestSpec) -> None:
     driver.spawn(spec)
     (pid,) = qemu_pids(settings, spec)
     os.kill(pid, signal.SIGSTOP)
@@ -462,7 +458,7 @@ def test_a_kept_disk_over_an_image_on_another_file_system(settings: Settings, im
 
 
 def test_a_disk_that_cannot_be_set_aside_is_as_it_was(settings: Settings, image: ImageSpec) -> None:
-    """Whoever was stopped in between has a disk that can be read, and begins again."""
+    """A guest that was stopped in between has a disk that can be read, and begins again."""
     instance_id = IdSource.system().new("i")
     disks = Qcow2Disks(settings.state_dir / "instances")
     base = BaseImage(settings.image_store / "halt.qcow2", "qcow2", image.virtual_size_bytes)

@@ -57,7 +57,7 @@ def test_the_machines_own_link_local_address_is_its_own(lab: NetworkLab) -> None
     assert lab.node.connects(LINK_LOCAL, 80)
     assert lab.node.connects(LINK_LOCAL, 81)
     assert not guest.connects(LINK_LOCAL, 81)
-    assert not guest.connects(LINK_LOCAL, 80)  # redirected, and nobody listens yet
+    assert not guest.connects(LINK_LOCAL, 80)  # redirected, and no service listens yet
     assert not guest.pings(LINK_LOCAL)
 
 
@@ -141,7 +141,7 @@ def test_what_died_or_was_changed_is_mended(lab: NetworkLab) -> None:
     assert lab.lease(lab.plug(0, 100, MACS[0]))[0] == IPS[0]
 
 
-def test_a_bridge_made_by_somebody_else_is_taken_over(lab: NetworkLab) -> None:
+def test_an_existing_bridge_is_taken_over(lab: NetworkLab) -> None:
     bridge = bridge_name(CLOUD_ID, 100)
     lab.node.run("ip", "link", "add", "name", bridge, "type", "bridge")
     lab.node.run("ip", "address", "add", "10.99.0.1/24", "dev", bridge)

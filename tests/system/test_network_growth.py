@@ -1,4 +1,4 @@
-"""A network grows under its guests, up to 65,533 addresses: nobody loses an address or a connection."""
+"""A network grows under its guests, up to 65,533 addresses: no guest loses an address or a connection."""
 
 import subprocess
 import sys

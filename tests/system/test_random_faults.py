@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300 + 60 * ROUNDS)]
 
 
 class Victim(Enum):
-    """What is killed, and started again where nobody else does."""
+    """What is killed, and started again unless a supervisor does."""
 
     LIBVIRTD = "libvirtd"
     LIBVIRTD_TWICE = "libvirtd, and the next one at once"

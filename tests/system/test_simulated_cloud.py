@@ -1,4 +1,4 @@
-"""bin/quickstart --simulated: twenty hosts and five hundred instances for somebody who is not root."""
+"""bin/quickstart --simulated: twenty hosts and five hundred instances without root."""
 
 import os
 import shutil

@@ -37,7 +37,7 @@ def test_the_first_release_has_none_before_it(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["pileus-0123456789ab"]
 
 
-def test_a_release_that_is_installed_twice_leaves_the_one_that_still_runs(tmp_path: Path) -> None:
+def test_a_second_install_keeps_the_running_release(tmp_path: Path) -> None:
     prefix = tmp_path / "pileus"
     now, before = f"{prefix}-0123456789ab", f"{prefix}-ba9876543210"
     for folder in (now, before):

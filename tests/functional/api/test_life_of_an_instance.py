@@ -129,7 +129,7 @@ def test_user_data_and_attributes(site: Site, ec2: Any) -> None:
 
 
 def go_off(site: Site, instance_id: str, cause: str) -> None:
-    """What its agent says of a guest that is off though nobody told it to be."""
+    """What its agent says of a guest that is off without a request."""
     row = site.cloud.read(lambda tx: get_instance(tx, None, instance_id))
     report = GuestReport(instance_id, row.generation, Event.SHUT_OFF, f"off ({cause})", cause)
     site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged(row.host_id or "", (report,))]))
@@ -244,7 +244,7 @@ def test_a_token_means_one_shutdown_behavior(site: Site, ec2: Any) -> None:
         run(site, ec2, ClientToken="t-1", InstanceInitiatedShutdownBehavior="terminate")
 
 
-def test_a_delete_that_its_host_does_not_answer_is_shutting_down_until_it_does(site: Site, ec2: Any) -> None:
+def test_an_unanswered_delete_is_shutting_down(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2))
     site.work()
     ec2.terminate_instances(InstanceIds=[instance_id])

@@ -146,7 +146,7 @@ def test_console_output(site: Site, ec2: Any) -> None:
     (instance_id,) = ids_of(run(site, ec2))
     assert "Output" not in ec2.get_console_output(InstanceId=instance_id)  # no host yet
     site.work()
-    with pytest.raises(ClientError) as caught:  # nobody answers
+    with pytest.raises(ClientError) as caught:  # no agent answers
         ec2.get_console_output(InstanceId=instance_id)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     data = base64.b64encode(b"GUEST-UP 10.0.0.2 \x1b[0m\r\n\xff").decode()

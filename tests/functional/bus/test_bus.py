@@ -24,7 +24,7 @@ from tests.labs.waiting import wait_for
 BELL = ScheduleReservation("r-0123456789abcdef0")
 
 
-def test_what_is_sent_before_anybody_listens_arrives(settings: Settings, bus: Bus) -> None:
+def test_a_message_waits_for_its_consumer(settings: Settings, bus: Bus) -> None:
     bus.send(BELL)
     with Listener(settings, ["schedule"], nothing) as listener:
         wait_for(lambda: listener.got)
@@ -46,7 +46,7 @@ def test_call_without_an_answer_ends_in_time(bus: Bus) -> None:
         bus.call(ReadConsole("nobody", "i-1"), 1)
 
 
-def test_a_handler_that_fails_is_tried_again_then_its_message_is_a_dead_letter(settings: Settings, bus: Bus) -> None:
+def test_a_failing_handler_ends_in_a_dead_letter(settings: Settings, bus: Bus) -> None:
     def fail(_: Message) -> None:
         raise RuntimeError("a bug")
 
@@ -59,7 +59,7 @@ def test_a_handler_that_fails_is_tried_again_then_its_message_is_a_dead_letter(s
     assert about == {"queue": "schedule", "reason": "RuntimeError: a bug"}
 
 
-def test_what_cannot_be_read_is_a_dead_letter_at_once_and_the_next_one_is_handled(settings: Settings, bus: Bus) -> None:
+def test_an_unreadable_message_is_dead_at_once(settings: Settings, bus: Bus) -> None:
     topology = Topology(settings)
     with connect(settings) as connection, Producer(connection.channel()) as producer:
         producer.publish(
@@ -120,9 +120,7 @@ def test_far_more_than_one_batch_holds_is_handled_to_the_end(settings: Settings,
     assert len(batches) < len(bells) / 10
 
 
-def test_what_comes_together_is_handled_together_and_one_bad_message_harms_no_other(
-    settings: Settings, bus: Bus
-) -> None:
+def test_batch_failure_isolates_bad_message(settings: Settings, bus: Bus) -> None:
     batches: list[list[Message]] = []
     dead: list[bytes] = []
 

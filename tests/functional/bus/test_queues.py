@@ -127,7 +127,7 @@ def test_an_agents_queue_is_light_and_its_old_one_is_removed(
 
 
 @pytest.mark.functional
-def test_an_old_queue_that_services_of_0_1_declare_again_is_removed_while_the_agent_runs(
+def test_old_queues_are_removed_while_the_agent_runs(
     broker_settings: Settings, broker_bus: Bus, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else all commands for ever would be kept in it, on disk, and then end as dead letters."""
@@ -149,7 +149,7 @@ def test_an_agent_of_0_1_gets_its_commands(broker_settings: Settings, broker_bus
 
 
 @pytest.mark.functional
-def test_heartbeats_are_heard_after_their_queues_length_was_configured_anew(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
+def test_heartbeats_survive_a_new_queue_length(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
     for length in (100, 200):
         settings = make_settings(
             tmp_path,
@@ -177,7 +177,7 @@ def test_heartbeats_are_heard_after_their_queues_length_was_configured_anew(rabb
 
 
 @pytest.mark.functional
-def test_too_many_heartbeats_push_out_the_oldest_and_leave_no_dead_letters(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
+def test_too_many_heartbeats_push_out_the_oldest(rabbitmq: RabbitMQ, tmp_path: Any) -> None:
     settings = make_settings(
         tmp_path, bus__url=rabbitmq.url, bus__max_heartbeats=100, DEFAULT__cloud_id="0ddba115", bus__retry_after_s=0.2
     )

@@ -62,7 +62,7 @@ def test_databases_that_have_nothing_to_do_with_each_other(tmp_path: Path, prima
     assert f"127.0.0.1:{other.port} is system " in seen
 
 
-def test_a_standby_asynchronous_then_synchronous_then_away_then_promoted(tmp_path: Path, primary: PostgreSQL) -> None:
+def test_each_state_of_a_standby(tmp_path: Path, primary: PostgreSQL) -> None:
     url = primary.new_database()
     conf = set_up(tmp_path, url, "memory://")
     with PostgreSQL(follows=primary) as standby:

@@ -189,7 +189,7 @@ def test_every_wish_works_after_a_restore(restorable: Restorable, heard: bool) -
     assert site.cloud.read(audit) == []
 
 
-def test_what_was_deleted_since_the_backup_is_not_made_again_from_its_image(restorable: Restorable) -> None:
+def test_instances_deleted_since_the_backup_stay_deleted(restorable: Restorable) -> None:
     site = restorable.site
     (one,) = site.launch(1)
     restorable.settle()
@@ -206,7 +206,7 @@ def test_what_was_deleted_since_the_backup_is_not_made_again_from_its_image(rest
     assert site.states([one]) == [State.DELETED]
 
 
-def test_a_wish_in_the_backup_is_carried_out_though_its_host_has_seen_later_ones(restorable: Restorable) -> None:
+def test_a_request_in_the_backup_is_carried_out(restorable: Restorable) -> None:
     """The backup was made between the request and the host's answer."""
     site = restorable.site
     ids = site.launch(3)

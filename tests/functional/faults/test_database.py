@@ -113,7 +113,7 @@ def test_silent(site: SiteProcesses, workload: Workload, hole: BlackHole, step: 
 @row(
     fault="all connections to the database are reset, four times",
     strikes=f"while {CLIENTS} clients ask for {COUNT} instances",
-    seen=f"asked again with its token, nobody gets more than {COUNT}",
+    seen=f"asked again with its token, there are no more than {COUNT}",
     on=BOTH,
 )
 def test_reset(site: SiteProcesses, workload: Workload, hole: BlackHole) -> None:

@@ -15,7 +15,7 @@ from controller.cli.health import api_problem
 from controller.domain.states import State
 from controller.operations.hosts import hosts
 from tests.faults import row
-from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, VETERANS, fault_site
+from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, FIRST_INSTANCES, HOST_DOWN_AFTER_S, fault_site
 from tests.labs.faults.workload import OF_ONE, Workload
 from tests.labs.servers.guarded import wait_until
 from tests.labs.servers.postgresql import PostgreSQL
@@ -93,7 +93,7 @@ def test_journal(site: SiteProcesses, workload: Workload, journal: Volume) -> No
         threading.Event().wait(FULL_S)
         assert workload.states() == {State.BUILDING: COUNT}
         assert site.rows.read(lambda tx: sum(h.up for h in hosts.list_hosts(tx))) == HOSTS
-        assert workload.all_states()[State.ACTIVE] == VETERANS
+        assert workload.all_states()[State.ACTIVE] == FIRST_INSTANCES
     workload.prove()
     site.assert_alive()
     assert "bus lost" not in agent.read_text()

@@ -29,7 +29,7 @@ def _rows(strikes: str, seen: str, *names: str, on_both: Sequence[str] = ()) -> 
     "name",
     _rows(
         f"while {CLIENTS} clients ask for {COUNT} instances",
-        f"asked again with its token, nobody gets more than {COUNT}",
+        f"asked again with its token, there are no more than {COUNT}",
         on_both=["api"],
     ),
 )
@@ -66,6 +66,6 @@ def _killed(step: str, site: SiteProcesses, workload: Workload, name: str) -> No
 
 
 def _back(site: SiteProcesses, name: str) -> None:
-    """Start it again; the doors have to be open before anybody asks."""
+    """Start it again; the doors have to be open before a client asks."""
     site.start(name)
     site.wait_open()

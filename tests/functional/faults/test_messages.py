@@ -1,6 +1,6 @@
 """Messages are lost, tripled, late, out of order, or nonsense
 
-Somebody sits between the publishers and the queues of a running site.
+A relay stands between the publishers and the queues of a running site.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from controller.operations import dead_letters
 from controller.operations.hosts import hosts
 from controller.operations.instances import history
 from tests.faults import Row, each_row, row
-from tests.labs.faults.fault_site import VETERANS
+from tests.labs.faults.fault_site import FIRST_INSTANCES
 from tests.labs.faults.faulty_relay import Fate, FaultyRelay
 from tests.labs.faults.steps import BOTH, POSTGRESQL
 from tests.labs.faults.workload import COUNT, Workload
@@ -28,7 +28,7 @@ from tests.labs.site_processes import SiteProcesses
 pytestmark = [pytest.mark.functional]
 
 LATE_S = 5.0
-# A copy that comes so late comes when the meddler goes.
+# A copy that comes so late comes when the relay goes.
 NEVER_S = 3600.0
 SETTLED_S = 35.0
 # Messages of a kind that have to have been lost before the loss ends.
@@ -111,7 +111,9 @@ def test_one_kind_is_lost(site: SiteProcesses, workload: Workload, kind: str) ->
         wait_until(lambda: relay.lost[kind] >= ENOUGH, deadline_s=60, what=lambda: str(relay.seen))
         if kind == "HostReported":
             wait_until(
-                lambda: workload.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=lambda: str(relay.seen)
+                lambda: workload.all_states()[State.UNKNOWN] >= FIRST_INSTANCES,
+                deadline_s=30,
+                what=lambda: str(relay.seen),
             )
     workload.prove()
 

@@ -12,7 +12,7 @@ import pytest
 
 from controller.domain.states import State
 from tests.faults import Row, each_row, row
-from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, HOST_DOWN_AFTER_S, TWO_OF_EACH, VETERANS
+from tests.labs.faults.fault_site import BUS_HEARTBEAT_S, FIRST_INSTANCES, HOST_DOWN_AFTER_S, TWO_OF_EACH
 from tests.labs.faults.steps import BOTH, POSTGRESQL, STEPS, at
 from tests.labs.faults.workload import COUNT, Workload
 from tests.labs.servers.guarded import wait_until
@@ -47,7 +47,7 @@ def _rows(strikes: str, seen: str) -> dict[str, Row]:
     return {name: Row(f"{name} stopped for {STOPPED_S:g} s", strikes, seen, POSTGRESQL) for name in names}
 
 
-@each_row("name", _rows(STEPS["building"], "each booted once, whoever took over"))
+@each_row("name", _rows(STEPS["building"], "each booted once, whichever service took over"))
 def test_stopped_while_guests_are_built(site: SiteProcesses, workload: Workload, name: str) -> None:
     with at("building", site, workload), _stopped(site, name):
         _while_others_work()
@@ -78,7 +78,7 @@ def test_stopped_with_the_claims_locks(site: SiteProcesses, workload: Workload) 
 )
 def test_agents_that_come_back(site: SiteProcesses, workload: Workload) -> None:
     with at("building", site, workload), _stopped(site, "compute"):
-        wait_until(lambda: workload.all_states()[State.UNKNOWN] >= VETERANS, deadline_s=30, what=site.logs)
+        wait_until(lambda: workload.all_states()[State.UNKNOWN] >= FIRST_INSTANCES, deadline_s=30, what=site.logs)
         workload.delete(workload.launched[: COUNT // 2])
     workload.prove()
 
@@ -94,8 +94,12 @@ def test_agents_that_flap(site: SiteProcesses, workload: Workload) -> None:
     workload.prove()
     for _ in range(2):
         with _stopped(site, "compute"):
-            wait_until(lambda: workload.all_states()[State.UNKNOWN] == COUNT + VETERANS, deadline_s=30, what=site.logs)
-        wait_until(lambda: workload.all_states()[State.ACTIVE] == COUNT + VETERANS, deadline_s=30, what=site.logs)
+            wait_until(
+                lambda: workload.all_states()[State.UNKNOWN] == COUNT + FIRST_INSTANCES, deadline_s=30, what=site.logs
+            )
+        wait_until(
+            lambda: workload.all_states()[State.ACTIVE] == COUNT + FIRST_INSTANCES, deadline_s=30, what=site.logs
+        )
     workload.prove()
 
 

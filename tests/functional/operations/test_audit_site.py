@@ -20,7 +20,7 @@ from tests.labs.site_processes import HOSTS, SiteProcesses
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
-STORM = 200
+COUNT = 200
 GHOST = "i-0000000000000dead"
 QUICK = AuditOptions(settle_s=1)
 
@@ -65,11 +65,11 @@ def at_the_hardware(site: SiteProcesses, statement: str, *values: str) -> None:
 def test_a_launch_storm_raises_no_false_alarm(site: SiteProcesses, auditor: Cloud) -> None:
     seen: list[Report] = []
     for _ in range(2):
-        ids = site.run(STORM)
+        ids = site.run(COUNT)
         for _ in range(3):
             seen.append(run_audit(auditor, QUICK))
         site.wait_settled()
-        for n in range(0, STORM, 50):
+        for n in range(0, COUNT, 50):
             site.cloud.ec2.terminate_instances(InstanceIds=ids[n : n + 50])
             seen.append(run_audit(auditor, QUICK))
     assert [str(b) for r in seen for b in r.violations] == []

@@ -124,7 +124,7 @@ def _delivered(bus: Bus, message: HostAccepted) -> bool:
 @row(
     fault="a host boots while the broker is away",
     strikes="a guest ran there before; its address may belong to another by now",
-    seen="the guest is not started while nobody answers; it is once a controller has answered for this boot",
+    seen="the guest is not started while no controller answers; it is once a controller has answered for this boot",
 )
 def test_a_boot_without_a_broker_starts_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

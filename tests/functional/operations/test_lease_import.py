@@ -127,7 +127,7 @@ def test_two_imports_and_launches_at_once(site: TestCloud) -> None:
     assert len(take(site, network, [], prune=True).removed) == 200
 
 
-def test_no_lease_is_claimed_where_an_import_has_just_taken_its_pin_away(site: TestCloud) -> None:
+def test_no_lease_is_claimed_without_its_pin(site: TestCloud) -> None:
     """Promise 6, with imports that pin everything elsewhere while schedulers place."""
     network = site.cloud.write(
         lambda tx: networks.create_network(tx, None, "site", "10.20.0.0/16", kind=NetworkKind.PINNED).id

@@ -108,7 +108,7 @@ def test_a_lease_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, datab
     def hold(tx: Transaction) -> None:
         tx.session.scalars(select(Lease).where(Lease.instance_id.is_(None)).with_for_update()).all()
         locked.set()
-        tried.wait(2)  # on SQLite whoever writes waits for this transaction before he begins
+        tried.wait(2)  # on SQLite a writer waits for this transaction before it begins
 
     def place(tx: Transaction) -> int:
         try:

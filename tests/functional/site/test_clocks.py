@@ -1,4 +1,4 @@
-"""Clocks that are wrong, or step: nobody loses a machine for it, and what waits is not forgotten."""
+"""Clocks that are wrong, or step: no instance is lost, and what waits is not forgotten."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -69,7 +69,7 @@ def _unwell(site: SiteProcesses) -> str:
     return str(failed.value)
 
 
-def test_what_nobody_can_read_is_a_dead_letter(site: SiteProcesses) -> None:
+def test_an_unreadable_message_is_a_dead_letter(site: SiteProcesses) -> None:
     site.publish("schedule", '{"kind": "Nonsense", "version": 1}')
     wait_until(lambda: len(site.dead_letters()) == 1, deadline_s=60, what=site.logs)
     (letter,) = site.dead_letters()

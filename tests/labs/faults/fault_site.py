@@ -8,9 +8,9 @@ from pathlib import Path
 from tests.labs.site_processes import SiteProcesses
 
 # Guests that run before a fault strikes.
-VETERANS = 20
+FIRST_INSTANCES = 20
 
-# One of each, so that nobody stands in for the one that is struck.
+# One of each, so that no other stands in for the one that is struck.
 ONE_OF_EACH = ("compute", "network", "scheduler", "controller", "metadata", "api")
 # Two of those of which a site may have several: the other one takes over.
 TWO_OF_EACH = (
@@ -56,7 +56,7 @@ def fault_site(
     options: Mapping[tuple[str, str], object] | None = None,
     logs: Path | None = None,
 ) -> Iterator[SiteProcesses]:
-    """A running site with an image and its veterans."""
+    """A running site with an image and its first instances."""
     with SiteProcesses(
         folder,
         database_url=database_url,
@@ -67,7 +67,7 @@ def fault_site(
         logs=logs,
     ) as site:
         try:
-            site.run(VETERANS)
+            site.run(FIRST_INSTANCES)
             site.wait_settled()
             yield site
         finally:

@@ -1,4 +1,4 @@
-"""Somebody between the publishers and the queues, who loses, multiplies, delays and reorders messages."""
+"""A relay between the publishers and the queues: it loses, multiplies, delays and reorders messages."""
 
 import heapq
 import itertools
@@ -32,13 +32,13 @@ class FaultyRelay:
         self._ready = threading.Event()
         self._late: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._thread = threading.Thread(target=self._run, name="meddler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="faulty-relay", daemon=True)
         self.seen: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(20), "the meddler did not get between"
+        assert self._ready.wait(20), "the relay did not get between"
         return self
 
     def __exit__(
@@ -55,7 +55,7 @@ class FaultyRelay:
             for name in self._names:
                 real = self._topology.queue(name)(channel)
                 real.declare()
-                mirror = Queue(f"{real.name}.meddler", self._topology.exchange, name, durable=False, auto_delete=True)
+                mirror = Queue(f"{real.name}.relay", self._topology.exchange, name, durable=False, auto_delete=True)
                 mirror(channel).declare()
                 real.unbind_from(self._topology.exchange, name)
                 mirrors.append(mirror)

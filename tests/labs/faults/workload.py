@@ -20,7 +20,7 @@ from controller.operations.audit.audit import audit
 from tests.labs.servers.guarded import wait_until
 from tests.labs.site_processes import SiteProcesses
 
-# Instances of a storm, of one of its requests, and clients that ask at once.
+# Instances of a workload, of one of its requests, and clients that ask at once.
 COUNT = 100
 OF_ONE = 20
 CLIENTS = 4
@@ -123,7 +123,7 @@ class Workload:
     # --- what is seen ---
 
     def states(self) -> Counter[State]:
-        """How many of this storm's instances are in which state."""
+        """How many of this workload's instances are in which state."""
         rows = self._rows()
         return Counter(rows[i][0] for i in self.launched if i in rows)
 
@@ -132,7 +132,7 @@ class Workload:
         return Counter(state for state, _ in self._rows().values())
 
     def wait_some(self, *states: State) -> None:
-        """Wait until at least one of this storm's instances is in one of these states."""
+        """Wait until at least one of this workload's instances is in one of these states."""
         wait_until(lambda: any(self.states()[s] for s in states), deadline_s=30, what=lambda: self._story())
 
     def prove(self, *, within_s: float = QUIET_WITHIN_S) -> None:
@@ -153,7 +153,7 @@ class Workload:
         assert self._site.dead_letters() == []
 
     def clear(self) -> None:
-        """Terminate what the storm launched, and wait until it is gone."""
+        """Terminate what the workload launched, and wait until it is gone."""
         if left := [i for i in self.launched if i not in self.deleted]:
             self.delete(left)
         wait_until(lambda: not self._loose_ends(), deadline_s=QUIET_WITHIN_S, what=lambda: self._story())

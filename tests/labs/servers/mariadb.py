@@ -34,7 +34,7 @@ class MariaDB(Server):
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove it, whoever is connected."""
+        """Remove it, also with open connections."""
         name = make_url(url).database or ""
         assert name.isidentifier(), name
         self._execute(f"DROP DATABASE IF EXISTS {name}")

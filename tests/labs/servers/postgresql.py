@@ -49,7 +49,7 @@ class PostgreSQL(Server):
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove it, whoever is connected."""
+        """Remove it, also with open connections."""
         name = sql.Identifier(make_url(url).database or "")
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
@@ -60,7 +60,7 @@ class PostgreSQL(Server):
         return file
 
     def restore(self, url: str, file: Path) -> None:
-        """Make a database what the backup says, as an operator does; nobody may use it meanwhile."""
+        """Make a database what the backup says, as an operator does; it may not be in use meanwhile."""
         argv = ["--clean", "--if-exists", "--single-transaction", f"--dbname={self._for_tools(url)}"]
         self._run(self._program("pg_restore"), *argv, str(file))
 

@@ -22,7 +22,7 @@ START_DEADLINE_S = 90
 def free_ports(count: int) -> list[int]:
     """Different free loopback ports below the range the kernel takes outgoing ports from.
 
-    So nobody gets one by chance while its server is being restarted.
+    So no other process gets one by chance while its server is being restarted.
     """
     found: list[int] = []
     chance = random.SystemRandom()
@@ -163,7 +163,7 @@ class Server(ABC):
         return done.stdout
 
     def _write(self, name: str, text: str) -> Path:
-        """A file for the server, readable for it and nobody else but root."""
+        """A file for the server, readable for it and root alone."""
         path = self.folder / name
         path.write_text(text)
         path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""File systems that are soon full, which nobody but the test and what it starts can see."""
+"""File systems that are soon full, which only the test and its processes can see."""
 
 import contextlib
 import ctypes
@@ -31,7 +31,7 @@ def own_mounts() -> Iterator[None]:
             _run("mount", "--make-rprivate", "/")
             yield
         finally:
-            # Threads that were begun meanwhile share this one's folder: with those nobody changes namespaces.
+            # Threads that were begun meanwhile share this one's folder: these do not change namespaces.
             _call("unshare", _CLONE_FS)
             _call("setns", outside.fileno(), _CLONE_NEWNS)
             os.chdir(home)

@@ -17,7 +17,7 @@ from tests.labs.servers.guarded import Guarded, find_program
 
 _CLONE_NEWNET = 0x40000000
 _NAMESPACES = ["--net", "--mount", "--uts"]
-# As init a program that reaps: what a killed daemon leaves behind is nobody else's child.
+# As init a program that reaps: what a killed daemon leaves behind has no other parent.
 _BOOT = """
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

@@ -123,7 +123,7 @@ class Node:
         self._cloud.write(lambda tx: leases.give_back(tx, [instance_id]))
 
     def quarantined(self) -> list[str]:
-        """The addresses that nobody has and nobody may have yet."""
+        """The addresses that no instance has or may have yet."""
         query = select(Lease.ip).where(Lease.free_after.is_not(None)).order_by(Lease.ip)
         return list(self._cloud.read(lambda tx: tx.session.scalars(query).all()))
 

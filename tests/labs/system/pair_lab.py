@@ -24,7 +24,7 @@ from tests.labs.system.running_cloud import RunningCloud, run
 from tests.labs.system.served import Served
 
 SERVICES = ("network", "metadata", "scheduler", "controller", "api")
-# Addresses for documentation (RFC 5737): nobody's route leads there.
+# Addresses for documentation (RFC 5737): no route leads there.
 _CONTROL, _HOSTS, _PREFIX_LENGTH = "192.0.2.254", ("192.0.2.1", "192.0.2.2"), 24
 # The hosts' ends of their cables.
 _SITE, _GUESTS = "site", "guests"
@@ -71,7 +71,7 @@ class SiteHost:
         self.machine.run("ip", "link", "set", "dev", _GUESTS, "master", switches[_GUESTS])
 
     def power_off(self) -> None:
-        """Power failure: its processes end at once, and none of them says so to anybody."""
+        """Power failure: its processes end at once, without a word to any peer."""
         for port in self._ports.values():
             run(["ip", "link", "delete", "dev", port])
         self.machine.power_off()

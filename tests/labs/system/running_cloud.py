@@ -40,7 +40,7 @@ class RunningCloud:
 
     @classmethod
     def quickstart(cls, state: Path, *options: str, prefix: Sequence[str] = (), checkout: Path = CHECKOUT) -> str:
-        """Run bin/quickstart; what it says. ``prefix`` is a program that runs it as somebody else."""
+        """Run bin/quickstart; what it says. ``prefix`` is a program that runs it as another user."""
         return run([*prefix, str(checkout / "bin/quickstart"), "--state", str(state), *options], timeout_s=600)
 
     @classmethod

@@ -68,9 +68,7 @@ def test_the_epoch_outlives_the_agent(new_agent: Callable[[], Agent], driver: Si
     assert driver.list_guests() == {instance(2): Power.RUNNING}
 
 
-def test_an_agent_without_an_epoch_obeys_none_but_those_who_know_no_epochs(
-    agent: Agent, driver: SimulatedDriver, bus: FakeBus
-) -> None:
+def test_an_agent_without_an_epoch_obeys_only_old_senders(agent: Agent, driver: SimulatedDriver, bus: FakeBus) -> None:
     order(agent, 3, guest(1))
     order(agent, 0, guest(2))
     assert driver.list_guests() == {instance(2): Power.RUNNING}
@@ -252,7 +250,7 @@ def test_a_restart_after_the_expiry_asks_before_it_begins(
     assert driver.list_guests() == {instance(2): Power.RUNNING}
 
 
-def test_what_was_held_waits_for_an_answer_whatever_the_clock_says_then(
+def test_a_held_guest_waits_for_an_answer(
     new_agent: Callable[[], Agent], driver: SimulatedDriver, journal: Journal, bus: FakeBus
 ) -> None:
     """Killed before the answer came, and the clock set right: what waits is not forgotten."""

@@ -1,4 +1,4 @@
-"""Daemons are found by what they were started with, and nobody else is touched."""
+"""Daemons are found by what they were started with, and no other process is touched."""
 
 import subprocess
 from collections.abc import Iterator

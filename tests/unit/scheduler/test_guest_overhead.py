@@ -81,7 +81,7 @@ def test_the_scheduler_refuses_for_it(site: TestCloud) -> None:
     assert set(site.states()) == {State.ERROR}
 
 
-def test_what_was_claimed_is_given_back_whatever_the_host_says_by_then(site: TestCloud) -> None:
+def test_a_claim_is_returned_in_every_state_of_the_host(site: TestCloud) -> None:
     ids = site.launch(2)
     place(site)
     beat(site, 7)

@@ -186,9 +186,7 @@ def pin(site: TestCloud, network: str, hosts: Sequence[str]) -> None:
     site.cloud.write(lambda tx: import_leases(tx, network, file))
 
 
-def test_a_host_that_joined_a_moment_ago_takes_what_the_others_have_no_room_for(
-    site: TestCloud, cache: HostCache
-) -> None:
+def test_a_new_host_takes_the_overflow(site: TestCloud, cache: HostCache) -> None:
     network = pinned(site, ["h1"] * 2)
     site.cloud.read(lambda tx: cache.leases(tx, network))
     site.heartbeat("h2", memory_mib=256)

@@ -1,4 +1,4 @@
-"""A laboratory for the simulation's tests: its files in memory, where there is such a place."""
+"""The simulation's database for its tests: its files in memory, where there is such a place."""
 
 import tempfile
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ import pytest
 
 from controller.conf.settings import Bus
 from controller.domain.messages import HostAccepted, Message, host_queue
-from tests.labs.calm_simulation import calm_hub, started
+from tests.labs.calm_simulation import calm_simulator, started
 from tests.labs.cloud import START
 from tests.simulation.bus import Broker
 from tests.simulation.simulator import Process, Simulator
@@ -17,7 +17,7 @@ _ONE = HostAccepted("h1", "boot", 1, START.isoformat(), 1, ())
 
 @pytest.fixture
 def simulator() -> Simulator:
-    return calm_hub()
+    return calm_simulator()
 
 
 def _send(simulator: Simulator, broker: Broker, sender: Process) -> None:

@@ -1,10 +1,10 @@
 """Virtual time: what waits for what."""
 
-from tests.labs.calm_simulation import calm_hub, started
+from tests.labs.calm_simulation import calm_simulator, started
 
 
 def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:
-    simulator = calm_hub()
+    simulator = calm_simulator()
     below, above = started(simulator, "below"), started(simulator, "above")
     seen: list[float] = []
     simulator.at(0, lambda: simulator.pause(10), below)
@@ -16,7 +16,7 @@ def test_a_pause_is_held_up_by_what_pauses_on_top_of_it() -> None:
 
 
 def test_a_pause_in_time_is_no_absence() -> None:
-    simulator = calm_hub()
+    simulator = calm_simulator()
     alone = started(simulator, "alone")
     simulator.at(0, lambda: simulator.pause(10), alone)
     simulator.run_until(20)
@@ -24,7 +24,7 @@ def test_a_pause_in_time_is_no_absence() -> None:
 
 
 def test_what_was_killed_is_held_up_no_more() -> None:
-    simulator = calm_hub()
+    simulator = calm_simulator()
     below, above = started(simulator, "below"), started(simulator, "above")
     simulator.at(0, lambda: simulator.pause(10), below)
     simulator.at(1, lambda: simulator.pause(500), above)
@@ -36,6 +36,6 @@ def test_what_was_killed_is_held_up_no_more() -> None:
 
 
 def test_absences_at_the_same_time_count_once() -> None:
-    process = started(calm_hub(), "process")
+    process = started(calm_simulator(), "process")
     process.outages += [(10, 30), (20, 40), (25, 28), (50, 60)]
     assert process.away_s(15, 55) == 30

@@ -154,7 +154,7 @@ def test_unused_images_go_when_there_are_too_many(tmp_path: Path, store: Path) -
 
 
 def test_what_is_held_is_not_evicted(tmp_path: Path, store: Path) -> None:
-    """Between the fetch of an image and the disk over it, somebody else's fetch may want its room."""
+    """Between the fetch of an image and the disk over it, another fetch may need its room."""
     cache = ImageCache(tmp_path / "cache", store, 1, frozenset)  # less than any image
     images = []
     for number in range(2):

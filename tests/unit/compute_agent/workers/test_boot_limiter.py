@@ -81,7 +81,7 @@ def test_every_boot_starts_before_the_deadline_of_building(waiting: int, cores: 
 def test_it_grows_while_cores_idle_and_it_is_what_limits() -> None:
     limiter = BootLimiter(2)
     limiter.adapt(IDLE)
-    assert limiter.limit == 2  # nobody waits
+    assert limiter.limit == 2  # no boot waits
     begin(limiter, 2)
     limiter.watch(0.1, {}, 5)
     limiter.adapt(IDLE)

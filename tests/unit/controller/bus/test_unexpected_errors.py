@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw, as a client library has them when a connection collapses: no thread of the bus ends."""
+"""Unexpected errors, as a client library has them when a connection collapses: no thread of the bus ends."""
 
 import threading
 import zlib
@@ -90,7 +90,7 @@ def test_a_strangers_header_is_no_number_of_attempts(settings: Settings, attempt
         part.join(_WAIT_S)
 
 
-def test_a_dead_letter_that_cannot_be_kept_does_not_keep_back_the_next_one(settings: Settings) -> None:
+def test_an_unkept_dead_letter_does_not_block_the_next(settings: Settings) -> None:
     kept = Got()
 
     def keep(body: bytes, _: dict[str, str]) -> None:

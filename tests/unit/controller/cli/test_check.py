@@ -48,7 +48,7 @@ def test_usage(command: Command, arguments: list[str]) -> None:
     assert command.result("check", *arguments).exit_code == 2
 
 
-def test_an_option_that_nobody_reads_is_named(command: Command) -> None:
+def test_an_unused_option_is_named(command: Command) -> None:
     with (command.state / "pileus.conf").open("a") as file:
         file.write("\n[network]\ntrnuk = eth1\n[netwrok]\ntrunk = eth1\n")
     result = command.result("check")

@@ -83,9 +83,7 @@ def test_commands_on_tables_of_another_release_say_what_to_do(
     assert command.json("host", "list") == []
 
 
-def test_commands_change_nothing_in_a_cloud_that_this_release_may_not_run_in(
-    command: Command, refused: Callable[..., str]
-) -> None:
+def test_commands_of_a_wrong_release_change_nothing(command: Command, refused: Callable[..., str]) -> None:
     engine = create_engine(f"sqlite:///{command.state / 'pileus.db'}")
     with engine.begin() as connection:
         connection.execute(text("UPDATE cloud SET oldest_release = '9.9.0'"))

@@ -34,7 +34,7 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def test_nobody(tmp_path: Path) -> None:
+def test_no_daemon(tmp_path: Path) -> None:
     assert Daemon(tmp_path).pid() is None
     assert Daemon(tmp_path).stop() is None
 
@@ -52,7 +52,7 @@ def test_only_one(tmp_path: Path, holder: "subprocess.Popen[bytes]") -> None:
         pass
 
 
-def test_a_number_that_is_somebody_elses_now_is_left_alone(tmp_path: Path) -> None:
+def test_a_reused_pid_is_left_alone(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     daemon.pid_file.parent.mkdir()
     daemon.pid_file.write_text(f"{os.getpid()}\n")

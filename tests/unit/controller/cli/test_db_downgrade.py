@@ -71,7 +71,7 @@ def test_the_embedded_cloud_is_named(command: Command, refused: Refused) -> None
     assert revision(command) == schema.newest()
 
 
-def test_a_controller_of_an_older_release_is_seen_by_the_heartbeats_it_takes(tmp_path: Path) -> None:
+def test_an_older_controller_is_seen_by_its_heartbeats(tmp_path: Path) -> None:
     site = TestCloud.create(tmp_path)
     site.heartbeat("h1")
     site.heartbeat("h2")

@@ -45,7 +45,7 @@ def test_the_api(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gone" in api_problem(settings)
 
 
-def test_nobody_listens(settings: Settings) -> None:
+def test_a_closed_port(settings: Settings) -> None:
     nowhere = replace(settings, api=replace(settings.api, listen_port=1))
     assert "refused" in api_problem(nowhere)
 

@@ -83,7 +83,7 @@ def test_secrets_are_private(command: Command) -> None:
         assert (command.state / name).stat().st_mode & 0o077 == 0, name
 
 
-def test_what_is_asked_for_later_changes_the_file_and_nothing_else_in_it(command: Command) -> None:
+def test_later_options_change_only_their_lines(command: Command) -> None:
     file = command.state / "pileus.conf"
     file.write_text(file.read_text() + "\n[quota]\n# our own\ninstances = 7\n")
     command("init", "--simulated", "5", "--port", "18000")

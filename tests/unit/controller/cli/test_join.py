@@ -161,7 +161,7 @@ def test_a_refusal_is_told_and_nothing_is_written(nowhere: Command, api: Api) ->
         (302, ""),
     ],
 )
-def test_somebody_else_answers(nowhere: Command, api: Api, status: int, body: str) -> None:
+def test_an_answer_of_another_server(nowhere: Command, api: Api, status: int, body: str) -> None:
     api.status, api.body = status, body
     assert "does not answer as the API" in str(join(nowhere, api).exception)
     assert not (nowhere.state / "pileus.conf").exists()
@@ -174,7 +174,7 @@ def test_a_hostile_answer_writes_nothing(nowhere: Command, api: Api, change: dic
     assert not (nowhere.state / "pileus.conf").exists()
 
 
-def test_nobody_answers(nowhere: Command, refused: Callable[..., str]) -> None:
+def test_no_answer(nowhere: Command, refused: Callable[..., str]) -> None:
     said = refused(nowhere, "join", "http://127.0.0.1:1", "t", "--driver", "simulated", "--name", "h")
     assert "refused" in said
 
@@ -204,7 +204,7 @@ def test_what_others_can_read_is_said() -> None:
     assert not is_in_the_clear("http://127.0.0.1:8773")
 
 
-def test_a_bad_name_asks_nobody(nowhere: Command, api: Api) -> None:
+def test_a_bad_name_is_refused_here(nowhere: Command, api: Api) -> None:
     result = nowhere.result("join", api.url, "t", "--driver", "simulated", "--name", "../x")
     assert isinstance(result.exception, InvalidParameter)
     assert api.asked == []

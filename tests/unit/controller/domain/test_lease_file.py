@@ -41,7 +41,7 @@ def test_any_json_is_answered(value: object) -> None:
     assert len(read.rows) + len(read.bad) == 1
 
 
-def test_columns_in_any_order_with_spaces_and_semicolons_and_a_byte_order_mark() -> None:
+def test_columns_in_any_order_and_notation() -> None:
     text = '\ufeffHosts, MAC ,ip\r\n"h1;h2 , h3"\r\n\r\nh1;h2  h3,52:54:00:00:00:09, 10.0.0.9\r\n'
     read = read_leases(text.encode(), CSV)
     assert [str(b) for b in read.bad] == ["line 2: it has 1 columns, the header 3"]

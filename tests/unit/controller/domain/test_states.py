@@ -92,7 +92,7 @@ def test_every_state_has_every_trait() -> None:
         assert (traits.ec2_check != "not-applicable") == (traits.ec2[1] == "running"), state
 
 
-def test_a_state_with_a_claim_is_on_a_host_that_has_a_desired_state_for_it() -> None:
+def test_a_state_with_a_claim_has_a_desired_state() -> None:
     for state, traits in TRAITS.items():
         if traits.claim is Claim.NONE:
             assert not traits.served, state

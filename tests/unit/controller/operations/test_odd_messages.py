@@ -110,7 +110,7 @@ def test_what_an_agent_says_of_itself_is_one_line_that_can_be_kept(site: TestClo
     assert "MAC probe: x   " in host.drift
 
 
-def test_a_reason_that_no_table_keeps_is_cut_and_the_instance_moves_on(site: TestCloud) -> None:
+def test_a_reason_too_long_is_cut(site: TestCloud) -> None:
     (one,) = active(site)
     report = GuestReport(one, 1, Event.SHUT_OFF, f"so\0 {HALF}" + "x" * 100_000)
     site.cloud.write(lambda tx: apply_reports(tx, [GuestsChanged("h1", (report,))]))
@@ -118,7 +118,7 @@ def test_a_reason_that_no_table_keeps_is_cut_and_the_instance_moves_on(site: Tes
     assert (instance.state, instance.reason[:5], len(instance.reason)) == (State.STOPPED, "so\ufffd \ufffd", 4000)
 
 
-def test_a_guest_that_is_reported_again_and_again_in_one_message_costs_one_move(site: TestCloud) -> None:
+def test_repeated_reports_cost_one_transition(site: TestCloud) -> None:
     """2,000 such reports took 1.8 s in one transaction, and a message may have 160,000."""
     (one,) = active(site)
     steps = select(func.count()).select_from(InstanceEvent).where(InstanceEvent.instance_id == one)
@@ -159,7 +159,7 @@ def test_a_power_that_a_newer_release_knows_fits_its_column(site: TestCloud) -> 
     assert stray.power == "SUSPENDED_TO_THE"
 
 
-def test_a_host_cannot_bring_its_instance_to_a_generation_that_ends_all_wishes(site: TestCloud) -> None:
+def test_a_host_cannot_exhaust_the_generations(site: TestCloud) -> None:
     """However often it says that it is ahead: wishes are still to be counted by a column of 32 bits."""
     (one,) = active(site)
     for newest in (100_001, 200_001, 2**31 - 1, 2**62, generations.MOST, generations.MOST + 1):

@@ -102,7 +102,7 @@ def test_it_is_counted_as_what_it_is(site: TestCloud) -> None:
     assert site.cloud.read(counters) == before
 
 
-def test_a_guest_of_unknown_power_leaves_the_rest_of_the_heartbeat_intact(site: TestCloud) -> None:
+def test_unknown_power_spares_the_rest_of_a_heartbeat(site: TestCloud) -> None:
     odd, off = active(site, 2)
     site.clock.advance(3600)
     generation = site.instance(odd).generation
@@ -133,7 +133,7 @@ def test_a_host_in_an_unknown_mode_takes_nothing(site: TestCloud) -> None:
     assert [h.mode for h in site.cloud.read(hosts.list_hosts)] == ["EVACUATING", "READY"]
 
 
-def test_an_unknown_kind_of_network_and_group_are_left_to_a_newer_scheduler(site: TestCloud) -> None:
+def test_unknown_kinds_are_left_to_a_newer_scheduler(site: TestCloud) -> None:
     group = site.cloud.write(lambda tx: placement_groups.create_placement_group(tx, site.project_id, "g", "spread").id)
 
     def change(tx: Transaction, kind: str, strategy: str) -> None:

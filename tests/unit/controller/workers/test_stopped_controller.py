@@ -47,7 +47,7 @@ def test_what_came_while_we_were_stopped_is_read_first(site: TestCloud) -> None:
     site.clock.advance(600)
     controller.sweep()
     assert is_up(site)
-    # Whoever has not spoken after another while is lost.
+    # A host that is still silent after another while is lost.
     deadline = time.monotonic() + 30
     while is_up(site):
         assert time.monotonic() < deadline

@@ -96,7 +96,7 @@ def test_the_number_of_statements_does_not_grow(good: GoodCloud) -> None:
     assert count() == before <= 30
 
 
-def test_a_network_may_be_of_nobody(good: GoodCloud, tmp_path: Path) -> None:
+def test_a_network_may_have_no_project(good: GoodCloud, tmp_path: Path) -> None:
     good.site.cloud.write(
         lambda tx: tx.session.query(Network).where(Network.name == "pinned").update({"project_id": None})
     )

@@ -113,7 +113,7 @@ def test_a_guest_that_two_names_of_one_machine_show_stays(good: GoodSite) -> Non
     assert good.absent() == []
 
 
-def test_a_tap_of_nobody_goes(good: GoodSite) -> None:
+def test_a_tap_without_an_owner_goes(good: GoodSite) -> None:
     stray = f"{tap_name(CLOUD_ID, STRANGER)}"
     good.change("h1", taps=(*good.bus.hosts["h1"].taps, stray, tap_name(CLOUD_ID, good.building, 1)))
     found = good.violations()
@@ -212,7 +212,7 @@ def test_a_host_that_is_down_is_not_asked(good: GoodSite) -> None:
     ]  # what it could not see is not clean
 
 
-def test_without_a_bus_nobody_is_waited_for(good: GoodSite) -> None:
+def test_without_a_bus_there_is_no_wait(good: GoodSite) -> None:
     good.bus.down = True
     expect(good, 5, "the bus", "it is away")
     assert len(good.bus.called) <= 6
@@ -241,7 +241,7 @@ def test_dhcp_that_is_not_as_the_rows(good: GoodSite, changes: dict[str, object]
     assert any(isinstance(m, ReconcileNetworks) for m in good.bus.called)
 
 
-def test_what_is_served_to_nobody(good: GoodSite) -> None:
+def test_a_served_address_without_a_row(good: GoodSite) -> None:
     good.segment(served=(*good.bus.network.segments[0].served, "52:54:00:99:00:99,10.128.0.99,x"))
     expect(good, 5, good.network_id, "52:54:00:99:00:99")
 
@@ -266,7 +266,7 @@ def test_a_network_that_was_not_made(good: GoodSite) -> None:
     assert good.violations() == []
 
 
-def test_a_firewall_that_somebody_changed(good: GoodSite) -> None:
+def test_a_changed_firewall(good: GoodSite) -> None:
     good.bus.network = replace(good.bus.network, firewall=("- chain forward: drop",))
     expect(good, 5, "firewall of the network node", "- chain forward: drop")
     assert good.repair().violations == []

@@ -150,7 +150,7 @@ def test_a_command_of_an_instance_that_left_is_not_sent(site: TestCloud) -> None
     assert site.cloud.read(lambda tx: reconcile_commands(tx, before)) == []
 
 
-def test_hosts_that_boot_together_are_answered_without_a_statement_each(site: TestCloud) -> None:
+def test_hosts_that_boot_together_share_statements(site: TestCloud) -> None:
     from sqlalchemy import event
 
     from controller.operations.hosts.heartbeats import apply_heartbeats

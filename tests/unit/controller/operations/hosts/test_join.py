@@ -166,7 +166,7 @@ def test_a_living_hosts_name_is_refused_a_dead_ones_is_taken_over(site: TestClou
     beat(site)
     site.clock.advance(1000)
     with pytest.raises(Conflict):
-        join_(site, secret, boot_id="other")  # nobody has found it down yet
+        join_(site, secret, boot_id="other")  # it has not been found down yet
     assert uses_left(site) == 1
     site.cloud.write(lost_hosts.mark_lost)
     assert join_(site, secret, boot_id="other").renewed
@@ -187,7 +187,7 @@ def test_an_agents_own_account_is_told(tmp_path: Path) -> None:
     site.close()
 
 
-def test_nobody_joins_the_memory_of_a_process(closed: TestCloud) -> None:
+def test_no_host_joins_an_embedded_bus(closed: TestCloud) -> None:
     with pytest.raises(Conflict, match="RabbitMQ"):
         join_(closed, token(closed))
 

@@ -59,7 +59,7 @@ def test_the_highest_of_a_batch_counts(site: TestCloud) -> None:
     assert (host(site).vcpus, host(site).heartbeat_sequence) == (3, 13)
 
 
-def test_old_ones_are_not_believed_because_nobody_listened(site: TestCloud) -> None:
+def test_old_ones_are_dropped_after_a_pause(site: TestCloud) -> None:
     (one,) = active(site)
     site.heartbeat(sequence=11, guests=(GuestState(one, 1, Power.RUNNING),))
     site.clock.advance(3600)
@@ -103,7 +103,7 @@ def test_a_number_that_cannot_be(site: TestCloud, sequence: int) -> None:
         site.heartbeat(sequence=sequence)
 
 
-def test_one_that_waited_for_long_does_not_stop_what_was_built_meanwhile(site: TestCloud) -> None:
+def test_an_old_expiry_spares_a_newer_build(site: TestCloud) -> None:
     """A site that has more to do than it can: heartbeats from before the boot are read 30 s after it, and later."""
     active(site)
     written = site.clock().isoformat()

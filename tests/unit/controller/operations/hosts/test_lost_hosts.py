@@ -1,4 +1,4 @@
-"""Hosts that fall silent by the thousand: taken for lost part by part, and by nobody who has not read all there is."""
+"""Hosts that fall silent by the thousand: lost part by part, and only for a controller that has read all heartbeats."""
 
 import time
 
@@ -36,7 +36,7 @@ def test_a_host_that_is_heard_of_meanwhile_is_not_lost(site: TestCloud) -> None:
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_while_heartbeats_wait_to_be_read_nobody_is_lost(site: TestCloud, behind: bool) -> None:
+def test_while_heartbeats_wait_no_host_is_lost(site: TestCloud, behind: bool) -> None:
     controller = ControllerService(site.cloud)
     for consumer in (controller._events, controller._heartbeats):
         consumer.listening_since = time.monotonic() - 1000

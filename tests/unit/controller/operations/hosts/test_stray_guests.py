@@ -202,7 +202,7 @@ def test_two_names_of_one_machine_remove_nothing(site: TestCloud) -> None:
     assert [s.reason for s in strays(site)] == ["left alone: h1 is this same machine, with the same boot id"]
 
 
-def test_an_agent_that_cannot_keep_the_disk_is_not_told_to_remove_a_guest(site: TestCloud) -> None:
+def test_an_agent_without_kept_disks_removes_no_guest(site: TestCloud) -> None:
     """Release 0.1 removes the disk with the guest, whatever it is told."""
     one, two = give_up_many(site, 2)
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [two]))

@@ -98,9 +98,7 @@ def test_a_host_that_was_lost_is_up_again_with_the_same_heartbeat(
     assert last(site)[0]
 
 
-def test_what_another_controller_has_heard_since_is_not_taken_for_what_we_heard(
-    site: TestCloud, controller: ControllerService
-) -> None:
+def test_news_of_another_controller_is_not_ours(site: TestCloud, controller: ControllerService) -> None:
     """The agent was started with other labels, told them to another controller, and was started as before."""
     other = ControllerService(site.cloud)
     controller.handle([site.beat("h1", sequence=1, labels=("ssd",))])

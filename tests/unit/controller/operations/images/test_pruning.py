@@ -145,7 +145,7 @@ def test_an_import_that_is_under_way_is_not_robbed(site: TestCloud) -> None:
     assert reasons(site) == ["stored less than 120 s ago"]
 
 
-def test_a_store_into_which_another_user_imported_first_is_looked_after(site: TestCloud) -> None:
+def test_a_store_of_another_user_is_usable(site: TestCloud) -> None:
     """root imports an image, the API runs as another user."""
     conf, is_root = site.cloud.settings, os.geteuid() == 0
     with tempfile.TemporaryDirectory() as folder:

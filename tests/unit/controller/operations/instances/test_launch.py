@@ -124,7 +124,7 @@ def test_quota_says_what_is_used_and_what_was_asked(site: TestCloud) -> None:
     assert len(site.launch(min_count=1, max_count=5)) == 1
 
 
-def test_a_small_network_runs_out_of_addresses_and_gives_them_out_again(site: TestCloud) -> None:
+def test_a_small_network_reuses_its_addresses(site: TestCloud) -> None:
     small = TestCloud.create(site.cloud.settings.state_dir / "small", network__project_prefix_length=28)
     small.heartbeat()
     ids = small.launch(13)

@@ -155,7 +155,7 @@ def test_projects_do_not_wait_for_each_other(site: TestCloud) -> None:
     assert not launches._projects
 
 
-def test_nobody_waits_long_for_a_turn(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_come_soon(site: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launches_module, "_TURN_S", 0.05)
     cloud = site.cloud
     launches = LaunchBatcher(SlowCloud(cloud.settings, cloud.database, cloud.bus, cloud.clock, cloud.ids, cloud.clock))

@@ -55,7 +55,7 @@ def test_the_default_network_may_be_a_pinned_one(site: TestCloud) -> None:
     assert {site.instance(i).network_id for i in site.launch(2)} == {network}
 
 
-def test_networks_of_nobody_are_everybodys_and_those_of_others_are_not_there(site: TestCloud) -> None:
+def test_networks_without_a_project_are_shared(site: TestCloud) -> None:
     shared = pinned(site, 2)
     other = site.cloud.write(lambda tx: projects.create_project(tx, "other").id)
     theirs = site.cloud.write(lambda tx: networks.create_network(tx, other, "theirs").id)
@@ -66,7 +66,7 @@ def test_networks_of_nobody_are_everybodys_and_those_of_others_are_not_there(sit
             site.launch(1, network_id=network_id)
 
 
-def test_a_batch_larger_than_the_free_leases_is_told_how_many_there_are(site: TestCloud) -> None:
+def test_a_batch_too_large_names_the_free_leases(site: TestCloud) -> None:
     network = pinned(site, 5)
     with pytest.raises(NoFreeAddress, match="has 5 free addresses; 6 were asked for"):
         site.launch(6, network_id=network)

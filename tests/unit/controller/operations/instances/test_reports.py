@@ -73,7 +73,7 @@ def test_a_guest_that_powers_itself_off_is_stopped(site: TestCloud) -> None:
     assert site.instance(one).reason == "the guest powered itself off"
 
 
-def test_a_build_that_fails_is_cleaned_up_before_the_claim_is_given_back(site: TestCloud) -> None:
+def test_a_failed_build_is_removed_before_its_claim(site: TestCloud) -> None:
     (one,) = site.launch(1)
     place(site)
     site.report([one], Event.FAILED, "no space left")
@@ -89,7 +89,7 @@ def test_a_build_that_fails_is_cleaned_up_before_the_claim_is_given_back(site: T
     assert site.states() == [State.DELETED]
 
 
-def test_wishes_for_many_are_for_all_or_none(site: TestCloud) -> None:
+def test_requests_for_many_are_for_all_or_none(site: TestCloud) -> None:
     running, other = active(site, 2)
     site.cloud.write(lambda tx: actions.stop(tx, site.project_id, [other]))
     site.report([other], Event.SHUT_OFF)
@@ -137,7 +137,7 @@ def test_every_lost_doorbell_is_rung_again(site: TestCloud) -> None:
     assert [g.desired for c in site.commands() for g in c.guests] == [Desired.ABSENT]
 
 
-def test_rings_come_at_growing_intervals(site: TestCloud) -> None:
+def test_doorbells_come_at_growing_intervals(site: TestCloud) -> None:
     site.launch(1)
     notified = 0
     for _ in range(110):
@@ -146,7 +146,7 @@ def test_rings_come_at_growing_intervals(site: TestCloud) -> None:
     assert 3 <= notified <= 6
 
 
-def test_while_hosts_are_busy_answering_a_ring_waits_for_longer(site: TestCloud) -> None:
+def test_while_hosts_are_busy_a_doorbell_waits_longer(site: TestCloud) -> None:
     site.launch(1)
     site.clock.advance(6)
     assert site.cloud.write(lambda tx: sweeps.notify(tx, busy=True)) == 0
@@ -154,7 +154,7 @@ def test_while_hosts_are_busy_answering_a_ring_waits_for_longer(site: TestCloud)
     assert site.cloud.write(lambda tx: sweeps.notify(tx, busy=True)) == 1
 
 
-def test_a_controller_that_hears_many_reports_leaves_ringing_for_later(site: TestCloud) -> None:
+def test_a_busy_controller_notifies_later(site: TestCloud) -> None:
     (one,) = active(site)
     report = GuestReport(one, site.instance(one).generation, Event.RUNNING)
     controller = ControllerService(site.cloud)
@@ -242,7 +242,7 @@ def test_a_removal_that_fails_is_tried_again_for_as_long_as_it_takes(site: TestC
     assert site.cloud.read(lambda tx: hosts.get_host(tx, "h1").vcpus_used) == 0
 
 
-def test_what_is_left_of_a_failed_build_is_removed_though_removing_failed(site: TestCloud) -> None:
+def test_a_failed_removal_is_repeated(site: TestCloud) -> None:
     (one,) = site.launch(1)
     place(site)
     site.report([one], Event.FAILED, "no space left")
@@ -352,7 +352,7 @@ def test_a_heartbeat_that_was_quicker_than_the_report_loses_nothing(site: TestCl
     assert site.states() == [State.DELETING]
 
 
-def test_a_guest_that_its_host_has_removed_unasked_is_in_error_and_holds_nothing(site: TestCloud) -> None:
+def test_a_guest_removed_unasked_is_in_error(site: TestCloud) -> None:
     for state in (State.BUILDING, State.ACTIVE, State.STOPPED):
         (one,) = site.launch(1)
         place(site)

@@ -111,7 +111,7 @@ def test_addresses_that_were_given_back_count(site: TestCloud, pool: str) -> Non
     assert held(site, late) == (0, 0)
 
 
-def test_a_wanted_address_that_another_took_is_refused_with_nothing_held(site: TestCloud, pool: str) -> None:
+def test_a_taken_address_is_refused_with_nothing_held(site: TestCloud, pool: str) -> None:
     site.launch(8, network_id=pool)
     bells = site.bus.take(ScheduleReservation)
     wanted = site.launch(1, network_id=pool, address="10.9.0.4")
@@ -126,7 +126,7 @@ def test_a_wanted_address_that_another_took_is_refused_with_nothing_held(site: T
     assert site.cloud.read(lambda tx: audit(tx)) == []
 
 
-def test_a_wanted_address_is_not_given_to_another_that_is_placed_with_it(site: TestCloud, pool: str) -> None:
+def test_a_wanted_address_is_not_given_to_another(site: TestCloud, pool: str) -> None:
     others = site.launch(8, network_id=pool)
     wanted = site.launch(1, network_id=pool, address="10.9.0.4")
     assert place_together(site) == 9

@@ -40,7 +40,7 @@ def closed(site: TestCloud) -> TestCloud:
     return site
 
 
-def test_nobody_gets_an_address_that_may_still_be_used(closed: TestCloud) -> None:
+def test_an_address_in_use_is_kept(closed: TestCloud) -> None:
     site = closed
     one, two = active(site, 2)
     addresses = {i: site.views([i])[0].ip for i in (one, two)}
@@ -56,7 +56,7 @@ def test_nobody_gets_an_address_that_may_still_be_used(closed: TestCloud) -> Non
     assert site.cloud.read(audit) == []
 
 
-def test_it_ends_when_the_host_in_its_new_epoch_shows_the_guest_no_more(closed: TestCloud) -> None:
+def test_it_ends_with_the_new_epoch_of_the_host(closed: TestCloud) -> None:
     site = closed
     one, two = active(site, 2)
     generations = {i: site.instance(i).generation for i in (one, two)}

@@ -77,7 +77,7 @@ def test_all_speak_what_the_lowest_speaks(site: TestCloud) -> None:
     assert site.cloud.read(services.services_speak) == 4
 
 
-def test_services_of_01_are_counted_until_an_operator_says_that_none_runs(site: TestCloud) -> None:
+def test_services_of_01_count_until_an_operator_objects(site: TestCloud) -> None:
     migrated_from_01(site)
     renew(site, API, CONTROLLER)
     assert site.cloud.read(services.services_speak) == 1
@@ -99,7 +99,7 @@ def test_nothing_is_required_that_an_older_service_lacks(site: TestCloud, monkey
         site.cloud.write(lambda tx: services.require(tx, RELEASE))
 
 
-def test_nothing_is_required_while_a_controller_of_01_takes_heartbeats(site: TestCloud) -> None:
+def test_nothing_is_required_beside_a_controller_of_01(site: TestCloud) -> None:
     site.heartbeat("h1", speaks=1)
     with pytest.raises(InUse, match="which took heartbeats of 1 host, "):
         site.cloud.write(lambda tx: services.require(tx, RELEASE))
@@ -139,7 +139,7 @@ def notified(site: TestCloud) -> list[Message]:
     return list(site.bus.sent)
 
 
-def test_one_doorbell_a_reservation_while_a_service_may_know_of_no_other(site: TestCloud) -> None:
+def test_old_services_get_a_doorbell_for_each_reservation(site: TestCloud) -> None:
     each = [ScheduleReservation(f"r-{n}") for n in (1, 2, 3)]
     together = [ScheduleReservation("r-1", ("r-2", "r-3"))]
     migrated_from_01(site)
