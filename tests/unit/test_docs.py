@@ -13,12 +13,14 @@ PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 _ENDINGS = (".py", ".md", ".toml", ".cfg", ".lock")
-# Words of protocols and entry points, in the shape of our names.
+# Words of protocols, entry points and libraries, in the shape of our names.
 _NOT_OURS = {
     "UserData",
     "InstanceInitiatedShutdownBehavior",
     "Client.InstanceInitiatedShutdown",
     "pileus.services",
+    "ConfigUpdater",
+    "urllib.request",
 }
 _MADE_AT_RUN_TIME = {"pileus.conf"}
 
