@@ -51,7 +51,7 @@ class MacProbe:
         self._error = PROBE_PENDING
 
     def refresh(self, stopping: Stopping = lambda: False) -> None:
-        """Ask once more; whatever goes wrong is kept for the report."""
+        """Ask once more; an error is kept for the report."""
         try:
             self._found, error = self._ask(stopping), ""
         except (CloudError, OSError) as problem:

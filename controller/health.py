@@ -39,7 +39,7 @@ class Health:
 def _asked(look: Look) -> str:
     try:
         return look()
-    except Exception as error:  # who cannot say how it is, is not well
+    except Exception as error:  # a service that cannot say how it is, is not well
         return f"{type(error).__name__}: {error}"
 
 

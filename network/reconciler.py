@@ -90,7 +90,7 @@ class NetworkReconciler(HostSide):
                 return NetworkObservation(host_side=True, error=str(error))
 
     def destroy(self) -> None:
-        with ExitStack() as steps:  # the last one first; each is done, whatever happened to the others
+        with ExitStack() as steps:  # the last one first; each is done, also after an error of another
             steps.callback(shutil.rmtree, self._root, ignore_errors=True)
             steps.callback(forwarding.restore, self._root)
             steps.callback(self._firewall.remove)
@@ -147,7 +147,9 @@ class NetworkReconciler(HostSide):
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
-        file.chmod(0o600)  # who can read a file can lock it: dnsmasq, which talks to guests, and users of this host
+        file.chmod(
+            0o600
+        )  # a user that can read a file can lock it: dnsmasq, which talks to guests, and users of this host
         if not lock(handle, _LOCK_S):
             reason = f"another process has had them for {_LOCK_S:g} s"
             raise Unavailable(what="The networks of this host", reason=reason)

@@ -66,7 +66,7 @@ MARK_MODULUS = 65521
 class LeaseMark:
     """Which leases of a network are held, in three numbers that the database makes of its rows.
 
-    Leases that are added or given back change it; who holds them does not. Two sets of leases with one mark are equal
+    Leases that are added or given back change it; another holder does not. Two sets of leases with one mark are equal
     but for an unlikely chance, which a whole reading puts right (``dnsmasq.server.WHOLE_EVERY_S``).
     """
 

@@ -70,7 +70,7 @@ class ImageCache:
                 self._held += Counter()  # drops the counts of zero
 
     def fetch(self, image: ImageSpec) -> BaseImage:
-        """The image's file on this host, fetched unless it is there; others who want the same one wait.
+        """The image's file on this host, fetched unless it is there; other threads that need the same one wait.
 
         Raises:
             ImageFetchError: another checksum or size, a format that is refused, a URL of another kind.

@@ -195,7 +195,7 @@ class SimulatedDriver(Driver):
         self._drop_kept(lambda _: True)
 
     def power_lost(self, instance_id: str, cause: OffCause = OffCause.SHUTDOWN) -> None:
-        """What a guest does that powers itself off, or crashes: for tests of who notices."""
+        """What a guest does that powers itself off, or crashes: for tests."""
         self._went_off[instance_id] = cause
         _, ip, boots = self._guests[instance_id]
         self._keep(instance_id, (Power.SHUT_OFF, ip, boots))

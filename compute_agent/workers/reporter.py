@@ -100,7 +100,7 @@ class Reporter:
 
 
 def guarded(agent: Agent, task: Callable[[], T]) -> T | None:
-    """What the task returns; None when it failed: a timer goes on whatever happens.
+    """What the task returns; None if it failed: a timer goes on after any error.
 
     ``agent.troubles`` says which tasks failed when they were last tried.
     """

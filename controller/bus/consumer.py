@@ -243,8 +243,8 @@ class QueueConsumer:
                 self._keep_alive()
 
     def _keep_alive(self) -> None:
-        """Hear the broker's heartbeats as well, not only send ours: who has heard none gives the connection up, and a
-        broker that delivers the same message too often sets it aside."""
+        """Take the broker's heartbeats as well, not only send ours: a client that has heard none closes the connection,
+        and a broker that delivers the same message too often sets it aside."""
         if self._connection is not None and not self._settings.embedded_bus:
             try:
                 while drain(self._connection, self._settings, 0):

@@ -19,7 +19,7 @@ _MAX_LENGTH = 100_000
 
 
 class _Store:
-    """The process's queues, who consumes them, and the way there from an exchange and a routing key."""
+    """The process's queues, their consumers, and the way there from an exchange and a routing key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ _delivery_tags = itertools.count(1)
 
 
 def wake(queues: Iterable[str]) -> None:
-    """Have those who wait for something in these queues return from their wait."""
+    """Have the threads that wait for something in these queues return from their wait."""
     for name in queues:
         _STORE.wake(name)
 

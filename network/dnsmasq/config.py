@@ -55,7 +55,7 @@ def options(segment: Segment, settings: Settings, folder: Path, user: str) -> st
         "no-ping",
         f"dhcp-option=option:router,{segment.gateway}",
         f"dhcp-option=option:dns-server,{segment.gateway}",
-        # Some systems take 169.254.0.0/16 for a neighbour; who asks for routes ignores the router (RFC 3442).
+        # Some systems take 169.254.0.0/16 for a neighbour; a client that asks for routes ignores the router (RFC 3442).
         f"dhcp-option=option:classless-static-route,{_METADATA}/32,{segment.gateway},0.0.0.0/0,{segment.gateway}",
         # DNS
         "no-hosts",
