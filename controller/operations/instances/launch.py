@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select
 
 from controller.db.bulk import among, insert_rows
 from controller.db.models import Image, Instance, InstanceType, KeyPair, Network, PlacementGroup, Project, Reservation
 from controller.domain.errors import (
-    ClaimConflict,
     IdempotentParameterMismatch,
     ImageNotFound,
     ImageUnavailable,
@@ -18,13 +17,13 @@ from controller.domain.errors import (
     InvalidParameter,
     KeyPairNotFound,
     PlacementGroupNotFound,
-    QuotaExceeded,
 )
 from controller.domain.ids import INSTANCE, RESERVATION
 from controller.domain.images import ImageState
 from controller.domain.instances import ShutdownBehavior
 from controller.domain.messages import ScheduleReservation
 from controller.domain.states import State
+from controller.operations.accounts import quotas
 from controller.operations.accounts.tags import tag_new
 from controller.operations.cloud import Transaction
 from controller.operations.instances.admission import addresses_for, check_address, room_for
@@ -39,7 +38,7 @@ _GIB = 1024**3
 # What an instance that was just accepted has of its view.
 _HELD = tuple(name for name in InstanceView._fields if name in LockedInstance.__slots__)
 
-# These two are part of every launch: built once, as building them costs more than running them.
+# Part of every launch: built once, as building it costs more than running it.
 _INGREDIENTS = (
     select(Project, Image, InstanceType)
     .select_from(Project)
@@ -47,21 +46,6 @@ _INGREDIENTS = (
     .outerjoin(Image, and_(Image.id == bindparam("image"), or_(Image.public, Image.project_id == Project.id)))
     .where(Project.id == bindparam("project"))
     .execution_options(populate_existing=True)
-)
-_P = Project.__table__
-_COUNT_QUOTA = (
-    update(_P)  # type: ignore[arg-type]
-    .where(
-        _P.c.id == bindparam("project"),
-        _P.c.used_instances + bindparam("n") <= _P.c.quota_instances,
-        _P.c.used_vcpus + bindparam("n_vcpus") <= _P.c.quota_vcpus,
-        _P.c.used_memory_mib + bindparam("n_memory_mib") <= _P.c.quota_memory_mib,
-    )
-    .values(
-        used_instances=_P.c.used_instances + bindparam("n"),
-        used_vcpus=_P.c.used_vcpus + bindparam("n_vcpus"),
-        used_memory_mib=_P.c.used_memory_mib + bindparam("n_memory_mib"),
-    )
 )
 
 
@@ -109,7 +93,7 @@ def launch(tx: Transaction, request: LaunchRequest) -> Launched:
         check_address(tx, given.network, request.address)
     free = addresses_for(tx, given.network, request.min_count, request.max_count)
     room = room_for(tx, given.image, given.instance_type, request.zone, request.min_count, request.max_count)
-    count = _within_quota(request, given, min(free, room))
+    count = quotas.allowed(given.project, given.instance_type, request.min_count, min(free, room))
     (launched,) = _accept(tx, given, [(request, count)])
     return launched
 
@@ -129,7 +113,7 @@ def launch_together(tx: Transaction, requests: Sequence[LaunchRequest]) -> list[
     given, most = _ingredients(tx, requests[0]), sum(r.max_count for r in requests)
     addresses_for(tx, given.network, most, most)
     room_for(tx, given.image, given.instance_type, requests[0].zone, most, most)
-    if _within_quota(requests[0], given, most) < most:
+    if quotas.allowed(given.project, given.instance_type, requests[0].min_count, most) < most:
         raise Separately
     return _accept(tx, given, [(r, r.max_count) for r in requests])
 
@@ -157,7 +141,7 @@ def _accept(tx: Transaction, given: "_Ingredients", counted: Sequence[tuple[Laun
     """Write down so many instances of each request; all are of one kind."""
     # All launches of a project wait for its row from here to the commit, so all that can be asked was asked before; but
     # not later than this: InnoDB locks the row for each insert that refers to it, and two such locks never let go.
-    _count_quota(tx, given.project, given.instance_type, sum(count for _, count in counted))
+    quotas.take(tx, given.project, given.instance_type, sum(count for _, count in counted))
     made = [(request, count, _reservation(tx, request, given)) for request, count in counted]
     tx.session.flush()  # the network may be new
     insert_rows(tx.session, Reservation.__table__, [row for _, _, row in made])
@@ -261,35 +245,6 @@ def _group_id(tx: Transaction, request: LaunchRequest) -> str | None:
     if found is None:
         raise PlacementGroupNotFound(id=request.group_name)
     return found
-
-
-def _within_quota(request: LaunchRequest, given: _Ingredients, at_most: int) -> int:
-    """As many as the quota allows, ``at_most``, as it was read; ``_count_quota`` decides the race."""
-    project, instance_type = given.project, given.instance_type
-    left = {
-        "instances": project.quota_instances - project.used_instances,
-        "vcpus": (project.quota_vcpus - project.used_vcpus) // instance_type.vcpus,
-        "memory_mib": (project.quota_memory_mib - project.used_memory_mib) // instance_type.memory_mib,
-    }
-    count = min(at_most, *left.values())
-    if count < request.min_count:
-        resource = min(left, key=lambda r: left[r])
-        raise QuotaExceeded(
-            project=project.name,
-            resource=resource,
-            limit=getattr(project, f"quota_{resource}"),
-            used=getattr(project, f"used_{resource}"),
-            asked=request.min_count * (1 if resource == "instances" else getattr(instance_type, resource)),
-        )
-    return count
-
-
-def _count_quota(tx: Transaction, project: Project, instance_type: InstanceType, count: int) -> None:
-    """Count so many, by a conditional UPDATE. Raises ClaimConflict: another transaction took the quota first."""
-    values = {"n": count, "n_vcpus": count * instance_type.vcpus, "n_memory_mib": count * instance_type.memory_mib}
-    taken = tx.session.connection().execute(_COUNT_QUOTA, {"project": project.id, **values})
-    if taken.rowcount != 1:
-        raise ClaimConflict(kind="quota", id=project.id)
 
 
 def _rows(

@@ -4,7 +4,7 @@ The only writer of ``Instance.state``. Deadline, next notification, quota, claim
 here.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, String, Update, update
 from sqlalchemy.types import TypeEngine
 
 from controller.db.bulk import among, update_rows
-from controller.db.models import Instance, Project
+from controller.db.models import Instance
 from controller.domain.messages import Message, PrepareNetworks, ScheduleReservation
 from controller.domain.states import DEADLINE_S, UNCOUNTED, Event, State, is_awaited, next_state
+from controller.operations.accounts import quotas
+from controller.operations.accounts.quotas import Usage
 from controller.operations.cloud import Transaction
 from controller.operations.hosts import claims
 from controller.operations.instances.guest_specs import reconcile_commands
@@ -54,7 +56,7 @@ def transition(
         return
     # Locked in the order of every transaction: leases, projects, hosts (``instances.locking``).
     released = _release(tx, [i for i, _, _ in moved]) if event in _RELEASING else {}
-    _count_quota(tx, moved)
+    quotas.give_back(tx, _uncounted(moved))
     claims.give_back(tx, released)
     alike: dict[tuple[Any, ...], list[LockedInstance]] = defaultdict(list)
     for instance, before, after in moved:
@@ -196,23 +198,13 @@ def _release(tx: Transaction, instances: Sequence[LockedInstance]) -> claims.Rel
     return released
 
 
-def _count_quota(tx: Transaction, moved: Iterable[tuple[LockedInstance, State, State]]) -> None:
-    left: Counter[str] = Counter()
-    vcpus: Counter[str] = Counter()
-    memory_mib: Counter[str] = Counter()
+def _uncounted(moved: Iterable[tuple[LockedInstance, State, State]]) -> Mapping[str, Usage]:
+    """What each project's quota gets back, by the states before and after."""
+    released: dict[str, Usage] = defaultdict(Usage)
     for instance, before, after in moved:
         change = (after in UNCOUNTED) - (before in UNCOUNTED)
-        left[instance.project_id] += change
-        vcpus[instance.project_id] += change * instance.vcpus
-        memory_mib[instance.project_id] += change * instance.memory_mib
-    for project_id in sorted(p for p in left if left[p]):
-        tx.session.execute(
-            update(Project)
-            .where(Project.id == project_id)
-            .values(
-                used_instances=Project.used_instances - left[project_id],
-                used_vcpus=Project.used_vcpus - vcpus[project_id],
-                used_memory_mib=Project.used_memory_mib - memory_mib[project_id],
-            )
-            .execution_options(synchronize_session=False)
-        )
+        usage = released[instance.project_id]
+        usage.instances += change
+        usage.vcpus += change * instance.vcpus
+        usage.memory_mib += change * instance.memory_mib
+    return released
