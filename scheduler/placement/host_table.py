@@ -85,8 +85,11 @@ class HostTable:
     def take(self, host_id: str, request: Request, count: int = 1) -> None:
         """The host carries ``count`` more of the request's instances (negative: fewer)."""
         i = self.index[host_id]
+        free = self.free
         for n, need in enumerate(request.need):
-            self.free[n, i] -= count * (need + int(self.overhead[i]) if n == _MEMORY else need)
+            free[n, i] -= count * need
+        if overhead := int(self.overhead[i]):
+            free[_MEMORY, i] -= count * overhead
         self.changes.add((i,))
 
     def give_back(self, host_id: str, request: Request, count: int = 1) -> None:

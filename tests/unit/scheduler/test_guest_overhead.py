@@ -111,8 +111,8 @@ def test_the_audit_knows_what_a_claim_has_beside_the_guests_memory(site: TestClo
 def test_it_is_explained(site: TestCloud) -> None:
     (instance_id,) = site.launch(1)
     place(site)
-    story = site.cloud.read(lambda tx: history.explain(tx, instance_id))
-    assert story.overhead_mib == OVERHEAD_MIB
+    explained = site.cloud.read(lambda tx: history.explain(tx, instance_id))
+    assert explained.overhead_mib == OVERHEAD_MIB
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**31])

@@ -1,4 +1,4 @@
-"""Doorbells that come together are worked off in transactions that are short, however many instances they ring for."""
+"""Doorbells that come together are handled in short transactions, however many instances they are for."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -139,7 +139,7 @@ def test_an_epoch_that_cannot_be_is_not_taken(site: TestCloud, shown: int) -> No
 
 
 def test_a_command_of_an_instance_that_left_is_not_sent(site: TestCloud) -> None:
-    """It was read before its host was given up, the command is made after that."""
+    """It was read before its host was force-removed, the command is made after that."""
     from controller.operations.instances.guest_specs import reconcile_commands
     from controller.operations.instances.locking import read_instances
 

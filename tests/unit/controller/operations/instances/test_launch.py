@@ -47,8 +47,8 @@ def test_from_request_to_active(site: TestCloud) -> None:
     assert {g.nics[0].ip for g in command.guests} == {v.ip for v in views}
     site.report(ids, Event.RUNNING)
     assert site.states() == [State.ACTIVE] * 3
-    story = site.cloud.read(lambda tx: [s.event for s in history.explain(tx, ids[0]).events])
-    assert story == ["REQUESTED", "PLACED", "RUNNING"]
+    events = site.cloud.read(lambda tx: [s.event for s in history.explain(tx, ids[0]).events])
+    assert events == ["REQUESTED", "PLACED", "RUNNING"]
 
 
 def test_a_doorbell_rung_twice_places_once(site: TestCloud) -> None:

@@ -14,9 +14,9 @@ from scheduler.schedule import schedule
 from tests.labs.cloud import TestCloud
 
 
-def place(site: TestCloud, **wish: Any) -> tuple[State, str | None]:
+def place(site: TestCloud, **request: Any) -> tuple[State, str | None]:
     """What becomes of one instance: its state and its host."""
-    (instance_id,) = site.launch(**wish)
+    (instance_id,) = site.launch(**request)
     reservation = site.instance(instance_id).reservation_id
     site.cloud.write(lambda tx: schedule(tx, [reservation], HostCache()))
     row = site.instance(instance_id)
