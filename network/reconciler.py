@@ -147,9 +147,8 @@ class NetworkReconciler(HostSide):
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
-        file.chmod(
-            0o600
-        )  # a user that can read a file can lock it: dnsmasq, which talks to guests, and users of this host
+        # A user that can read a file can lock it: dnsmasq, which talks to guests, and other users of this host.
+        file.chmod(0o600)
         if not lock(handle, _LOCK_S):
             reason = f"another process has had them for {_LOCK_S:g} s"
             raise Unavailable(what="The networks of this host", reason=reason)
