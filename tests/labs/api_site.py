@@ -126,7 +126,7 @@ class Site:
         return self.cloud.write(add)
 
     def work(self) -> None:
-        """Place what is requested, and let the agents report that each wish has come true."""
+        """Place what is requested, and let the agents report that each guest is as desired."""
         self.cloud.write(_place)
         for message in self.cloud.read(_reports):
             self.cloud.write(lambda tx, m=message: apply_reports(tx, [m]))  # type: ignore[misc]

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.labs.servers.guarded import wait_until
 from tests.labs.system.running_cloud import RunningCloud
 
-_WISHES = {"stop": ("running", "stopped"), "start": ("stopped", "running"), "reboot": ("running", "running")}
+_ACTIONS = {"stop": ("running", "stopped"), "start": ("stopped", "running"), "reboot": ("running", "running")}
 # What another attempt answers: the door is being exchanged, or its database or bus was away for a moment.
 _PASSING = ("Unavailable", "InternalError", "ServiceUnavailable", "InsufficientInstanceCapacity")
 
@@ -87,20 +87,20 @@ class RestlessUsers:
         shown = self._shown()
         settled = [i for i in alive if shown.get(i) == self.expected[i]]
         self._random.shuffle(settled)
-        for wish, (before, after) in _WISHES.items():
+        for action, (before, after) in _ACTIONS.items():
             ids = [i for i in settled if shown[i] == before][:2]
             settled = [i for i in settled if i not in ids]
-            if ids and self._wish(wish, ids):
+            if ids and self._act(action, ids):
                 self.disturbed |= set(ids)
                 self.expected |= dict.fromkeys(ids, after)
         ids = settled[: self._launch if len(alive) >= self._most else 1]
-        if ids and self._wish("terminate", ids):
+        if ids and self._act("terminate", ids):
             self.expected |= dict.fromkeys(ids, "terminated")
 
-    def _wish(self, wish: str, ids: list[str]) -> bool:
+    def _act(self, action: str, ids: list[str]) -> bool:
         """Whether it was accepted; its first attempt may have been, whose answer was lost."""
         try:
-            self._again(lambda ec2: getattr(ec2, f"{wish}_instances")(InstanceIds=ids))
+            self._again(lambda ec2: getattr(ec2, f"{action}_instances")(InstanceIds=ids))
         except ClientError as error:
             if error.response["Error"]["Code"] != "IncorrectInstanceState":
                 raise

@@ -19,7 +19,7 @@ from tests.simulation.simulator import Process, Simulator
 T = TypeVar("T")
 
 _TYPES = ("p1.tiny", "p1.tiny", "t2.nano", "t2.micro", "t2.micro", "m5.large")
-_WISHES = {
+_ACTIONS = {
     "stop": actions.stop,
     "start": actions.start,
     "reboot": actions.reboot,
@@ -42,7 +42,7 @@ class Launch:
 
 
 @dataclass(eq=False)
-class Wish:
+class Action:
     """One request about instances that are there; ``accepted`` once it was answered with success."""
 
     kind: str
@@ -69,8 +69,8 @@ class Clients:
         self._sim_database = sim_database
         self._who = (sim_database.project_id, sim_database.user_id, sim_database.image_id)
         self.launches: list[Launch] = []
-        self.options: list[Wish] = []
-        # How often a wish may have reached an instance, whatever was answered.
+        self.actions: list[Action] = []
+        # How often an action may have reached an instance, whatever was answered.
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.unanswered = 0
         self._forgotten: set[str] = set()  # what is to end itself, by rows that are replaced
@@ -79,7 +79,7 @@ class Clients:
     @property
     def accepted(self) -> int:
         """Requests that were answered with success."""
-        return sum(bool(x.answers) for x in self.launches) + sum(w.accepted for w in self.options)
+        return sum(bool(x.answers) for x in self.launches) + sum(w.accepted for w in self.actions)
 
     @property
     def known(self) -> list[str]:
@@ -110,9 +110,9 @@ class Clients:
         """Terminate what is there on this host, some of it."""
         there = [i for (i,) in self._sim_database.peek("SELECT id FROM instances WHERE host_id = ? ORDER BY id", host)]
         for instance_id in there[: self._stories.random.randint(1, 4)]:
-            wish = Wish("terminate", (instance_id,))
-            self.options.append(wish)
-            self._send_wish(wish)
+            action = Action("terminate", (instance_id,))
+            self.actions.append(action)
+            self._send_action(action)
 
     def restored(self, copied_at: float) -> None:
         """The database is as it was then: what was accepted since is not known any more."""
@@ -121,8 +121,8 @@ class Clients:
             if any(i not in there for answer in launch.answers for i in answer):
                 launch.answers.clear()
                 launch.lost = True
-        for wish in self.options:
-            wish.accepted = wish.accepted and wish.accepted_at < copied_at
+        for action in self.actions:
+            action.accepted = action.accepted and action.accepted_at < copied_at
 
     def plan_singles(self, at: float, count: int) -> None:
         """So many single requests at once, in the small network."""
@@ -134,16 +134,16 @@ class Clients:
     def _ask(self, number: int) -> None:
         random = self._simulator.random
         known = self.known
-        kind = random.choices(("launch", "again", "wish"), weights=(35, 10, 55))[0]
+        kind = random.choices(("launch", "again", "action"), weights=(35, 10, 55))[0]
         if kind == "again" and self.launches:
             launch = random.choice(self.launches)
             if launch.request.client_token:
                 self._send_launch(launch)
-        elif kind == "wish" and known:
+        elif kind == "action" and known:
             ids = random.sample(known, random.choice((1, 1, 1, min(3, len(known)))))
-            wish = Wish(random.choice(self._sensible(ids[0])), tuple(ids))
-            self.options.append(wish)
-            self._send_wish(wish)
+            action = Action(random.choice(self._sensible(ids[0])), tuple(ids))
+            self.actions.append(action)
+            self._send_action(action)
         else:
             self._launch(number)
 
@@ -152,8 +152,8 @@ class Clients:
         states = self._sim_database.peek("SELECT state FROM instances WHERE id = ?", instance_id)
         state = states[0][0] if states else ""
         if self._simulator.random.random() < 0.15:
-            return tuple(_WISHES)
-        return _SENSIBLE.get(state, ("terminate",) if self._simulator.random.random() < 0.2 else tuple(_WISHES))
+            return tuple(_ACTIONS)
+        return _SENSIBLE.get(state, ("terminate",) if self._simulator.random.random() < 0.2 else tuple(_ACTIONS))
 
     def _launch(self, number: int, *, single: bool = False) -> None:
         random = self._simulator.random
@@ -214,16 +214,16 @@ class Clients:
         again = bool(launch.request.client_token)
         self._send("launch", work, answered, refused, again=again)
 
-    def _send_wish(self, wish: Wish) -> None:
+    def _send_action(self, action: Action) -> None:
         def work(tx: Transaction) -> None:
-            self.attempts.update((wish.kind, i) for i in wish.ids)
-            _WISHES[wish.kind](tx, self._who[0], wish.ids)
+            self.attempts.update((action.kind, i) for i in action.ids)
+            _ACTIONS[action.kind](tx, self._who[0], action.ids)
 
         def answered(_: None) -> None:
-            wish.accepted, wish.accepted_at = True, self._simulator.now
-            self._simulator.note(f"{wish.kind} accepted: {' '.join(i[:8] for i in wish.ids)}")
+            action.accepted, action.accepted_at = True, self._simulator.now
+            self._simulator.note(f"{action.kind} accepted: {' '.join(i[:8] for i in action.ids)}")
 
-        self._send(wish.kind, work, answered, lambda _: None, again=wish.kind == "terminate")
+        self._send(action.kind, work, answered, lambda _: None, again=action.kind == "terminate")
 
     def _send(
         self,

@@ -214,8 +214,8 @@ class InvariantChecker:
         states = dict(self._sim_database.peek("SELECT id, state FROM instances"))
         ends = set(_POWER)
         launched = [a for x in self._clients.launches for a in x.answers[:1]]
-        wished = [w.ids for w in self._clients.options if w.accepted]
-        return sum(all(states.get(i) in ends for i in ids) for ids in [*launched, *wished])
+        acted = [w.ids for w in self._clients.actions if w.accepted]
+        return sum(all(states.get(i) in ends for i in ids) for ids in [*launched, *acted])
 
     def _rows_and_guests(self) -> None:
         present = [h for h in self.hosts if not h.lost]
@@ -266,7 +266,7 @@ class InvariantChecker:
     def _options(self) -> None:
         """What was terminated is gone."""
         states = dict(self._sim_database.peek("SELECT id, state FROM instances"))
-        for wish in self._clients.options:
-            for instance_id in wish.ids if wish.accepted and wish.kind == "terminate" else ():
+        for action in self._clients.actions:
+            for instance_id in action.ids if action.accepted and action.kind == "terminate" else ():
                 if states.get(instance_id) != State.DELETED:
                     self._violations.append(f"{instance_id[:8]} was terminated and is {states.get(instance_id)}")

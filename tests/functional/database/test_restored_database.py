@@ -110,9 +110,9 @@ class Restorable:
             self.settle()
             self.heartbeat()
 
-    def wish(self, wish: Callable[..., object], instance_id: str) -> None:
+    def act(self, action: Callable[..., object], instance_id: str) -> None:
         self.site.clock.advance(1)
-        self.site.cloud.write(lambda tx: wish(tx, self.site.project_id, [instance_id]))
+        self.site.cloud.write(lambda tx: action(tx, self.site.project_id, [instance_id]))
         self.settle()
 
     def power(self, instance_id: str) -> Power | None:
@@ -141,7 +141,7 @@ def restorable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Resto
 
 
 # What is asked of an instance that runs, its state then, its guest then.
-WISHES = (
+ACTIONS = (
     (actions.terminate, State.DELETED, None),
     (actions.stop, State.STOPPED, Power.SHUT_OFF),
     (actions.reboot, State.ACTIVE, Power.RUNNING),
@@ -167,7 +167,7 @@ def test_every_wish_works_after_a_restore(restorable: Restorable, heard: bool) -
     for n, times in ((0, 1), (1, 2), (2, 5)):
         for _ in range(times):
             for instance_id in ids[3 * n : 3 * n + 3]:
-                restorable.wish(actions.reboot, instance_id)
+                restorable.act(actions.reboot, instance_id)
     restorable.restore()
     assert {site.instance(i).generation for i in ids} == {1}
     if heard:
@@ -176,13 +176,13 @@ def test_every_wish_works_after_a_restore(restorable: Restorable, heard: bool) -
         assert site.states(ids) == [State.ACTIVE] * 9
     before = {i: boots(restorable, i) for i in ids}
     for n, instance_id in enumerate(ids):
-        wish, state, power = WISHES[n % 3]
-        restorable.wish(wish, instance_id)
+        action, state, power = ACTIONS[n % 3]
+        restorable.act(action, instance_id)
         assert (site.instance(instance_id).state, restorable.power(instance_id)) == (state, power), n
         if power is not None:
-            assert boots(restorable, instance_id) - before[instance_id] == (wish is actions.reboot)
+            assert boots(restorable, instance_id) - before[instance_id] == (action is actions.reboot)
         if state is State.STOPPED:
-            restorable.wish(actions.start, instance_id)
+            restorable.act(actions.start, instance_id)
             assert (site.instance(instance_id).state, restorable.power(instance_id)) == (State.ACTIVE, Power.RUNNING)
     restorable.wait(60)
     assert {str(s) for s in site.states(ids)} == {State.ACTIVE, State.DELETED}
@@ -194,15 +194,15 @@ def test_instances_deleted_since_the_backup_stay_deleted(restorable: Restorable)
     (one,) = site.launch(1)
     restorable.settle()
     restorable.back_up()
-    restorable.wish(actions.terminate, one)
+    restorable.act(actions.terminate, one)
     restorable.restore()
     restorable.wait(60)
     assert site.states([one]) == [State.STOPPED]
-    restorable.wish(actions.start, one)
+    restorable.act(actions.start, one)
     assert (site.instance(one).state, restorable.power(one)) == (State.STOPPED, None)
     story = site.cloud.read(lambda tx: [(s.event, s.detail) for s in history.explain(tx, one).events])
     assert story[-1] == (Event.FAILED, "Starting the guest failed on this host: its disk is gone.")
-    restorable.wish(actions.terminate, one)
+    restorable.act(actions.terminate, one)
     assert site.states([one]) == [State.DELETED]
 
 
@@ -217,9 +217,9 @@ def test_a_request_in_the_backup_is_carried_out(restorable: Restorable) -> None:
     site.cloud.write(lambda tx: actions.terminate(tx, site.project_id, [deleted]))
     restorable.back_up()
     restorable.settle()
-    restorable.wish(actions.start, stopped)
+    restorable.act(actions.start, stopped)
     for _ in range(3):
-        restorable.wish(actions.reboot, rebooted)
+        restorable.act(actions.reboot, rebooted)
     before = boots(restorable, rebooted)
     restorable.restore()
     restorable.wait(60)
@@ -241,5 +241,5 @@ def test_a_generation_that_cannot_be_is_not_believed(restorable: Restorable) -> 
             answer = GuestsChanged(HOST, (said,), (OutdatedRequest(one, 1, generation),))
             site.cloud.write(lambda tx, a=answer: apply_reports(tx, [a]))  # type: ignore[misc]
         assert (site.instance(one).generation, site.instance(one).state) == (1, State.ACTIVE)
-    restorable.wish(actions.stop, one)
+    restorable.act(actions.stop, one)
     assert site.states([one]) == [State.STOPPED]

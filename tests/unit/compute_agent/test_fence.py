@@ -177,7 +177,7 @@ def test_new_epoch_drops_older_requests(agent: Agent, driver: SimulatedDriver) -
     accept(agent, 7)
     work_all(agent)
     assert driver.list_guests() == {}
-    order(agent, 7, guest(1))  # the same wish, if it still is one
+    order(agent, 7, guest(1))  # the same request, if it is still there
     assert driver.list_guests() == {instance(1): Power.RUNNING}
 
 
