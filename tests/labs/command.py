@@ -1,10 +1,12 @@
 """The `pileus` command on one cloud."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from click.testing import CliRunner, Result
 
 from controller.cli.main import pileus
@@ -25,7 +27,13 @@ class Command:
 
     def result(self, *arguments: str) -> Result:
         """Run it, whatever comes of it."""
-        return CliRunner().invoke(pileus, ["--state", str(self.state), *arguments])
+        before = structlog.get_config()
+        # As ``main`` has it: what is logged is not part of what the command prints.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        try:
+            return CliRunner().invoke(pileus, ["--state", str(self.state), *arguments])
+        finally:
+            structlog.configure(**before)
 
     def json(self, *arguments: str) -> Any:
         """Run it with JSON as its output."""
