@@ -23,6 +23,7 @@ _HELD_UP = "no bug: an agent was held up for half an hour by another's pauses, i
 _FORGOTTEN_WISH = "no bug: it was to end itself, by a row that an older copy of the database did not have"
 _NEW_JOURNAL = "an agent that had lost its journal carried out a command that it had taken before"
 _NOT_TAKEN = "no bug: a heartbeat was taken at the second attempt, the first had written down others only"
+_NO_EPOCH = "no bug: a service of release 0.1 had sent what an agent took that had lost its journal"
 
 # A change of the services or of the simulation makes another story of a seed: each bug also has a test of its own.
 _SEEDS = {
@@ -43,6 +44,7 @@ _SEEDS = {
     345: _COUNTS_ANEW,
     387: _NEW_JOURNAL,
     756: _NOT_TAKEN,
+    879: _NO_EPOCH,
     1143: _LATE_HEARTBEAT,
     1155: _LATE_HEARTBEAT,
     2013: _WENT_OFF,

@@ -133,6 +133,8 @@ class Host:
         self.agent_crashes = 0
         self.went_off: Counter[str] = Counter()
         self.taken: dict[str, Taken] = {}  # by instance
+        self.without_epoch: set[str] = set()  # instances of which a service of release 0.1 has sent a command
+        self.lost_journals = 0
         self._simulator = simulator
         self._broker = broker
         self._site = site
@@ -198,6 +200,7 @@ class Host:
     def lose_journal(self) -> None:
         """The disk with the journal is replaced; the guests run on."""
         self._simulator.kill(self.process)
+        self.lost_journals += 1
         for suffix in ("", "-wal", "-shm"):
             self._journal_file.with_name(self._journal_file.name + suffix).unlink(missing_ok=True)
 
@@ -242,7 +245,7 @@ class Host:
             jitter=self._simulator.random.random,
             monotonic=lambda: self._simulator.now,
         )
-        AgentProcess(agent, process, self._simulator, self._broker, self._compute.heartbeat_s, self.taken).begin()
+        AgentProcess(agent, process, self._simulator, self._broker, self._compute.heartbeat_s, self).begin()
 
     def _close(self) -> None:
         self.agent_crashes += 1
@@ -261,10 +264,10 @@ class AgentProcess:
         simulator: Simulator,
         broker: Broker,
         heartbeat_s: float,
-        taken: dict[str, Taken],
+        host: Host,
     ) -> None:
         self._agent = agent
-        self._taken = taken
+        self._host = host
         self._process = process
         self._simulator = simulator
         self._broker = broker
@@ -294,8 +297,11 @@ class AgentProcess:
             raise PoisonMessage(reason=f"{message.KIND} is not for this agent")
         handled = self._agent.handle(message)
         for spec in message.guests if isinstance(message, ReconcileGuests) else ():
-            if spec.instance_id not in self._taken or self._taken[spec.instance_id].generation < spec.generation:
-                self._taken[spec.instance_id] = Taken(spec.generation, self._simulator.now)
+            taken = self._host.taken
+            if spec.instance_id not in taken or taken[spec.instance_id].generation < spec.generation:
+                taken[spec.instance_id] = Taken(spec.generation, self._simulator.now)
+            if isinstance(message, ReconcileGuests) and not message.epoch:
+                self._host.without_epoch.add(spec.instance_id)
         for spec in handled.work:
             self._offer(spec)
         if handled.reports:
