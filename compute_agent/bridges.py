@@ -104,7 +104,7 @@ def _make_bridge(name: str) -> None:
 def _is_up(name: str) -> bool:
     try:
         return bool(int((_INTERFACES / name / "flags").read_text(), 16) & _IFF_UP)
-    except FileNotFoundError:
+    except OSError:  # gone, or going
         return False
 
 

@@ -1,5 +1,6 @@
 """The services that are installed, found by entry point: the controller imports none of them."""
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -34,10 +35,10 @@ def load(name: str) -> Any:
 
 
 def needs(name: str, settings: Settings) -> Needs:
-    """What a service says that it needs with these settings, by its static method ``needs``.
+    """What a service says that it needs with these settings, by its static method ``needs``; nothing without one.
 
     Raises:
         ConfigurationError: see ``load``.
     """
-    found: Needs = load(name).needs(settings)
-    return found
+    declared: Callable[[Settings], Needs] | None = getattr(load(name), "needs", None)
+    return declared(settings) if declared is not None else Needs()

@@ -5,6 +5,7 @@ that got the number meanwhile, and a process counts as gone once it has ended, e
 checks before it signals, and waits for the reaping.
 """
 
+import errno
 import os
 import select
 import signal
@@ -26,11 +27,17 @@ def pid_in(file: Path) -> int | None:
 
 
 def runs(pid: int, argument: str) -> bool:
-    """Whether this process lives and was started with exactly this argument."""
+    """Whether this process lives and was started with exactly this argument.
+
+    Raises:
+        HostError: the machine does not say, as it has no descriptor to spare.
+    """
     try:
         return argument in psutil.Process(pid).cmdline()
     except (psutil.Error, ValueError):  # ValueError: a pid file may hold any number
         return False
+    except OSError as error:
+        raise HostError(what=f"Looking at process {pid}", reason=str(error)) from error
 
 
 def running(file: Path, argument: str) -> int | None:
@@ -40,13 +47,19 @@ def running(file: Path, argument: str) -> int | None:
 
 
 def started_with(program: str, prefix: str) -> dict[int, str]:
-    """Every process of this program that has an argument with this beginning, and the argument."""
+    """Every process of this program that has an argument with this beginning, and the argument.
+
+    Raises:
+        HostError: the machine does not say, as it has no descriptor to spare.
+    """
     found = {}
     for process in psutil.process_iter():
         try:
             name, *arguments = process.cmdline() or [""]
         except psutil.Error:
             continue
+        except OSError as error:
+            raise HostError(what=f"Looking at process {process.pid}", reason=str(error)) from error
         matching = [a for a in arguments if a.startswith(prefix)]
         if matching and Path(name).name == Path(program).name:
             found[process.pid] = matching[0]
@@ -73,7 +86,7 @@ def end(
     """End a process by these signals, ``timeout_s`` for each; returns once it is gone.
 
     Raises:
-        HostError: it is still there after the last one.
+        HostError: it is still there after the last one, or cannot be signalled.
     """
     with _handle(pid, argument) as handle:
         if handle is None:
@@ -88,12 +101,21 @@ def end(
 
 @contextmanager
 def _handle(pid: int, argument: str) -> Iterator[int | None]:
-    """A handle that means this process even when its number is given to another one; None if it is gone."""
+    """A handle that means this process even when its number is given to another one; None if it is gone.
+
+    Raises:
+        HostError: the machine gives no handle; whether the process is gone is not known then.
+    """
     try:
         handle = os.pidfd_open(pid)
-    except OSError:
+    except (ProcessLookupError, ValueError, OverflowError):
         yield None
         return
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no process can have this number
+            yield None
+            return
+        raise HostError(what=f"Signalling process {pid}", reason=str(error)) from error
     try:
         yield handle if runs(pid, argument) else None
     finally:

@@ -38,6 +38,10 @@ def fault_for(error: CloudError | type[CloudError]) -> Ec2Fault:
 def answer_for(error: CloudError, request_id: str) -> tuple[int, bytes]:
     """The HTTP status and the document that answer an error."""
     fault = fault_for(error)
-    internal = row_for(error).internal and type(error) not in PROTOCOL_FAULTS
-    message = "An internal error has occurred; see the log for the request id." if internal else message_of(error)
+    if type(error) in PROTOCOL_FAULTS:
+        message = str(error)  # its parameter is the client's own text
+    elif row_for(error).internal:
+        message = "An internal error has occurred; see the log for the request id."
+    else:
+        message = message_of(error)
     return fault.status, error_document(fault.code, message, request_id)

@@ -22,17 +22,16 @@ EC2_PARAMETER: Mapping[str, str] = MappingProxyType(
         "tag_value": "Tag.Value",
     }
 )
-_PARAMETERS = re.compile(rf"\b({'|'.join(EC2_PARAMETER)})\b")
-# In a sentence only what cannot be a word of it is a name.
-_IN_TEXT = re.compile(rf"\b({'|'.join(name for name in EC2_PARAMETER if '_' in name)})\b")
+# The text of a reason may contain words of a user; of parameters it names these two.
+_IN_TEXT = re.compile(r"\b(min_count|max_count)\b")
 
 
 def message_of(error: CloudError) -> str:
-    """The text of an error for EC2's caller."""
-    parameter = error.fields.get("parameter")
-    if parameter is None or not _PARAMETERS.search(str(parameter)):
+    """The text of a domain's error for EC2's caller. ``parameter`` may name several: ``min_count/max_count``."""
+    names = str(error.fields.get("parameter", "")).split("/")
+    if not any(name in EC2_PARAMETER for name in names):
         return str(error)
-    fields = {**error.fields, "parameter": _PARAMETERS.sub(_ec2_name, str(parameter))}
+    fields = {**error.fields, "parameter": "/".join(EC2_PARAMETER.get(name, name) for name in names)}
     if "reason" in fields:
         fields["reason"] = _IN_TEXT.sub(_ec2_name, str(fields["reason"]))
     return error.message.format(**fields)

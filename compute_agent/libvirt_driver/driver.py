@@ -57,7 +57,7 @@ class LibvirtDriver(Driver):
         self._machine = host.machine(settings)
         # Absolute: libvirt and QEMU run elsewhere.
         self._instances = settings.state_dir.absolute() / "instances"
-        self._disks = make_disks(*LibvirtHypervisor.disk_backends, self._instances)
+        self._disks = make_disks(LibvirtHypervisor.disk_backends[0], self._instances)
         self._bridges = Bridges(self._cloud_id, settings.network.trunk)
         self._images = ImageCache(
             settings.state_dir.absolute() / "cache",

@@ -17,7 +17,10 @@ from controller.workers.register import ServiceRegister
 
 
 class Service(Protocol):
-    """One part of the control plane; threads are its own."""
+    """One part of the control plane; threads are its own.
+
+    Its class may have a static method ``needs(settings)``: see ``controller.needs.Needs``.
+    """
 
     name: str
 

@@ -43,7 +43,7 @@ class Project(Base):
 
 
 class User(Base):
-    """A person or a program; the password is kept as a scrypt hash, the REST token as a SHA-256."""
+    """A person or a program; the password is kept as an Argon2id hash, the REST token as a SHA-256."""
 
     __tablename__ = "users"
     __table_args__ = TABLE_ARGS

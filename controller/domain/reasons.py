@@ -4,7 +4,7 @@ from controller.domain.open_enum import OpenEnum
 
 
 class ReasonCode(OpenEnum):
-    """The kinds of reasons; rows that releases before 0.3 wrote have EC2's codes, which have a dot in them."""
+    """The kinds of reasons; rows that release 0.1 wrote have EC2's codes, which have a dot in them."""
 
     NO_CAPACITY = "no_capacity"  # no host could take it
     NO_FREE_ADDRESS = "no_free_address"  # its network had no address left, or not the one that was asked for

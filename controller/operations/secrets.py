@@ -72,7 +72,7 @@ def hash_password(password: str) -> str:
 def password_matches(password: str, stored: str) -> bool:
     """Compare in constant time; ``stored`` is what ``hash_password`` of this or an earlier release returned."""
     if stored.startswith("scrypt$"):
-        _, salt, digest = stored.split("$")
+        salt, _, digest = stored.removeprefix("scrypt$").partition("$")
         found = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_SCRYPT)
         return hmac.compare_digest(found, bytes.fromhex(digest))
     try:

@@ -77,10 +77,14 @@ def add_vlan(name: str, trunk: str, vlan: int) -> None:
     """Add a VLAN sub-interface of the trunk; an interface that has the name already is left as it is.
 
     Raises:
-        InterfaceError: with EOPNOTSUPP if the kernel has no 802.1Q, with ENODEV if there is no such trunk.
+        InterfaceError: with EOPNOTSUPP if the kernel has no 802.1Q, with ENODEV if there is no such trunk, with EEXIST
+            if another interface of the trunk has this VLAN.
     """
     with _changes(name, fine=[errno.EEXIST]) as netlink:
         netlink.link("add", ifname=name, kind="vlan", link=_index(trunk), vlan_id=vlan)
+    if not Path("/sys/class/net", name).exists():
+        reason = f"another interface of {trunk} has VLAN {vlan}: see `ip -d link`"
+        raise InterfaceError(what=f"Changing interface {name}", reason=reason, errno=errno.EEXIST)
 
 
 def configure_bridge(name: str, *, mac: str, address: str, stale: Iterable[str]) -> None:

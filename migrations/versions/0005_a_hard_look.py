@@ -110,6 +110,7 @@ def downgrade() -> None:
     _drop_table("stray_guests")
     _drop_table("removed_hosts")
     _give_overheads_back()
+    _give_reason_codes_back()
     _drop_column("claims", "overhead_mib")
     _drop_column("images", "deregistered_at")
     _drop_column("hosts", "guest_overhead_mib")
@@ -126,6 +127,18 @@ def _give_overheads_back() -> None:
         " - (SELECT coalesce(sum(overhead_mib), 0) FROM claims WHERE claims.host_id = hosts.id)"
     )
     op.execute("UPDATE claims SET memory_mib = memory_mib - overhead_mib, overhead_mib = 0")
+
+
+def _give_reason_codes_back() -> None:
+    """Release 0.1 shows the codes of its rows to EC2's clients as they are."""
+    op.execute(
+        "UPDATE instances SET reason_code = CASE reason_code"
+        " WHEN 'no_capacity' THEN 'Server.InsufficientInstanceCapacity'"
+        " WHEN 'no_free_address' THEN 'Server.InsufficientFreeAddresses'"
+        " WHEN 'instance_initiated_shutdown' THEN 'Client.InstanceInitiatedShutdown'"
+        " ELSE 'Server.InternalError' END"
+        " WHERE reason_code <> '' AND reason_code NOT LIKE '%.%'"
+    )
 
 
 def _has_table(table: str) -> bool:

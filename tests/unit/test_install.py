@@ -76,3 +76,12 @@ def test_programs_that_a_process_runs_from_are_in_use(tmp_path: Path) -> None:
         assert call("in_use", tmp_path / "bin").returncode == 1
         process.communicate(b"\n")
     assert call("in_use", tmp_path).returncode == 1
+
+
+def test_what_the_build_names_is_copied_for_it() -> None:
+    """``bin/install`` builds from a copy of the checkout."""
+    setup = (ROOT / "setup.cfg").read_text()
+    copied = next(line for line in (ROOT / "bin/install").read_text().splitlines() if "cp -r setup.cfg" in line).split()
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= set(copied)
+    assert "license_files = LICENSE" in setup
+    assert "file: README.md" in setup

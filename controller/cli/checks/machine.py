@@ -37,7 +37,7 @@ def network_programs(subject: Subject) -> Sequence[Item]:
 
 def compute_programs(subject: Subject) -> Sequence[Item]:
     """The programs of a host; its own libvirtd only where no other is named."""
-    wanted = {"ip": "ip", "qemu-img": "qemu-img"}
+    wanted = {"qemu-img": "qemu-img"}
     own = {"libvirtd": "libvirtd", "tini": "tini", "qemu": _QEMU}
     return _programs(wanted if subject.settings.compute.libvirt_uri else wanted | own)
 

@@ -139,7 +139,3 @@ def acceptances(
         )
         for h in asking
     ]
-
-
-def _guests_to_run(carried: Mapping[str, tuple[State, int]]) -> tuple[str, ...]:
-    return tuple(sorted(i for i, (state, _) in carried.items() if state in RUNS_AFTER_BOOT))

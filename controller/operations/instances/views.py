@@ -180,8 +180,9 @@ def _complete(tx: Transaction, project_id: str | None, query: Select[Any]) -> li
 def _leases(tx: Transaction, project_id: str | None, ids: Sequence[str] | None) -> dict[str, tuple[str, str, str]]:
     """The first address of each instance, its MAC, and the name of its lease."""
     query = select(Lease.instance_id, Lease.ip, Lease.mac, Lease.dns_name).order_by(Lease.id.desc())
+    query = query.where(Lease.instance_id.is_not(None))
     if ids is not None:
         query = query.where(among(Lease.instance_id, ids))
     elif project_id is not None:
         query = query.join(Instance, Instance.id == Lease.instance_id).where(Instance.project_id == project_id)
-    return {row[0]: (row[1], row[2], row[3]) for row in tx.session.execute(query) if row[0] is not None}
+    return {row[0] or "": (row[1], row[2], row[3]) for row in tx.session.execute(query)}

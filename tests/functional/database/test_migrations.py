@@ -158,6 +158,29 @@ def test_an_older_release_finds_claims_of_its_own_size(tmp_path: Path, database_
     assert sum(mib for _, mib in used) == 3 * 128
 
 
+def test_an_older_release_finds_reason_codes_of_its_own(tmp_path: Path, database_url: str) -> None:
+    """It shows them to EC2's clients as they are."""
+    site = TestCloud.create(tmp_path, database_url)
+    site.heartbeat()
+    ids = site.launch(4)
+    codes = ["no_capacity", "instance_initiated_shutdown", "build_failed", "Server.InsufficientFreeAddresses"]
+    for instance_id, code in zip(ids, codes, strict=True):
+        row = update(Instance).where(Instance.id == instance_id).values(reason_code=code)
+        site.cloud.write(lambda tx, r=row: tx.session.execute(r))  # type: ignore[misc]
+    site.close()
+    schema.downgrade(site.cloud.settings, "0004")
+    database = Database(site.cloud.settings)
+    with database.engine.connect() as connection:
+        found = connection.execute(text("SELECT reason_code FROM instances ORDER BY launch_index")).scalars().all()
+    database.close()
+    assert found == [
+        "Server.InsufficientInstanceCapacity",
+        "Client.InstanceInitiatedShutdown",
+        "Server.InternalError",
+        "Server.InsufficientFreeAddresses",
+    ]
+
+
 def test_a_migration_that_loses_against_the_services_is_begun_again(tmp_path: Path, postgresql: PostgreSQL) -> None:
     """A transaction of a running cloud holds what it is to change, for longer than it waits."""
     url = postgresql.new_database()

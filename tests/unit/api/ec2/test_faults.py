@@ -31,6 +31,12 @@ def test_codes_that_clients_test_for(cls: type[CloudError], status: int, code: s
     assert (fault_for(cls).status, fault_for(cls).code) == (status, code)
 
 
+@pytest.mark.parametrize("name", ["key_name", "address", "private-ip-address"])
+def test_unknown_parameter_is_named_as_the_client_wrote_it(name: str) -> None:
+    _, body = answer_for(protocol.UnknownParameter(parameter=name), "req-1")
+    assert f"The parameter {name} is not recognized".encode() in body
+
+
 def test_the_text_of_an_internal_error_stays_inside() -> None:
     status, body = answer_for(domain.CommandFailed(program="lvcreate", status=5, stderr="/dev/secret"), "req-1")
     assert status == 500
