@@ -129,11 +129,11 @@ def test_a_sweep_makes_them_anew(served: Served, damage: Callable[[Path], None],
 def test_what_is_given_back_is_forgotten_before_it_is_free(served: Served) -> None:
     pid = served.pid()
     served.lab.ask("give_back", INSTANCES[0])
-    assert served.lab.ask("resting") == [IPS[0]]
+    assert served.lab.ask("quarantined") == [IPS[0]]
     assert served.remembered() == [(MACS[0], IPS[0])]
     served.lab.ask("wire", [NETWORK], [])
     assert served.remembered() == []
-    assert served.lab.ask("resting") == []
+    assert served.lab.ask("quarantined") == []
     assert served.pid() == pid
     assert served.lab.lease(served.guest) == []
 
@@ -144,12 +144,12 @@ def test_what_is_not_forgotten_is_not_free(served: Served) -> None:
     served.lab.ask("signal", served.pid(), "SIGSTOP")
     try:
         served.lab.ask("wire", [NETWORK], [])
-        assert served.lab.ask("resting") == [IPS[0]]
+        assert served.lab.ask("quarantined") == [IPS[0]]
     finally:
         served.lab.ask("signal", served.pid(), "SIGCONT")
     wait_until(lambda: served.remembered() == [], deadline_s=5, what=lambda: "it remembers still")
     served.lab.ask("sweep")
-    assert served.lab.ask("resting") == []
+    assert served.lab.ask("quarantined") == []
 
 
 def test_strangers_of_an_older_release_are_forgotten(served: Served) -> None:
